@@ -74,17 +74,15 @@ impl<T: 'static> LocalKey<T> {
     /// Returns the value of the running green thread. `init` runs while nothing is borrowed, and may use the same key.
     fn value_or(&'static self, init: impl FnOnce() -> T) -> Result<Rc<T>, AccessError> {
         let key = ptr::from_ref(self).addr();
-        // The values belong to the running greenlet, which does not end before they are dropped. No reference into them
-        // is kept across foreign code.
-        let find = || run::current().locals().find(key);
+        let find = || run::current().local_value(key);
         let value = match find() {
             Some(value) => value,
-            None if local::has_ended() || run::current().locals().is_ending() => return Err(AccessError),
+            None if local::has_ended() || run::current().drops_local_values() => return Err(AccessError),
             None => {
                 let made: Rc<dyn Any> = Rc::new(init());
                 // If `init` has made a value of the same key, that value stays.
                 find().unwrap_or_else(|| {
-                    run::current().locals().insert(key, Rc::clone(&made));
+                    run::current().add_local_value(key, Rc::clone(&made));
                     made
                 })
             }

@@ -14,7 +14,7 @@ use std::ptr::{self, NonNull};
 
 use super::stack::StackRef;
 use super::task::TaskRef;
-use super::unwind::ColdState;
+use super::unwind::ColdSlot;
 use crate::base::id::GreenletId;
 use crate::base::wait_reason::WaitReason;
 use crate::hub::Readiness;
@@ -77,7 +77,7 @@ pub(crate) struct Control {
     pub(super) stack: Cell<Option<StackRef>>,
     pub(super) task: Cell<Option<TaskRef>>,
     /// The state that most greenlets never need: pending exits, the node of a plain greenlet.
-    pub(super) cold: Cell<Option<NonNull<ColdState>>>,
+    pub(super) cold: ColdSlot,
     number: Cell<u32>,
     /// The time of the loop's turn in which it was made.
     born: Cell<Stamp>,
@@ -281,7 +281,7 @@ impl Controls {
     /// Gives back the block of an ended greenlet. Its ticket is advanced, so old tickets are stale.
     #[inline]
     pub(crate) fn give(&self, control: ControlRef) {
-        debug_assert!(control.cold.get().is_none() && control.stack.get().is_none());
+        debug_assert!(control.cold.is_empty() && control.stack.get().is_none());
         control.ticket.set(control.ticket.get() + 1);
         control.context.set(0);
         control.task.set(None);

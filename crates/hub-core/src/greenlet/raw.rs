@@ -303,7 +303,7 @@ impl Greenlet {
         // saw that, only `begin` and `interrupt` of `me` ran, and they run no foreign code. `me` is entered by the
         // greenlet that hands it a message or makes it exit.
         unsafe { thread().switch(me, target) };
-        let message = me.switching().inbox.take();
+        let message = me.take_message();
         run::arrive(me)?;
         message.unwrap_or_else(|| Err(me.held_exit().map_or(GreenletError::Interrupted.into(), GreenError::from)))
     }

@@ -31,16 +31,28 @@ pub(super) struct Spans {
 }
 
 impl Spans {
-    fn exit(&self) {
-        let stack = self.stack.take();
-        stack.iter().rev().for_each(exit);
-        self.stack.replace(stack);
+    pub(super) fn has_any(&self) -> bool {
+        !self.stack.borrow().is_empty()
     }
 
-    fn enter(&self) {
-        let stack = self.stack.take();
-        stack.iter().for_each(enter);
-        self.stack.replace(stack);
+    pub(super) fn take(&self) -> Vec<Span> {
+        self.stack.take()
+    }
+
+    pub(super) fn put(&self, stack: Vec<Span>) -> Vec<Span> {
+        self.stack.replace(stack)
+    }
+
+    pub(super) fn push(&self, span: Span) {
+        self.stack.borrow_mut().push(span);
+    }
+
+    pub(super) fn pop(&self) -> Option<Span> {
+        self.stack.borrow_mut().pop()
+    }
+
+    pub(super) fn set_away(&self, away: bool) -> bool {
+        self.away.replace(away)
     }
 }
 
@@ -73,9 +85,8 @@ fn make(task: TaskRef) {
         )
     });
     if let Some(span) = span.filter(|span| !span.is_disabled()) {
-        let spans = control.spans();
-        spans.stack.borrow_mut().push(span);
-        spans.away.set(true);
+        control.push_span(span);
+        control.set_away(true);
     }
 }
 
@@ -83,12 +94,13 @@ fn make(task: TaskRef) {
 ///
 /// Returns false if it is away already, or has none: no subscriber was called then.
 pub(super) fn exited(me: ControlRef) -> bool {
-    let Some(spans) = me.try_spans() else { return false };
-    if spans.stack.borrow().is_empty() || spans.away.replace(true) {
+    if !me.has_spans() || me.set_away(true) {
         return false;
     }
     let had_to_exit = me.has_pending_exit();
-    spans.exit();
+    let stack = me.take_spans();
+    stack.iter().rev().for_each(exit);
+    me.put_spans(stack);
     if !had_to_exit && me.has_pending_exit() {
         // A subscriber does not wake the greenlet for the exit, because the greenlet was running.
         Waiter::new(me, me.ticket()).wake_with(Wake::Exit);
@@ -106,10 +118,10 @@ pub(super) fn exited_for(park: Waiter) -> bool {
 /// Enters the spans of the greenlet that runs again, unless they are entered.
 #[inline]
 pub(super) fn entered(me: ControlRef) {
-    if let Some(spans) = me.try_spans()
-        && spans.away.replace(false)
-    {
-        spans.enter();
+    if me.set_away(false) {
+        let stack = me.take_spans();
+        stack.iter().for_each(enter);
+        me.put_spans(stack);
     }
 }
 
@@ -138,9 +150,7 @@ impl Drop for Away {
 
 /// Ends the span of the running greenlet, because the greenlet has ended.
 pub(super) fn ended(me: ControlRef) {
-    let Some(spans) = me.try_spans() else { return };
-    let stack = spans.stack.take();
-    for span in stack.into_iter().rev() {
+    for span in me.take_spans().into_iter().rev() {
         exit(&span);
         call_subscriber(|| drop(span));
     }
@@ -151,7 +161,7 @@ pub(super) struct Unentered(Option<Span>);
 
 /// Takes the spans of a green thread that never begins.
 pub(super) fn unentered(target: ControlRef) -> Unentered {
-    let span = target.try_spans().and_then(|spans| spans.stack.borrow_mut().pop());
+    let span = target.pop_span();
     target.drop_cold();
     Unentered(span)
 }
@@ -218,15 +228,14 @@ impl Inside {
         let me = run::current();
         entered(me);
         enter(&span);
-        me.spans().stack.borrow_mut().push(span);
+        me.push_span(span);
         Inside(me)
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        let span = self.0.try_spans().and_then(|spans| spans.stack.borrow_mut().pop());
-        if let Some(span) = span {
+        if let Some(span) = self.0.pop_span() {
             exit(&span);
             call_subscriber(|| drop(span));
         }

@@ -8,13 +8,18 @@
 //!
 //! Ground rules:
 //! - [`ColdState`] belongs to one use of a control block. It is made when it is first needed. Only `drop_cold` frees
-//!   it, when the greenlet has ended. No `RefCell` in it is borrowed while foreign code runs.
+//!   it, when the greenlet has ended. No `RefCell` in it is borrowed, and no reference to it is kept, while foreign code
+//!   runs or greenlets switch. So all methods take and return values.
 //! - Payloads of panics are foreign: dropping one may panic again, and is contained.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
+use std::rc::Rc;
+
+#[cfg(feature = "tracing")]
+use tracing::Span;
 
 use super::control::{ControlRef, State};
 use super::locals::Locals;
@@ -90,6 +95,17 @@ pub(crate) struct ColdState {
     spans: spans::Spans,
 }
 
+/// The place of a control block for its cold state. Only this module uses the content.
+#[repr(transparent)]
+pub(super) struct ColdSlot(Cell<Option<NonNull<ColdState>>>);
+
+impl ColdSlot {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.get().is_none()
+    }
+}
+
 impl From<Exit> for GreenError {
     fn from(exit: Exit) -> GreenError {
         match exit {
@@ -106,7 +122,8 @@ impl ControlRef {
     /// The first kill stays, and a second one is returned. Dropping its error is foreign code, after which the caller
     /// must read the state of the greenlet again.
     pub(crate) fn set_exit(self, exit: Exit) -> Option<Exit> {
-        let mut pending = self.cold().pending.borrow_mut();
+        // SAFETY: no foreign code runs here.
+        let mut pending = unsafe { self.cold() }.pending.borrow_mut();
         match exit {
             Exit::Kill(_) if pending.first().is_some_and(Pending::is_kill) => return Some(exit),
             // A kill goes before all exits of scopes.
@@ -119,14 +136,13 @@ impl ControlRef {
 
     /// Removes the pending exit of a scope that has ended or has caught the exit.
     pub(crate) fn clear_scope(self, number: u64) {
-        let Some(cold) = self.cold.get() else { return };
-        // SAFETY: see `cold`.
-        let cold = unsafe { cold.as_ref() };
-        self.take_back(cold, |pending| pending.exit.scope() == Some(number));
+        self.take_back(|pending| pending.exit.scope() == Some(number));
     }
 
     /// Removes the first pending exit for which `is_it` returns true.
-    fn take_back(self, cold: &ColdState, is_it: impl FnMut(&Pending) -> bool) {
+    fn take_back(self, is_it: impl FnMut(&Pending) -> bool) {
+        // SAFETY: the callers pass code of this module. Foreign code runs only after the last use of the reference.
+        let Some(cold) = (unsafe { self.try_cold() }) else { return };
         let mut pending = cold.pending.borrow_mut();
         let place = pending.iter().position(is_it);
         let taken = place.map(|place| pending.remove(place));
@@ -143,12 +159,15 @@ impl ControlRef {
         if !self.exit.get() {
             return None;
         }
-        self.cold().pending.borrow().iter().find(|pending| self.is_due(pending)).map(|pending| pending.throws)
+        // SAFETY: no foreign code runs here.
+        let pending = unsafe { self.try_cold() }?.pending.borrow();
+        pending.iter().find(|pending| self.is_due(pending)).map(|pending| pending.throws)
     }
 
     /// Returns the next exit, and counts a throw.
     pub(super) fn next_throw(self) -> Option<Exit> {
-        let cold = self.cold();
+        // SAFETY: no foreign code runs here. The clone of an error of the program counts a reference.
+        let cold = unsafe { self.try_cold() }?;
         let mut pending = cold.pending.borrow_mut();
         let next = pending.iter_mut().find(|pending| self.is_due(pending))?;
         next.throws += 1;
@@ -158,35 +177,37 @@ impl ControlRef {
 
     /// Returns the next exit, to continue it after it was caught on its way. It does not count as swallowed.
     pub(super) fn next_again(self) -> Option<Exit> {
-        let pending = self.cold().pending.borrow();
+        // SAFETY: as in `next_throw`.
+        let pending = unsafe { self.try_cold() }?.pending.borrow();
         pending.iter().find(|pending| self.is_due(pending)).map(|pending| pending.exit.clone())
     }
 
     /// Returns the number of throws of exits so far.
     pub(crate) fn thrown(self) -> u64 {
-        // SAFETY: see `cold`.
-        self.cold.get().map_or(0, |cold| unsafe { cold.as_ref() }.thrown.get())
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_cold() }.map_or(0, |cold| cold.thrown.get())
     }
 
     /// Gives up the next exit, because the greenlet has swallowed it too often.
     ///
     /// Returns the kind of the exit, at the first time for this greenlet.
     pub(super) fn give_up_exit(self) -> Option<ExitKind> {
-        let cold = self.cold();
+        // SAFETY: no foreign code runs before the last use of the reference.
+        let cold = unsafe { self.try_cold() }?;
         let kind = cold.pending.borrow().iter().find(|pending| self.is_due(pending))?.exit.kind();
         if kind == ExitKind::Kill {
             cold.refused_kills.set(cold.refused_kills.get() + 1);
         }
         let reported = cold.reported.replace(true);
         // May drop an error of the program.
-        self.take_back(cold, |pending| self.is_due(pending));
+        self.take_back(|pending| self.is_due(pending));
         (!reported).then_some(kind)
     }
 
     /// Returns how many kills this greenlet has refused.
     pub(crate) fn refused_kills(self) -> u32 {
-        // SAFETY: see `cold`.
-        self.cold.get().map_or(0, |cold| unsafe { cold.as_ref() }.refused_kills.get())
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_cold() }.map_or(0, |cold| cold.refused_kills.get())
     }
 
     /// Returns the progress of the kill of this greenlet.
@@ -194,7 +215,8 @@ impl ControlRef {
         if !self.exit.get() {
             return if self.refused_kills() == 0 { KillProgress::None } else { KillProgress::Refused };
         }
-        match self.cold().pending.borrow().first() {
+        // SAFETY: no foreign code runs here.
+        match unsafe { self.cold() }.pending.borrow().first() {
             Some(first) if first.is_kill() => {
                 let strikes = self.is_due(first) && !self.is_masked() && self.state() == State::Ready;
                 if strikes { KillProgress::Striking } else { KillProgress::HeldBack }
@@ -209,7 +231,8 @@ impl ControlRef {
         if !self.exit.get() {
             return None;
         }
-        self.cold().pending.borrow().first().map(|pending| pending.exit.clone())
+        // SAFETY: as in `next_throw`.
+        unsafe { self.try_cold() }?.pending.borrow().first().map(|pending| pending.exit.clone())
     }
 
     /// Returns whether an exit is pending that no shield holds back.
@@ -228,85 +251,112 @@ impl ControlRef {
 
     /// Replaces the patience timer, and returns the former one.
     pub(super) fn replace_patience_timer(self, timer: Option<TimerId>) -> Option<TimerId> {
-        self.cold().patience_timer.replace(timer)
+        // SAFETY: no foreign code runs here.
+        unsafe { self.cold() }.patience_timer.replace(timer)
     }
 
     /// Removes all pending exits.
     #[inline]
     pub(super) fn clear_exits(self) {
         self.exit.set(false);
-        if self.cold.get().is_some() {
+        if !self.cold.is_empty() {
             self.forget_pending();
         }
     }
 
     #[cold]
     fn forget_pending(self) {
-        drop_contained(self.cold().pending.take());
+        // SAFETY: the reference ends before the exits are dropped, which may contain errors of the program.
+        let pending = unsafe { self.cold() }.pending.take();
+        drop_contained(pending);
     }
 
-    /// Returns the state of raw switches. Must not be kept beyond the end of the greenlet.
-    pub(super) fn switching(self) -> &'static Switching {
-        &self.cold().switching
+    /// Returns the state of raw switches.
+    ///
+    /// # Safety
+    ///
+    /// While the reference is used, no foreign code runs and greenlets do not switch.
+    pub(super) unsafe fn switching<'a>(self) -> &'a Switching {
+        // SAFETY: by the contract.
+        unsafe { &self.cold().switching }
     }
 
-    /// Like `switching`, but returns `None` if there is no cold state.
-    pub(super) fn try_switching(self) -> Option<&'static Switching> {
-        // SAFETY: see `cold`.
-        self.cold.get().map(|cold| unsafe { &cold.as_ref().switching })
+    /// Like [`switching`](ControlRef::switching), but returns `None` if there is no cold state.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`switching`](ControlRef::switching).
+    pub(super) unsafe fn try_switching<'a>(self) -> Option<&'a Switching> {
+        // SAFETY: by the contract.
+        unsafe { self.try_cold() }.map(|cold| &cold.switching)
     }
 
-    /// Returns the greenlet's local values. Must not be kept over foreign code.
-    pub(crate) fn locals(self) -> &'static Locals {
-        &self.cold().locals
+    /// Returns the greenlet's value of the key with this address.
+    pub(crate) fn local_value(self, key: usize) -> Option<Rc<dyn Any>> {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_cold() }?.locals.find(key)
     }
 
-    /// Returns the greenlet's spans. Must not be kept beyond the end of the greenlet.
-    #[cfg(feature = "tracing")]
-    pub(super) fn spans(self) -> &'static spans::Spans {
-        &self.cold().spans
+    /// Gives the greenlet a value of the key with this address.
+    pub(crate) fn add_local_value(self, key: usize, value: Rc<dyn Any>) {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.cold() }.locals.insert(key, value);
     }
 
-    /// Like `spans`, but returns `None` if there is no cold state.
-    #[cfg(feature = "tracing")]
-    pub(super) fn try_spans(self) -> Option<&'static spans::Spans> {
-        // SAFETY: see `cold`.
-        self.cold.get().map(|cold| unsafe { &cold.as_ref().spans })
+    /// Returns whether the greenlet's local values are being dropped, so that no value is added.
+    pub(crate) fn drops_local_values(self) -> bool {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_cold() }.is_some_and(|cold| cold.locals.is_ending())
     }
 
     /// Drops the greenlet's local values, in its own context: destructors may park it.
     #[inline]
     pub(super) fn drop_locals(self) {
-        if self.cold.get().is_some() {
+        if !self.cold.is_empty() {
             self.end_locals();
         }
     }
 
     #[cold]
     fn end_locals(self) {
-        while let Some(value) = self.locals().end_one() {
+        // SAFETY: the reference ends before the value is dropped, which is foreign code.
+        while let Some(value) = unsafe { self.try_cold() }.and_then(|cold| cold.locals.end_one()) {
             drop_contained(value);
         }
         // Pending exits concerned the destructors.
         self.clear_exits();
     }
 
-    fn cold(self) -> &'static ColdState {
-        let cold = self.cold.get().unwrap_or_else(|| {
+    /// Returns the cold state, made at first use.
+    ///
+    /// # Safety
+    ///
+    /// While the reference is used, no foreign code runs and greenlets do not switch: either may end the greenlet.
+    unsafe fn cold<'a>(self) -> &'a ColdState {
+        let cold = self.cold.0.get().unwrap_or_else(|| {
             let cold = NonNull::from(Box::leak(Box::new(ColdState::default())));
-            self.cold.set(Some(cold));
+            self.cold.0.set(Some(cold));
             cold
         });
-        // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended. Neither this module nor
-        // `raw` nor `green_local` keeps the reference over foreign code or a switch. `spans` keeps it during calls of
-        // subscribers, for the running greenlet, which does not end in there.
+        // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended, which it does not meanwhile.
         unsafe { cold.as_ref() }
+    }
+
+    /// Like [`cold`](ControlRef::cold), but returns `None` if there is no cold state.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`cold`](ControlRef::cold).
+    #[inline]
+    unsafe fn try_cold<'a>(self) -> Option<&'a ColdState> {
+        // SAFETY: as in `cold`.
+        self.cold.0.get().map(|cold| unsafe { cold.as_ref() })
     }
 
     /// Frees the state that only this use of the block needed.
     #[inline]
     pub(super) fn drop_cold(self) {
-        if self.cold.get().is_some() {
+        if !self.cold.is_empty() {
             self.free_cold();
         }
     }
@@ -318,12 +368,52 @@ impl ControlRef {
         spans::ended(self);
         // A pending exit may contain an error of the program, whose destructor is foreign code. The destructor may make
         // a new cold state.
-        while let Some(cold) = self.cold.take() {
+        while let Some(cold) = self.cold.0.take() {
             // SAFETY: leaked in `cold`, and just taken out of the only cell that refers to it.
             let cold = unsafe { Box::from_raw(cold.as_ptr()) };
             cold.switching.end();
             drop_contained(cold);
         }
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl ControlRef {
+    /// Returns whether the greenlet has spans, entered or not.
+    pub(super) fn has_spans(self) -> bool {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_cold() }.is_some_and(|cold| cold.spans.has_any())
+    }
+
+    /// Takes the greenlet's spans out, from the outermost one inwards.
+    pub(super) fn take_spans(self) -> Vec<Span> {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_cold() }.map_or_else(Vec::new, |cold| cold.spans.take())
+    }
+
+    /// Puts back what [`take_spans`](ControlRef::take_spans) has taken out. Spans that were added meanwhile are lost.
+    pub(super) fn put_spans(self, stack: Vec<Span>) {
+        // SAFETY: the reference ends before the spans are dropped, which calls a subscriber.
+        let lost = unsafe { self.cold() }.spans.put(stack);
+        drop(lost);
+    }
+
+    /// Adds an innermost span.
+    pub(super) fn push_span(self, span: Span) {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.cold() }.spans.push(span);
+    }
+
+    /// Removes the innermost span.
+    pub(super) fn pop_span(self) -> Option<Span> {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_cold() }?.spans.pop()
+    }
+
+    /// Sets whether the spans are exited, if there were any, and returns whether they were.
+    pub(super) fn set_away(self, away: bool) -> bool {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_cold() }.is_some_and(|cold| cold.spans.set_away(away))
     }
 }
 

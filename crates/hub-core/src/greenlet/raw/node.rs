@@ -70,9 +70,9 @@ pub(super) enum Successor {
 /// The part of a control block that raw switches use.
 #[derive(Default)]
 pub(in super::super) struct Switching {
-    pub(super) node: RefCell<Option<Rc<Node>>>,
+    node: RefCell<Option<Rc<Node>>>,
     /// The result of the pending switch.
-    pub(super) inbox: Cell<Option<Message>>,
+    inbox: Cell<Option<Message>>,
 }
 
 /// The route of a message.
@@ -137,7 +137,7 @@ pub(super) fn deliver(target: ControlRef, message: Message) {
     target.ticket.set(target.ticket() + 1);
     match message {
         Err(GreenError::Exit) if target.kind() != Kind::Main => drop(target.set_exit(Exit::Kill(GreenError::Exit))),
-        message => target.switching().inbox.set(Some(message)),
+        message => target.put_message(message),
     }
     target.state.set(State::Running);
 }
@@ -147,9 +147,8 @@ pub(super) fn begin(local: &Local, node: &Rc<Node>, value: Payload) -> ControlRe
     let control = local.controls.take(Kind::Raw, local.main_loop.last_stamp());
     control.state.set(State::Unstarted);
     node.status.set(Status::Live(control));
-    let switching = control.switching();
-    *switching.node.borrow_mut() = Some(Rc::clone(node));
-    switching.inbox.set(Some(Ok(value)));
+    control.set_node(Rc::clone(node));
+    control.put_message(Ok(value));
     control
 }
 
@@ -160,7 +159,7 @@ pub(super) fn begin(local: &Local, node: &Rc<Node>, value: Payload) -> ControlRe
 pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
     let node = me.raw_node().expect("a plain greenlet has its node until it ends");
     let body = node.body.take().expect("a greenlet begins once");
-    let value = me.switching().inbox.take().expect("a greenlet begins with a value");
+    let value = me.take_message().expect("a greenlet begins with a value");
     let message = contained(|| body(value?)).and_then(|message| message);
     // Pending exits concerned the body. Destructors may switch and block again.
     me.clear_exits();
@@ -194,7 +193,7 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
         node.end_orphans();
     }
     node.status.set(Status::Dead);
-    me.switching().end();
+    me.end_node();
     match node.successor.get() {
         Successor::Dropper(waiter) if next.is_none() => take_waiter(waiter),
         Successor::Dropper(waiter) => {
@@ -268,9 +267,12 @@ impl Node {
     /// Returns the node of a live greenlet, and makes it if needed.
     #[track_caller]
     pub(super) fn of(control: ControlRef) -> Rc<Node> {
-        let mut node = control.switching().node.borrow_mut();
-        let node = node.get_or_insert_with(|| Rc::new(Node::new(control.kind(), Status::Live(control))));
-        Rc::clone(node)
+        if let Some(node) = control.node() {
+            return node;
+        }
+        let node = Rc::new(Node::new(control.kind(), Status::Live(control)));
+        control.set_node(Rc::clone(&node));
+        node
     }
 
     pub(super) fn parent(&self) -> Option<Rc<Node>> {
@@ -381,14 +383,13 @@ impl Node {
 }
 
 impl Switching {
-    pub(super) fn node(&self) -> Option<Rc<Node>> {
-        self.node.borrow().clone()
-    }
-
     /// Marks the node as dead, because the control block is about to be recycled.
     pub(in super::super) fn end(&self) {
+        Switching::end_node(self.node.take());
+    }
+
+    fn end_node(node: Option<Rc<Node>>) {
         // If the node is freed here, it has neither body nor parent.
-        let node = self.node.take();
         if let Some(node) = node {
             node.status.set(Status::Dead);
         }
@@ -397,10 +398,39 @@ impl Switching {
 
 impl ControlRef {
     pub(super) fn raw_node(self) -> Option<Rc<Node>> {
-        if self.kind() != Kind::Raw {
-            return None;
-        }
-        self.try_switching()?.node()
+        if self.kind() == Kind::Raw { self.node() } else { None }
+    }
+
+    fn node(self) -> Option<Rc<Node>> {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.try_switching() }?.node.borrow().clone()
+    }
+
+    /// Gives the greenlet a node. It has none before.
+    fn set_node(self, node: Rc<Node>) {
+        // SAFETY: no foreign code runs here.
+        let former = unsafe { self.switching() }.node.replace(Some(node));
+        debug_assert!(former.is_none(), "a greenlet gets one node");
+    }
+
+    /// Marks the node as dead, because the control block is about to be recycled.
+    fn end_node(self) {
+        // SAFETY: the reference ends before the node is used.
+        let node = unsafe { self.switching() }.node.take();
+        Switching::end_node(node);
+    }
+
+    /// Sets the result of the pending switch.
+    fn put_message(self, message: Message) {
+        // SAFETY: the reference ends before a former message is dropped, which may be a value of the program.
+        let former = unsafe { self.switching() }.inbox.replace(Some(message));
+        drop(former);
+    }
+
+    /// Takes the result of the pending switch.
+    pub(super) fn take_message(self) -> Option<Message> {
+        // SAFETY: no foreign code runs here.
+        unsafe { self.switching() }.inbox.take()
     }
 
     /// Describes a plain greenlet.
