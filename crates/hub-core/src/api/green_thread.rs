@@ -10,7 +10,7 @@ use crate::base::id::GreenletId;
 use crate::base::wait_reason::WaitReason;
 use crate::error::GreenError;
 use crate::greenlet::control::State;
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park, Waiter};
 use crate::greenlet::task::{Task, TaskRef};
 
 /// A handle to a green thread that returns a `T`. Eventlet's `GreenThread`.
@@ -268,10 +268,11 @@ pub(crate) fn wait_once(task: TaskRef) -> Result<(), GreenError> {
     if task.control() == Some(run::current()) {
         return Err(GreenError::Deadlock);
     }
-    let waiter = Waiter::current(WaitReason::Join)?;
+    let park = Park::current(WaitReason::Join)?;
+    let waiter = park.waiter();
     task.add_waiter(waiter);
     let entry = JoinEntry { task, waiter };
-    let woken = waiter.park();
+    let woken = park.park();
     drop(entry);
     woken?;
     Ok(())

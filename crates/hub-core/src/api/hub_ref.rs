@@ -317,7 +317,7 @@ impl HubRef {
         }
         while self.is_running() {
             local::get().main_loop.abort();
-            let parked = run::Waiter::current(WaitReason::Abort).and_then(run::Waiter::park);
+            let parked = run::Park::current(WaitReason::Abort).and_then(run::Park::park);
             match parked {
                 Ok(_) => {}
                 Err(error) if error.kind() == LoopErrorKind::Aborted => {}

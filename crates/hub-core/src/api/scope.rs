@@ -20,7 +20,7 @@ use crate::base::wait_reason::WaitReason;
 use crate::error::{GreenError, LoopErrorKind};
 use crate::greenlet::control::Kind;
 use crate::greenlet::local;
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park};
 use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::Exit;
 
@@ -83,7 +83,7 @@ where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 {
     // Refused before any child exists, since nothing could join it. In an ended thread the children run in place.
-    if let Err(error) = Waiter::current(WaitReason::Scope)
+    if let Err(error) = Park::current(WaitReason::Scope)
         && error.kind() != LoopErrorKind::ThreadEnding
     {
         panic!("scope: {error}");

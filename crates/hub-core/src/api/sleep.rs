@@ -7,7 +7,7 @@ use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::control::Kind;
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park};
 use crate::greenlet::target::Target;
 use crate::wait::grace::Grace;
 
@@ -56,12 +56,12 @@ fn sleep_for(duration: Duration) -> Result<(), LoopError> {
     let mut left = duration;
     let mut until = None;
     loop {
-        let waiter = Waiter::current(WaitReason::Sleep)?;
-        let timer = ArmedTimer(main_loop.arm(left, Target::park(waiter)));
-        if waiter.control().kind() == Kind::Main && until.is_none() {
+        let park = Park::current(WaitReason::Sleep)?;
+        let timer = ArmedTimer(main_loop.arm(left, Target::park(park.waiter())));
+        if park.control().kind() == Kind::Main && until.is_none() {
             until = Some(main_loop.now() + left);
         }
-        let woken = waiter.park();
+        let woken = park.park();
         drop(timer);
         match woken {
             // The hub's timers are gone, but the main greenlet's sleep is not over.

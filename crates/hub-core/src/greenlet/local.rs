@@ -8,7 +8,7 @@
 //! - A [`Local`] is made at the first use on an OS thread and stays until the thread ends. `get` lends it for as long
 //!   as code on the thread can ask for it. It is freed at the end of the thread only if no handle and no greenlet is
 //!   left.
-//! - After the end the thread is in the state `ended`, and switches nowhere: `Waiter::current` and all other ways to
+//! - After the end the thread is in the state `ended`, and switches nowhere: `Park::current` and all other ways to
 //!   leave a greenlet refuse. `try_get` then returns `None`. `get` returns the state that is left, or makes a state in
 //!   which nothing begins, so that destructors that run later get errors.
 //! - An abandoned greenlet is never entered again. Its stack, its control block and everything that refers to them stay

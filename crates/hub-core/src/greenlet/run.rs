@@ -26,6 +26,7 @@ use super::spans;
 use super::switch;
 use super::task::TaskRef;
 use super::trace;
+use crate::base::wait_reason::WaitReason;
 use crate::error::{GreenError, LoopError, LoopErrorKind};
 use crate::hub::Stamp;
 use crate::report::{self, Report};
@@ -37,7 +38,7 @@ use self::interrupt::cancel;
 pub(crate) use self::interrupt::{end_abandoned, interrupt};
 pub(crate) use self::mask::{Mask, Shield, lift_shields};
 pub(super) use self::waiter::arrive;
-pub(crate) use self::waiter::{Waiter, may_leave, yield_now};
+pub(crate) use self::waiter::{Park, Waiter, may_leave};
 
 /// The part of an OS thread's state that every switch touches: plain cells, no destructor, no lazy initialization.
 ///
@@ -127,6 +128,16 @@ pub(crate) fn start(control: ControlRef) {
     }
     control.state.set(State::Unstarted);
     thread().push(control);
+}
+
+/// Lets every other ready greenlet run once, then continues. Switches.
+#[inline]
+pub(crate) fn yield_now() -> Result<(), LoopError> {
+    let me = Park::current(WaitReason::Yield)?.control();
+    spans::exited(me);
+    // SAFETY: the park was that of the running greenlet, and a subscriber does not switch.
+    unsafe { thread().yield_running(me) }.inspect_err(|_| spans::entered(me))?;
+    arrive(me).map(drop)
 }
 
 /// Queues an entry for a callback of the main loop, so that the callback keeps its place among the greenlets.
@@ -232,43 +243,85 @@ impl RunQueue {
         }
     }
 
-    /// Queues the running greenlet behind the ready ones, and leaves it.
+    /// Queues a greenlet that is parked. It has a new ticket.
     #[inline]
-    fn yield_running(&self, me: ControlRef) -> Result<(), LoopError> {
+    fn queue_if_parked(&self, control: ControlRef) {
+        if control.state.get() == State::Parked {
+            control.state.set(State::Ready);
+            self.push(control);
+        }
+    }
+
+    /// Parks `me` until it is woken.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `me` is not the running greenlet.
+    #[inline]
+    pub(super) fn park(&self, me: ControlRef) -> Result<(), LoopError> {
+        assert!(self.current.get() == Some(me), "a greenlet begins a park of another greenlet");
+        me.state.set(State::Parked);
+        // SAFETY: `me` is the running greenlet, and is parked.
+        unsafe { self.leave::<false>(me) }
+    }
+
+    /// Like [`yield_running`](RunQueue::yield_running), without the safety condition.
+    fn yield_current(&self) -> Result<(), LoopError> {
+        // SAFETY: this is the running greenlet.
+        unsafe { self.yield_running(current()) }
+    }
+
+    /// Queues the running greenlet behind the ready ones, and leaves it.
+    ///
+    /// # Safety
+    ///
+    /// `me` is the running greenlet.
+    #[inline]
+    unsafe fn yield_running(&self, me: ControlRef) -> Result<(), LoopError> {
         if self.budget.get() == 0 && !self.renew() {
-            self.mainloop()?;
+            self.launch_mainloop()?;
         }
         me.state.set(State::Ready);
         me.wake.set(Wake::Event);
         self.push(me);
-        self.leave(me)
+        // SAFETY: `me` is the running greenlet, and is queued.
+        unsafe { self.leave::<true>(me) }
     }
 
-    /// Leaves the running greenlet, which is parked or queued, for the next one.
+    /// Leaves the running greenlet for the next one.
+    ///
+    /// # Safety
+    ///
+    /// `me` is the running greenlet. It is queued if `QUEUED`, and parked otherwise.
     #[inline]
-    pub(super) fn leave(&self, me: ControlRef) -> Result<(), LoopError> {
+    unsafe fn leave<const QUEUED: bool>(&self, me: ControlRef) -> Result<(), LoopError> {
         if let Some(next) = self.head.get()
             && next.state.get() == State::Ready
             && (self.budget.get() != 0 || self.renew())
         {
             self.pop(next);
             self.budget.set(self.budget.get() - 1);
-            if next == me {
+            if QUEUED && next == me {
                 me.state.set(State::Running);
             } else {
-                // SAFETY: `next` is suspended and was just taken out of the queue; `me` is parked or queued.
+                // SAFETY: `next` is suspended and was just taken out of the queue. `me` is running, and parked or queued.
+                // A parked greenlet is not in the queue, so it is not `next`.
                 unsafe { self.switch(me, next) };
             }
             return Ok(());
         }
-        self.leave_slowly(me)
+        // SAFETY: by the contract.
+        unsafe { self.leave_slowly(me) }
     }
 
+    /// # Safety
+    ///
+    /// `me` is the running greenlet, and parked or queued.
     #[cold]
     #[inline(never)]
-    fn leave_slowly(&self, me: ControlRef) -> Result<(), LoopError> {
+    unsafe fn leave_slowly(&self, me: ControlRef) -> Result<(), LoopError> {
         let local = local::get();
-        let mainloop = match self.mainloop() {
+        let mainloop = match self.mainloop(local) {
             Ok(mainloop) => mainloop,
             Err(error) => {
                 // A yield has checked for a main loop before it queued `me`, so `me` is parked here. No wake-up can reach
@@ -330,9 +383,14 @@ impl RunQueue {
         unsafe { switch::jump(context, &raw const (*me.as_ptr()).context) };
     }
 
+    #[cold]
+    #[inline(never)]
+    fn launch_mainloop(&self) -> Result<(), LoopError> {
+        self.mainloop(local::get()).map(drop)
+    }
+
     /// Returns the main loop, and launches it if needed.
-    fn mainloop(&self) -> Result<ControlRef, LoopError> {
-        let local = local::get();
+    fn mainloop(&self, local: &Local) -> Result<ControlRef, LoopError> {
         if local.main_loop.in_hub() {
             return Err(LoopError::in_mainloop("a wait in a hub or while a queue orders its items"));
         }
@@ -425,7 +483,7 @@ impl RunQueue {
         }
         // A stack of a custom size may be too small for the loop and the code it calls.
         if size.is_some()
-            && let Ok(mainloop) = self.mainloop()
+            && let Ok(mainloop) = self.mainloop(local)
         {
             return mainloop;
         }

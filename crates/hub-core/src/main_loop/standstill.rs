@@ -15,7 +15,7 @@ use crate::error::{HubError, LoopError};
 use crate::greenlet::control::{ControlRef, Kind, Wake};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::Local;
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park};
 use crate::greenlet::target::Target;
 use crate::greenlet::{describe, patience};
 use crate::report::{self, Report};
@@ -205,12 +205,12 @@ impl MainLoop {
 
     /// Parks until a wake-up, the limit, or an exit, which is not thrown. Switches.
     #[inline(always)]
-    pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Parked, LoopError> {
+    pub(crate) fn park_until(&self, park: Park, limit: &mut Deadline) -> Result<Parked, LoopError> {
         let waiting = CountedPark::begin(&self.standstill);
-        let wake = if limit.is_none() { waiter.park_deferring_exit()? } else { self.park_limited(waiter, limit)? };
+        let wake = if limit.is_none() { park.park_deferring_exit()? } else { self.park_limited(park, limit)? };
         drop(waiting);
-        if waiter.control().has_exit() {
-            patience::end(waiter.control());
+        if park.control().has_exit() {
+            patience::end(park.control());
         }
         Ok(match wake {
             Wake::Event => Parked::Unparked,
@@ -219,10 +219,10 @@ impl MainLoop {
         })
     }
 
-    fn park_limited(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Wake, LoopError> {
-        let timer = limit.arm(&mut self.timers.borrow_mut(), Target::park(waiter));
+    fn park_limited(&self, park: Park, limit: &mut Deadline) -> Result<Wake, LoopError> {
+        let timer = limit.arm(&mut self.timers.borrow_mut(), Target::park(park.waiter()));
         let armed = timer.map(|timer| ParkTimer { main_loop: self, timer });
-        let wake = waiter.park_deferring_exit()?;
+        let wake = park.park_deferring_exit()?;
         if let Some(ParkTimer { timer, .. }) = &armed {
             limit.fix(&self.timers.borrow(), *timer);
         }

@@ -10,7 +10,7 @@ use crate::base::wait_reason::WaitReason;
 use crate::error::LoopError;
 use crate::greenlet::control::{State, Wake};
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::trace;
 use crate::greenlet::unwind::Exit;
@@ -276,14 +276,14 @@ impl MainLoop {
 
     /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.
     pub(crate) fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
-        let waiter = Waiter::current(WaitReason::RunOnce)?;
-        if waiter.control() != local::get().main {
+        let park = Park::current(WaitReason::RunOnce)?;
+        if park.control() != local::get().main {
             return Err(LoopError::in_mainloop(WaitReason::RunOnce.as_str()));
         }
         self.ensure_hub()?;
-        self.once.set(Some((limit, waiter)));
+        self.once.set(Some((limit, park.waiter())));
         let single = SingleTurn(&self.once);
-        let parked = waiter.park();
+        let parked = park.park();
         drop(single);
         // A caller that waits in place of the loop is woken like the loop.
         if let Some(inbox) = self.inbox.get()

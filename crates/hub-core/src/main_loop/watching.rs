@@ -27,7 +27,7 @@ use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Wake;
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park};
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
 use crate::hub::{Interest, Key, Lease, Readiness, Rearm};
@@ -49,18 +49,18 @@ impl MainLoop {
         direction: Interest,
         limit: &mut Deadline,
     ) -> Result<Wake, TrampolineError> {
-        let waiter = Waiter::current(WaitReason::Descriptor)?;
+        let park = Park::current(WaitReason::Descriptor)?;
         if self.heartbeat.is_in_hub() {
             return Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into());
         }
         self.ensure_hub()?;
-        let target = Target::park(waiter);
+        let target = Target::park(park.waiter());
         // SAFETY: the caller upholds the same contract.
         let entry = unsafe { self.add_waiter(fd, owner, direction, target) }?;
         if !limit.is_none() {
             entry.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
         }
-        let wake = waiter.park()?;
+        let wake = park.park()?;
         match entry.timer.get() {
             Some(timer) => limit.fix(&self.timers.borrow(), timer),
             // The report has removed the waiter from the table.
@@ -91,7 +91,7 @@ impl MainLoop {
         direction: Interest,
         pause: Duration,
     ) -> Result<(), TrampolineError> {
-        let waiter = Waiter::current(WaitReason::Descriptor)?;
+        let park = Park::current(WaitReason::Descriptor)?;
         if self.heartbeat.is_in_hub() {
             return Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into());
         }
@@ -99,7 +99,7 @@ impl MainLoop {
         if self.descriptors.borrow().is_stale_for(fd, owner) {
             self.closed(fd, None);
         }
-        let target = Target::park(waiter);
+        let target = Target::park(park.waiter());
         let key = {
             let mut descriptors = self.descriptors.borrow_mut();
             descriptors.prepare(fd, owner, direction, self.slot.rearm());
@@ -108,7 +108,7 @@ impl MainLoop {
         };
         let entry = DescriptorWaiter { main_loop: self, key, direction, target, timer: Cell::new(None) };
         entry.timer.set(Some(self.arm(pause, target)));
-        let wake = waiter.park()?;
+        let wake = park.park()?;
         drop(entry);
         match wake {
             Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
@@ -130,19 +130,19 @@ impl MainLoop {
         many: impl Iterator<Item = (RawFd, Interest)>,
         limit: &mut Deadline,
     ) -> Result<(), TrampolineError> {
-        let waiter = Waiter::current(WaitReason::Descriptor)?;
+        let park = Park::current(WaitReason::Descriptor)?;
         if self.in_hub() {
             return Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into());
         }
         self.ensure_hub()?;
-        let target = Target::park(waiter);
+        let target = Target::park(park.waiter());
         // SAFETY: the caller upholds the same contract.
         let entries = many.map(|(fd, direction)| unsafe { self.add_waiter(fd, Owner::Raw, direction, target) });
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         let Some(first) = entries.first() else { return Ok(()) };
         // The first waiter keeps the timer, too.
         first.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
-        let wake = waiter.park()?;
+        let wake = park.park()?;
         if let Some(timer) = first.timer.get() {
             limit.fix(&self.timers.borrow(), timer);
         }

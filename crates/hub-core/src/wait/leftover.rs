@@ -12,7 +12,7 @@ use crate::error::{GreenError, LoopError, LoopErrorKind};
 use crate::greenlet::control::{ControlRef, Kind, State};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park};
 use crate::greenlet::target::Target;
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::Exit;
@@ -59,24 +59,24 @@ fn run_to_end(local: &Local) -> Result<(), LoopError> {
 }
 
 fn wait_for_ends(tasks: &[TaskRef]) -> Result<(), LoopError> {
-    let waiter = Waiter::current(WaitReason::Join)?;
+    let park = Park::current(WaitReason::Join)?;
     let left = Rc::new(Cell::new(tasks.len()));
     for task in tasks {
         let left = Rc::clone(&left);
         task.add_link(Box::new(move || {
             left.set(left.get() - 1);
             if left.get() == 0 {
-                waiter.wake();
+                park.waiter().wake();
             }
         }));
     }
-    waiter.park().map(drop)
+    park.park().map(drop)
 }
 
 fn wait_briefly(local: &Local) -> Result<(), LoopError> {
-    let waiter = Waiter::current(WaitReason::Join)?;
-    let timer = local.main_loop.arm(Duration::from_millis(1), Target::park(waiter));
-    let woken = waiter.park();
+    let park = Park::current(WaitReason::Join)?;
+    let timer = local.main_loop.arm(Duration::from_millis(1), Target::park(park.waiter()));
+    let woken = park.park();
     local.main_loop.disarm(timer);
     woken.map(drop)
 }

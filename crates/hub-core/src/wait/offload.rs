@@ -17,7 +17,7 @@ use crate::base::fork;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{JobError, payload_text};
 use crate::greenlet::local;
-use crate::greenlet::run::{Mask, Waiter};
+use crate::greenlet::run::{Mask, Park};
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unhandled::{self, LostError};
 use crate::greenlet::unwind::{self, drop_contained};
@@ -59,12 +59,12 @@ fn execute<T: Send + 'static>(
     find: fn(&T) -> Option<LostError>,
 ) -> Result<T, JobError> {
     let called_at = Location::caller();
-    let Some((mut waiter, mailbox)) = begin(pool)? else { return run_inline(job) };
-    let caller = waiter.control().task().map(TaskRef::spawned_at);
+    let Some((mut park, mailbox)) = begin(pool)? else { return run_inline(job) };
+    let caller = park.control().task().map(TaskRef::spawned_at);
     let origin = JobOrigin { pool: pool.name(), called_at, caller };
-    let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket(), origin, find }));
+    let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: park.ticket(), origin, find }));
     let filled = Arc::clone(&slot);
-    let greenlet = waiter.control().number();
+    let greenlet = park.control().number();
     // While the job is pending the loop does not take the wait for hopeless.
     let pending = PendingJob::new(&mailbox);
     let process = fork::generation();
@@ -81,7 +81,7 @@ fn execute<T: Send + 'static>(
     });
     pool.submit(job, leftover::finish)?;
     loop {
-        waiter.park_deferring_exit()?;
+        park.park_deferring_exit()?;
         if fork::generation() != process {
             // In this process nothing ends the job, and nothing unlocks a mutex that its thread has locked.
             let outcome = slot.try_lock().ok().and_then(|mut slot| slot.result.take());
@@ -91,9 +91,9 @@ fn execute<T: Send + 'static>(
         let mut result = slot.lock().unwrap_or_else(PoisonError::into_inner).result.take();
         if result.is_none() {
             // This throws the exit, unless it is held back. The slot is not locked meanwhile, so the job may end.
-            waiter = Waiter::current(WaitReason::Offload)?;
+            park = Park::current(WaitReason::Offload)?;
             let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            slot.ticket = waiter.ticket();
+            slot.ticket = park.ticket();
             result = slot.result.take();
         }
         if let Some(outcome) = result {
@@ -182,12 +182,12 @@ pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobE
 }
 
 fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
-    let Some((waiter, mailbox)) = begin(pool)? else { return run_inline(job) };
+    let Some((park, mailbox)) = begin(pool)? else { return run_inline(job) };
     let mask = Mask::new();
     let result = Arc::new(Mutex::new(None));
     let done = Arc::new(Done::new());
     let pending = PendingJob::new(&mailbox);
-    let greenlet = waiter.control().number();
+    let greenlet = park.control().number();
     let notice = DoneNotice { done: Arc::clone(&done), mailbox, greenlet, _pending: pending };
     let work = Work { job, result: Arc::clone(&result), notice };
     let work: Box<dyn FnOnce() + Send + '_> = Box::new(move || work.run());
@@ -197,7 +197,7 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
     // not exist.
     let work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(work) };
     pool.submit(work, leftover::finish)?;
-    let result = match done.wait(waiter) {
+    let result = match done.wait(park) {
         Ok(()) => result.lock().unwrap_or_else(PoisonError::into_inner).take(),
         Err(LeftBehind) => return Err(left_behind()),
     };
@@ -300,12 +300,12 @@ fn run_inline<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
 
 /// Returns the first park of a caller and the mailbox of its thread. `None` if the job has to run on the calling
 /// thread.
-fn begin(pool: &ThreadPool) -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> {
+fn begin(pool: &ThreadPool) -> Result<Option<(Park, Arc<Mailbox>)>, JobError> {
     if pool::is_here() || pool.runs_in_caller()? {
         return Ok(None);
     }
-    let waiter = match Waiter::current(WaitReason::Offload) {
-        Ok(waiter) => waiter,
+    let park = match Park::current(WaitReason::Offload) {
+        Ok(park) => park,
         Err(error) if error.forbids_waits() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
@@ -314,7 +314,7 @@ fn begin(pool: &ThreadPool) -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> 
     let mailbox = main_loop.mailbox();
     let mailbox =
         mailbox.ok_or_else(|| io::Error::other("cannot wait for another OS thread: this thread has no hub"))?;
-    Ok(Some((waiter, mailbox)))
+    Ok(Some((park, mailbox)))
 }
 
 /// A job that borrows. Its fields are dropped in this order, whether it has run or not.
@@ -383,7 +383,7 @@ impl Done {
     /// Waits for the job to finish. Returns `LeftBehind` in a forked child, where it never will.
     ///
     /// It is called under a mask and never unwinds.
-    fn wait(&self, mut waiter: Waiter) -> Result<(), LeftBehind> {
+    fn wait(&self, mut park: Park) -> Result<(), LeftBehind> {
         let process = fork::generation();
         loop {
             if fork::generation() != process {
@@ -395,10 +395,10 @@ impl Done {
             if state.over {
                 return Ok(());
             }
-            state.ticket = waiter.ticket();
+            state.ticket = park.ticket();
             drop(state);
-            match waiter.park().and_then(|_| Waiter::current(WaitReason::Offload)) {
-                Ok(next) => waiter = next,
+            match park.park().and_then(|_| Park::current(WaitReason::Offload)) {
+                Ok(next) => park = next,
                 Err(_) => {
                     drop(self.changed.wait_while(self.lock(), |state| !state.over));
                     return Ok(());

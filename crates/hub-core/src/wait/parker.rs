@@ -19,7 +19,7 @@ use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::local;
 use crate::greenlet::patience;
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park};
 use crate::main_loop::deadline::Deadline;
 use crate::main_loop::reach::{self, PLAIN, Plain};
 pub use crate::main_loop::reach::{Parked, Unparker};
@@ -92,9 +92,9 @@ impl Parker {
             let blocks = local.main_loop.takes_blocking(local);
             return if blocks { Parker::plain(reason).map(Some) } else { Ok(None) };
         }
-        let Some(waiter) = Waiter::begin(reason)? else { return Ok(None) };
-        let greenlet = NonZeroU64::MIN.saturating_add(waiter.control().number().into());
-        Ok(Some(Parker::begun(greenlet, waiter.ticket())))
+        let Some(park) = Park::begin(reason)? else { return Ok(None) };
+        let greenlet = NonZeroU64::MIN.saturating_add(park.control().number().into());
+        Ok(Some(Parker::begun(greenlet, park.ticket())))
     }
 
     /// Begins a wait of this OS thread as a whole.
@@ -180,9 +180,9 @@ impl Parker {
         if std::thread::panicking() {
             return Err(LoopErrorKind::Panicking.into());
         }
-        let me = run::current();
-        assert_eq!(me.number(), number, "a greenlet parks in a wait that another greenlet has made");
-        local.main_loop.park_until(Waiter::new(me, unparker.ticket), limit)
+        let park = Park::with_ticket(unparker.ticket);
+        assert_eq!(park.control().number(), number, "a greenlet parks in a wait that another greenlet has made");
+        local.main_loop.park_until(park, limit)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::greenlet::control::{ControlRef, Kind};
 use crate::greenlet::describe;
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Park};
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{Exit, KillProgress, drop_contained};
 use crate::hub::Time;
@@ -182,7 +182,7 @@ fn abandon_rest(local: &Local) -> usize {
 fn end_loop(local: &Local) {
     while local.mainloop.get().is_some() {
         local.main_loop.abort();
-        let parked = Waiter::current(WaitReason::Abort).and_then(Waiter::park);
+        let parked = Park::current(WaitReason::Abort).and_then(Park::park);
         if parked.is_err_and(|error| !error.is_restart()) {
             return;
         }

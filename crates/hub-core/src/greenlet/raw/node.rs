@@ -364,11 +364,11 @@ impl Node {
         self.successor.set(Successor::Dropper(Waiter::new(me, me.ticket())));
         target.set_exit(exit);
         me.wake.set(Wake::Event);
-        me.state.set(State::Parked);
         if target.state() == State::Ready {
             // Without a main loop this returns at once. The target keeps its place.
-            let _ = thread().leave(me);
+            let _ = thread().park(me);
         } else {
+            me.state.set(State::Parked);
             target.ticket.set(target.ticket() + 1);
             target.wake.set(Wake::Exit);
             // SAFETY: the target was suspended before `Away::new`, which calls subscribers. A subscriber cannot switch,

@@ -40,7 +40,7 @@ pub(super) fn take_turn(me: ControlRef) {
     // Without a budget the switch goes to the main loop, past the ready greenlets. They run in its next turn.
     thread.end_turn();
     // Where no loop can be launched this fails, and the exit is thrown at once.
-    let _ = thread.yield_running(me);
+    let _ = thread.yield_current();
     spans::entered(me);
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
                 check_exit();
                 if !shielded {
                     // Without a main loop this fails, and the target runs later.
-                    let _ = thread().yield_running(current());
+                    let _ = thread().yield_current();
                     spans::back();
                     check_exit();
                 }

@@ -1,6 +1,6 @@
-//! A park of the running greenlet, and its wake-up.
+//! Parks of the running greenlet, and their ends.
 
-use super::super::control::{ControlRef, Kind, State, Wake};
+use super::super::control::{ControlRef, Kind, Wake};
 use super::super::driver::Driver;
 use super::super::local;
 use super::super::patience;
@@ -11,51 +11,14 @@ use super::{current, in_mainloop, thread};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopErrorKind};
 
-/// One park of one greenlet. A holder may end that park and no other.
+/// The right to end one park of one greenlet, and no other.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Waiter {
-    pub(super) control: ControlRef,
-    pub(super) ticket: u64,
+    control: ControlRef,
+    ticket: u64,
 }
 
 impl Waiter {
-    /// Prepares the next park of the running greenlet.
-    ///
-    /// Throws the pending exit, if there is one.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error where parking is not possible: in the main loop, in a subscriber during an event of this crate,
-    /// while panicking, at the end of the OS thread.
-    #[inline]
-    pub(crate) fn current(reason: WaitReason) -> Result<Waiter, LoopError> {
-        let control = current();
-        if control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking() {
-            may_park(control, reason)?;
-        }
-        control.reason.set(reason);
-        Ok(Waiter { control, ticket: control.ticket.get() })
-    }
-
-    /// Like [`current`](Waiter::current), but takes a fresh ticket, so a wake-up meant for an earlier, abandoned park
-    /// cannot end this one.
-    ///
-    /// Returns `None` if an exit must be thrown first, by [`check_exit`](super::check_exit): the caller may hold a
-    /// lock, and others may run before a swallowed exit is thrown again.
-    #[inline]
-    pub(crate) fn begin(reason: WaitReason) -> Result<Option<Waiter>, LoopError> {
-        let control = current();
-        if (control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking())
-            && !may_begin(control, reason)?
-        {
-            return Ok(None);
-        }
-        control.reason.set(reason);
-        let ticket = control.ticket.get() + 1;
-        control.ticket.set(ticket);
-        Ok(Some(Waiter { control, ticket }))
-    }
-
     #[inline]
     pub(crate) fn new(control: ControlRef, ticket: u64) -> Waiter {
         Waiter { control, ticket }
@@ -87,11 +50,83 @@ impl Waiter {
         control.ticket.set(self.ticket + 1);
         control.wake.set(why);
         // A greenlet that has a ticket but has not parked yet detects at its park that the ticket has moved.
-        if control.state.get() == State::Parked {
-            control.state.set(State::Ready);
-            thread().push(control);
-        }
+        thread().queue_if_parked(control);
         true
+    }
+}
+
+/// A park of the running greenlet, which may begin it once. Its [`waiter`](Park::waiter) is stored to end it.
+#[derive(Copy, Clone, Debug)]
+#[must_use = "nothing is waited for before `park`"]
+pub(crate) struct Park {
+    control: ControlRef,
+    ticket: u64,
+}
+
+impl Park {
+    /// Prepares the next park of the running greenlet.
+    ///
+    /// Throws the pending exit, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error where parking is not possible: in the main loop, in a subscriber during an event of this crate,
+    /// while panicking, at the end of the OS thread.
+    #[inline]
+    pub(crate) fn current(reason: WaitReason) -> Result<Park, LoopError> {
+        let control = current();
+        if control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking() {
+            may_park(control, reason)?;
+        }
+        control.reason.set(reason);
+        Ok(Park { control, ticket: control.ticket.get() })
+    }
+
+    /// Like [`current`](Park::current), but takes a fresh ticket, so a wake-up meant for an earlier, abandoned park
+    /// cannot end this one.
+    ///
+    /// Returns `None` if an exit must be thrown first, by [`check_exit`](super::check_exit): the caller may hold a
+    /// lock, and others may run before a swallowed exit is thrown again.
+    #[inline]
+    pub(crate) fn begin(reason: WaitReason) -> Result<Option<Park>, LoopError> {
+        let control = current();
+        if (control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking())
+            && !may_begin(control, reason)?
+        {
+            return Ok(None);
+        }
+        control.reason.set(reason);
+        let ticket = control.ticket.get() + 1;
+        control.ticket.set(ticket);
+        Ok(Some(Park { control, ticket }))
+    }
+
+    /// Returns the park with a ticket that [`begin`](Park::begin) has given to the running greenlet.
+    ///
+    /// # Panics
+    ///
+    /// Panics in the main loop, which never parks.
+    #[inline]
+    pub(crate) fn with_ticket(ticket: u64) -> Park {
+        let control = current();
+        assert!(control.kind() != Kind::Mainloop, "the main loop parks");
+        Park { control, ticket }
+    }
+
+    /// Returns the value that ends the park.
+    #[inline]
+    pub(crate) fn waiter(self) -> Waiter {
+        Waiter { control: self.control, ticket: self.ticket }
+    }
+
+    #[inline]
+    pub(crate) fn control(self) -> ControlRef {
+        self.control
+    }
+
+    #[inline]
+    pub(crate) fn ticket(self) -> u64 {
+        self.ticket
     }
 
     /// Parks the running greenlet until this ticket is woken. Switches.
@@ -102,6 +137,10 @@ impl Waiter {
     /// # Errors
     ///
     /// In the main greenlet, returns the error that the main loop has for it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the running greenlet is not the one that has made this value.
     #[inline(always)]
     pub(crate) fn park(self) -> Result<Wake, LoopError> {
         self.park_until_entered()?;
@@ -112,13 +151,17 @@ impl Waiter {
         Ok(wake)
     }
 
-    /// Like [`park`](Waiter::park), but an exit only ends the park.
+    /// Like [`park`](Park::park), but an exit only ends the park.
     ///
     /// The caller checks whether its wait was granted, and otherwise throws by [`check_exit`](super::check_exit).
     ///
     /// # Errors
     ///
-    /// As [`park`](Waiter::park).
+    /// The same as [`park`](Park::park).
+    ///
+    /// # Panics
+    ///
+    /// The same as [`park`](Park::park).
     #[inline]
     pub(crate) fn park_deferring_exit(self) -> Result<Wake, LoopError> {
         self.park_until_entered()?;
@@ -132,13 +175,11 @@ impl Waiter {
     #[inline(always)]
     pub(super) fn park_until_entered(self) -> Result<(), LoopError> {
         let me = self.control;
-        debug_assert_eq!(current(), me, "only the running greenlet parks");
         if trace::in_subscriber() {
             may_leave(me, me.reason())?;
         }
-        if me.ticket.get() == self.ticket && spans::exited_for(self) {
-            me.state.set(State::Parked);
-            thread().leave(me).inspect_err(|_| spans::entered(me))?;
+        if me.ticket.get() == self.ticket && spans::exited_for(self.waiter()) {
+            thread().park(me).inspect_err(|_| spans::entered(me))?;
             // Every end of a park advances the ticket, so no late wake-up finds this greenlet.
             debug_assert_ne!(me.ticket.get(), self.ticket);
         }
@@ -218,13 +259,4 @@ pub(crate) fn may_leave(me: ControlRef, reason: WaitReason) -> Result<(), LoopEr
         throw_pending(me, None, take_turn);
     }
     Ok(())
-}
-
-/// Lets every other ready greenlet run once, then continues. Switches.
-#[inline]
-pub(crate) fn yield_now() -> Result<(), LoopError> {
-    let me = Waiter::current(WaitReason::Yield)?.control;
-    spans::exited(me);
-    thread().yield_running(me).inspect_err(|_| spans::entered(me))?;
-    arrive(me).map(drop)
 }
