@@ -114,9 +114,9 @@ fn judge(must: &Must, output: &Output) -> Option<String> {
     if output.status.code() != Some(status) {
         Some(format!("{} instead of status {status}", output.status))
     } else if says.contains("panicked at") {
-        Some("it panicked".to_owned())
+        Some("the example panicked".to_owned())
     } else if !as_told {
-        Some(format!("it should say {words:?} and says {told:?}"))
+        Some(format!("the example should print {words:?} and printed {told:?}"))
     } else if serves && !served {
         Some(format!("not every connection was served: {report}"))
     } else {

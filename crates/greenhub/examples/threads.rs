@@ -101,7 +101,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         os::Builder::new().spawn(move || os_thread(&shared, hub.as_deref(), ready, green, &sender))
     });
     let os_threads = os_threads.collect::<Result<Vec<_>, _>>().map_err(Failure::doing("cannot start a thread"))?;
-    // Drop our senders, so that the channels end with the last OS thread.
+    // Drop the senders of this OS thread, so that the channels end with the last other one.
     drop((ready, sender));
 
     // Nothing is sent. The channel ends when each OS thread has dropped its sender: it has a hub, or has failed.

@@ -34,7 +34,7 @@ use crate::system::Calls;
 
 /// The state that all green threads of a run share.
 struct Run {
-    /// Set at the end of the run: clients send no further message.
+    /// Whether the run is over. Clients then send no further message.
     stopping: Cell<bool>,
     /// The number of connections that clients have opened.
     connected: Cell<usize>,

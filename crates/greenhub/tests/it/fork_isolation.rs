@@ -270,7 +270,7 @@ fn rule_13_a_hub_that_fails_to_restart_is_not_dropped_in_the_child() {
         let child = forked(|| {
             FAILS.set(true);
             assert!(catch_unwind(|| sleep(ms(1))).is_err(), "the hub has failed");
-            assert!(!DROPPED.get(), "it is the parent's, and its destructor may disturb that");
+            assert!(!DROPPED.get(), "the hub is the parent's, and its destructor may disturb the parent");
         });
         exits_with(child, 0);
         sleep(ms(1));

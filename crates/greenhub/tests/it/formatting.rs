@@ -143,7 +143,7 @@ fn green_threads_are_used_while_they_are_formatted() {
     printed(&access_error(), nothing);
     let ended = spawn(|| ());
     yield_now();
-    printed(&ended.with_link(|| ()).expect_err("it has ended"), nothing);
+    printed(&ended.with_link(|| ()).expect_err("the green thread has ended"), nothing);
     printed(&with_timeout(Duration::ZERO, || sleep(ms(1000))).expect_err("too late"), nothing);
 }
 
@@ -161,13 +161,13 @@ impl Hub for Unused {
     }
 
     fn watch(&mut self, _: Key, _: BorrowedFd<'_>, _: Interest, _: Lease) -> io::Result<()> {
-        unreachable!("it is never asked")
+        unreachable!("the hub is never called")
     }
 
     fn forget(&mut self, _: Key, _: Option<BorrowedFd<'_>>) {}
 
     fn wait(&mut self, _: &Watched, _: Option<Duration>, _: &mut Ready) -> io::Result<()> {
-        unreachable!("it is never asked")
+        unreachable!("the hub is never called")
     }
 
     fn after_fork(&mut self) -> io::Result<()> {
@@ -197,7 +197,7 @@ fn the_hub_is_used_while_it_is_formatted() {
         });
         shown(&Ended::default(), |ended| ended.is_complete());
         shown(&Grace::begin(), |grace| grace.left());
-        shown(&ForkAware::new(OwnedFd::from(io::pipe().expect("a pipe").0)).expect("it is made"), nothing);
+        shown(&ForkAware::new(OwnedFd::from(io::pipe().expect("a pipe").0)).expect("an aware pipe"), nothing);
         printed(&LoopExit { parked: vec!["a green thread".to_owned()] }, nothing);
         let gone = std::thread::spawn(|| get_hub().remote()).join().expect("no panic");
         shown(&gone, |gone| gone.is_gone());
@@ -301,7 +301,7 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
         pool.resize(2);
     });
     shown(&items.item().expect("made"), |_| items.resize(3));
-    shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("it is done"));
+    shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("the job is done"));
     errors_printed(&[&GreenError::Deadlock, &JobError::Panicked(Box::new("a payload")), &WaitError::TimedOut]);
     printed(&Panic::new(Box::new("a payload")), nothing);
 }
@@ -340,13 +340,13 @@ fn sockets_are_used_while_they_are_formatted() {
     shown(&SystemResolver, nothing);
     let stop = StopServe::new();
     shown(&stop, |stop| stop.stop());
-    let served = serve_until(&stop, &listener, &GreenPool::new(1), |_, _| ()).expect("it was stopped");
+    let served = serve_until(&stop, &listener, &GreenPool::new(1), |_, _| ()).expect("the server was stopped");
     shown(&served, nothing);
     shown(&served.end, nothing);
     let server = Cluster::new(1).serve("127.0.0.1:0", |_, _| ()).expect("the server listens");
     shown(&server, |server| server.local_addr());
     server.stop().stop();
-    server.join().expect("it has ended");
+    server.join().expect("the server has ended");
     errors_printed(&[&ServeError::Panicked(Panic::new(Box::new("a payload")))]);
     shown(&Cluster::new(1), nothing);
     shown(&ConnectOptions::new(), nothing);
@@ -361,7 +361,7 @@ fn files_and_processes_are_used_while_they_are_formatted() {
         shown(&OpenOptions::new(), nothing);
         let mut entries = greenhub::fs::read_dir("/").expect("the file exists");
         shown(&entries, |_| yield_now());
-        let entry = entries.next().expect("it has entries").expect("it can be read");
+        let entry = entries.next().expect("the directory has entries").expect("the entry can be read");
         shown(&entry, |entry| entry.file_type());
         let (reader, writer) = greenhub::io::pipe().expect("a pipe");
         shown(&reader, |_| io::Write::write(&mut &writer, b"x"));

@@ -173,14 +173,14 @@ fn the_high_water_mark_counts_the_touched_pages_of_the_stack() {
             yield_now();
         });
         let green = green.unwrap();
-        assert_eq!(green.stack_high_water(), None, "it has not begun");
+        assert_eq!(green.stack_high_water(), None, "the green thread has not begun");
         yield_now();
         let before = green.stack_high_water().expect("the green thread has begun");
         yield_now();
         let after = green.stack_high_water().expect("the green thread has not ended");
         assert!(0 < before && before < TOUCHED && TOUCHED < after && after <= 2 * size, "{before}, then {after}");
         green.wait().unwrap();
-        assert_eq!(green.stack_high_water(), None, "it has ended");
+        assert_eq!(green.stack_high_water(), None, "the green thread has ended");
     });
 }
 

@@ -182,7 +182,7 @@ fn a_reference_to_a_replaced_hub_reaches_the_current_hub() {
         let old = get_hub();
         use_hub(old.name()).unwrap();
         assert!(!old.is_current() && !old.is_running());
-        let never = old.schedule(SHORT, || unreachable!("it was cancelled"));
+        let never = old.schedule(SHORT, || unreachable!("the timer was cancelled"));
         assert!(never.cancel());
         let fired = Rc::new(Cell::new(false));
         old.schedule(Duration::ZERO, {

@@ -67,6 +67,6 @@ fn a_late_read_returns_an_error_at_once() {
 #[test]
 fn a_late_read_of_a_nonblocking_source_does_not_wait() {
     let (result, tries) = read_late(true, &[ErrorKind::WouldBlock]);
-    assert_eq!(result.expect_err("it does not wait").kind(), ErrorKind::WouldBlock);
+    assert_eq!(result.expect_err("the read does not wait").kind(), ErrorKind::WouldBlock);
     assert_eq!(tries, 1);
 }

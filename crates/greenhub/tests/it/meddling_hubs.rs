@@ -34,8 +34,9 @@ struct Script {
     fail_wait: Cell<bool>,
     /// The descriptors passed to `watch`, oldest first.
     watched: RefCell<Vec<RawFd>>,
-    /// The keys passed to `watch`, and those of them that were lent to the last `wait`.
+    /// The keys passed to `watch`.
     keys: RefCell<Vec<Key>>,
+    /// Those of `keys` that were lent to the last `wait`.
     lent: RefCell<Vec<Key>>,
     /// A closed descriptor that was lent to `wait`.
     dead: Cell<Option<RawFd>>,

@@ -147,7 +147,7 @@ fn a_waiter_on_a_large_number_fails_when_select_takes_over() {
         });
         yield_now();
         use_hub("select").expect("available");
-        assert!(parked.join().is_err(), "it was parked on the hub that is gone");
+        assert!(parked.join().is_err(), "the green thread was parked on the hub that is gone");
         let error = trampoline(&*high, Interest::READ, None).expect_err("too large");
         assert!(matches!(error, TrampolineError::Register { .. }), "{error}");
     });

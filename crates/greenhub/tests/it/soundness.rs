@@ -488,7 +488,7 @@ fn rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused() {
         }
         get_hub().trim_stacks();
         assert!(is_mapped(at.get()));
-        assert_eq!(said.get(), runs, "it was entered again");
+        assert_eq!(said.get(), runs, "the greenlet was entered again");
     });
 }
 

@@ -91,9 +91,19 @@ fn each_turn_of_a_greenlet_is_a_switch() {
         assert_eq!(since(before), 5, "a yield without another greenlet does not count");
         let other = spawn(|| (0..1000).for_each(|_| yield_now()));
         (0..10).for_each(|_| yield_now());
-        assert_eq!(since(before), 5 + 10 + 10, "the other has begun, and gone on nine times");
+        assert_eq!(
+            since(before),
+            5 + 10 + 10,
+            "the other green thread has begun, and was
+resumed nine times"
+        );
         other.join().unwrap();
-        assert_eq!(since(before), 5 + 10 + 1001 + 1, "it has gone on to its end, and we were woken");
+        assert_eq!(
+            since(before),
+            5 + 10 + 1001 + 1,
+            "the other green thread has
+run to its end, and has woken this one"
+        );
         let before = stats().switches;
         get_hub().schedule(Duration::ZERO, || ());
         sleep(Duration::ZERO);

@@ -337,7 +337,7 @@ fn every_waiter_is_woken_by_a_close_that_races_with_its_park() {
     for _ in 0..300 {
         let (here, _there) = pair();
         let here = Arc::new(here);
-        sender.send(Arc::clone(&here)).expect("it closes");
+        sender.send(Arc::clone(&here)).expect("the closing thread waits");
         begin.wait();
         // A watchdog bounds the test if the close is lost; the timeout must not end the wait.
         let error = read_within(&here, 8, Some(2 * SOON)).expect_err("closed");

@@ -28,8 +28,9 @@ struct Primitive {
 struct Waits {
     /// Whether the call waits for a taker of its item. The item may be taken in the moment in which a timeout strikes.
     gives: bool,
-    /// Blocks until `release`, and checks its result.
+    /// Blocks until `release` is called, and checks the result of the wait.
     wait: Rc<dyn Fn()>,
+    /// Ends the wait.
     release: Box<dyn FnOnce()>,
     /// Checks the state after a complete wait, however many waits have timed out before.
     then: Box<dyn FnOnce()>,

@@ -415,7 +415,7 @@ fn a_failing_timer_is_spent_and_freed() {
         let held = Rc::new(());
         let handles = [Duration::ZERO, SHORT].map(|delay| {
             let held = held.clone();
-            hub.schedule(delay, move || panic!("it holds {held:?}"))
+            hub.schedule(delay, move || panic!("the timer holds {held:?}"))
         });
         sleep(10 * SHORT);
         assert_eq!(reports().len(), 2);

@@ -297,9 +297,11 @@ fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
 /// The counters of one job.
 #[derive(Default)]
 struct Job {
-    /// The number of times that the job began and ended, and that its result was dropped.
+    /// The number of times that the job began.
     began: AtomicUsize,
+    /// The number of times that the job ran to its end.
     ran: AtomicUsize,
+    /// The number of times that its result was dropped.
     dropped: AtomicUsize,
 }
 

@@ -132,7 +132,7 @@ struct ConsoleState {
     /// The location of the call of `console`.
     opened_at: &'static Location<'static>,
     path: PathBuf,
-    /// Identifies the socket at the path as ours.
+    /// Identifies the socket at the path as that of this console.
     inode: (u64, u64),
     listener: UnixListener,
     clients: RefCell<HashMap<u64, Client>>,

@@ -26,7 +26,7 @@ use crate::os::unix::fs::OpenOptionsExt;
 #[must_use = "nothing is opened before `open`"]
 pub struct OpenOptions {
     options: std::fs::OpenOptions,
-    /// The directions and the custom flags, which std does not return.
+    // The settings that std's options do not return.
     pub(super) read: bool,
     pub(super) write: bool,
     append: bool,

@@ -25,7 +25,7 @@ use super::wait_queue::{Wait, WaitQueue};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Once {
-    /// Read without the lock.
+    /// Whether a closure has run to its end. Read without the lock.
     completed: AtomicBool,
     progress: BiasedMutex<Progress>,
 }

@@ -61,14 +61,14 @@ struct Entry {
     number: u64,
     thread: system::Id,
     role: Role,
-    /// Temporarily not dormant.
+    /// Whether the thread is temporarily not dormant.
     awake: bool,
 }
 
 #[derive(Default)]
 struct Table {
     entries: Vec<Entry>,
-    /// The current deadlock was reported.
+    /// Whether the current deadlock was reported.
     reported: bool,
 }
 

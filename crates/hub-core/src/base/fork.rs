@@ -224,7 +224,7 @@ pub(crate) mod tests {
             unsafe { libc::_exit(if held { 0 } else { 1 }) }
         }
         let mut status = 0;
-        // SAFETY: `status` is valid for writing, and `pid` is our own child.
+        // SAFETY: `status` is valid for writing, and `pid` is a child of this process.
         assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
         libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
     }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 pub(crate) struct Locals {
     /// Each value with the address of its key.
     values: RefCell<Vec<(usize, Rc<dyn Any>)>>,
-    /// The values are being dropped, and no new one is made.
+    /// Whether the values are being dropped, so that no new one is made.
     ending: Cell<bool>,
 }
 

@@ -69,8 +69,8 @@ fn install(signal: c_int, previous: &OnceLock<sigaction>) {
     let mut new = unsafe { MaybeUninit::<sigaction>::zeroed().assume_init() };
     new.sa_sigaction = on_fault as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
     new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: the mask is ours. The handler has the type that `SA_SIGINFO` requires and does only what a handler may
-    // do. If the call fails, an overflow ends the process without a message.
+    // SAFETY: the mask is a local variable. The handler has the type that `SA_SIGINFO` requires and does only what a
+    // handler may do. If the call fails, an overflow ends the process without a message.
     unsafe {
         libc::sigemptyset(&raw mut new.sa_mask);
         libc::sigaction(signal, &raw const new, ptr::null_mut());
@@ -176,7 +176,7 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     }
 }
 
-/// The stack for signal handlers of this OS thread, if it is ours.
+/// The stack for signal handlers of this OS thread, if this module has installed it.
 ///
 /// std gives one to the main thread and to the threads it starts. Other threads have none.
 struct AlternateStack {

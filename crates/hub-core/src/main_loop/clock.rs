@@ -9,10 +9,11 @@ use crate::hub::{Stamp, Time};
 pub(super) struct Clock {
     /// The last sample.
     now: Cell<Time>,
-    /// The last sample and the first one, for ages.
+    /// The last sample, for the ages of greenlets.
     stamp: Cell<Stamp>,
+    /// The first sample, for the ages of greenlets.
     first_stamp: Cell<Stamp>,
-    /// The loop has waited since the last sample.
+    /// Whether the loop has waited since the last sample.
     is_old: Cell<bool>,
     /// The sample by which timers were fired last.
     fired_at: Cell<Time>,

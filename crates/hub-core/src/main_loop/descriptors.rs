@@ -43,7 +43,7 @@ struct Slot {
     target: [Target; 2],
     /// The directions in which an operation may succeed at once.
     ready: Interest,
-    /// No more data will come: a short read does not clear the readiness.
+    /// Whether no more data will come. A short read then does not clear the readiness.
     ended: bool,
     /// The directions that had a waiter, so that `ready` is valid for them.
     known: Interest,

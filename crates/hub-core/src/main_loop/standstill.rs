@@ -68,11 +68,12 @@ pub(super) enum WakeSource {
 pub(super) struct Standstill {
     /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
     reachable: Cell<u32>,
-    /// No hub could be built for the next wait, which needs none: it blocks the OS thread.
+    /// Whether the next wait blocks the OS thread. No hub could be built, and the wait needs none.
     blocks: Cell<bool>,
     waiting: Cell<usize>,
-    /// The time for which no greenlet has run, and the number of switches before.
+    /// The time for which no greenlet has run.
     silent: Cell<Duration>,
+    /// The number of switches before that time.
     ran: Cell<u64>,
     /// The silence after which the loop next looks for other OS threads; zero for the first time.
     next_look: Cell<Duration>,

@@ -288,7 +288,7 @@ mod model {
         }
 
         fn leave(&mut self, payload: u32) -> TimerId {
-            let index = self.armed.iter().position(|&(armed, _)| armed == payload).expect("it was armed");
+            let index = self.armed.iter().position(|&(armed, _)| armed == payload).expect("the timer was armed");
             let (_, id) = self.armed.swap_remove(index);
             self.gone.push(id);
             id

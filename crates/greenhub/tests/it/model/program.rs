@@ -38,7 +38,7 @@ pub(crate) enum Op {
     Receive(usize, Option<Millis>),
     CloseReader(usize),
     CloseWriter(usize),
-    /// Waits until a bare number is readable.
+    /// Waits until a bare descriptor number is readable.
     Trampoline(usize, Option<Millis>),
     /// Makes a bare number readable.
     Fill(usize),
@@ -52,8 +52,9 @@ pub(crate) struct Program {
     pub(crate) bodies: Vec<Vec<Op>>,
 }
 
-/// The number of pipes, and of bare numbers, in a program.
+/// The number of pipes in a program.
 pub(crate) const PIPES: usize = 3;
+/// The number of bare descriptor numbers in a program.
 pub(crate) const NUMBERS: usize = 2;
 /// The capacity of a pipe, in messages.
 pub(crate) const CAPACITY: usize = 2;

@@ -74,7 +74,7 @@ enum Frame<'p> {
         children: Vec<Thread>,
         payload: Option<Payload>,
         killing: bool,
-        /// An exit has ended children that would otherwise have continued.
+        /// Whether an exit has ended children that would otherwise have continued.
         cut_short: bool,
     },
 }
@@ -130,7 +130,7 @@ struct Green<'p> {
     state: State,
     ticket: u64,
     wake: Wake,
-    /// Set if the thread yielded without waiting, so that an exit at the end of the park loses no wake-up.
+    /// Whether the thread yielded without waiting, so that an exit at the end of the park loses no wake-up.
     gave_way: bool,
     /// The pending exits, each with the number of times it was thrown.
     exits: Vec<(Payload, u32)>,
@@ -171,7 +171,7 @@ pub(crate) struct Reference<'p> {
     trace: Vec<String>,
     now: Millis,
     turn: u64,
-    /// Ends the turn before the queue is empty.
+    /// Whether the turn ends before the queue is empty.
     turn_is_over: bool,
     greens: HashMap<Thread, Green<'p>>,
     /// Whether the program still has a handle, by thread.

@@ -236,7 +236,7 @@ fn a_lazy_value_is_initialized_for_all_or_for_none() {
                         Ok(Some(value)) => assert!(value == 7 && made.load(SeqCst)),
                         Ok(None) => {}
                         Err(payload) if payload.downcast_ref() == Some(&POISONED) => {
-                            assert!(!made.load(SeqCst), "it is there");
+                            assert!(!made.load(SeqCst), "the value was made");
                         }
                         Err(payload) => resume_unwind(payload),
                     })

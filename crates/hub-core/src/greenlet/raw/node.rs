@@ -43,7 +43,7 @@ pub(super) struct Node {
     /// The body, until it begins.
     pub(super) body: Cell<Option<Body>>,
     pub(super) successor: Cell<Successor>,
-    /// This greenlet waits in the drop of the last handle of another one.
+    /// Whether this greenlet waits in the drop of the last handle of another one.
     in_drop: Cell<bool>,
     /// Greenlets that lost their last handle while this one was panicking. They exit when this one ends.
     orphans: RefCell<Vec<Rc<Node>>>,

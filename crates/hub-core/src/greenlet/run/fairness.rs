@@ -76,7 +76,7 @@ pub(super) struct Turn {
     began: Cell<u64>,
     looked: Cell<u64>,
     since: Cell<Since>,
-    /// The time of this turn is up.
+    /// Whether the time of this turn is up.
     over: Cell<bool>,
     /// Whether the turn before this one was cut.
     cut: Cell<bool>,
@@ -104,8 +104,9 @@ enum Since {
 /// The place in the queue of the greenlets that timers have queued at one time.
 #[derive(Copy, Clone)]
 struct Fired {
-    /// The last greenlet before them, and the number of greenlets up to it.
+    /// The last greenlet before them.
     before: Option<ControlRef>,
+    /// The number of greenlets up to `before`.
     older: usize,
     last: Option<ControlRef>,
 }

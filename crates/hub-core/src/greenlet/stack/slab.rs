@@ -36,8 +36,9 @@ const LINE: usize = 64;
 /// The largest address space of a slab, unless a single stack takes more.
 const SLAB_BYTES: usize = if cfg!(target_pointer_width = "64") { 4 << 30 } else { 32 << 20 };
 
-/// The numbers of stacks in the first slab of a class, and in the largest.
+/// The number of stacks in the first slab of a class.
 const FIRST: usize = 16;
+/// The number of stacks in the largest slab of a class.
 const LARGEST: usize = 8_192;
 
 /// The measures of a class.

@@ -246,7 +246,7 @@ fn answer(context: *const c_void) -> bool {
     let asked =
         |slot: &&SampleSlot| slot.state.compare_exchange(ASKED, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok();
     let Some(slot) = slot.filter(asked) else { return false };
-    // SAFETY: the state was ASKED and is FILLING now, so the slot is ours.
+    // SAFETY: the state was ASKED and is FILLING now, so this thread owns the slot.
     let sample = unsafe { &mut *slot.sample.get() };
     sample.epoch = run::run_epoch();
     sample.len = 0;
@@ -259,8 +259,9 @@ fn answer(context: *const c_void) -> bool {
     true
 }
 
-/// The former disposition of the signal: the handler, and the flags that say whether it takes three arguments.
+/// The handler in the former disposition of the signal.
 static FORMER: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
+/// The flags in the former disposition, which say whether its handler takes three arguments.
 static FORMER_FLAGS: AtomicI32 = AtomicI32::new(0);
 
 /// Does what the former disposition would have done.
@@ -298,7 +299,7 @@ impl Handlers {
     fn hold(&mut self) -> io::Result<()> {
         if self.wanted == 0 {
             let former = action_now()?;
-            // In a forked child the handler may be ours already; then `former` is kept already, too.
+            // In a forked child this handler may be installed already, and `former` kept already.
             if !is_ours(&former) {
                 FORMER_FLAGS.store(former.sa_flags, Ordering::Relaxed);
                 FORMER.store(former.sa_sigaction, Ordering::Release);
@@ -308,7 +309,8 @@ impl Handlers {
             let mut new: sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
             new.sa_sigaction = on_signal as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
             new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-            // SAFETY: the record is ours. The handler has the type that `SA_SIGINFO` requires and is async-signal-safe.
+            // SAFETY: the record is a local variable. The handler has the type that `SA_SIGINFO` requires and is
+            // async-signal-safe.
             if unsafe { libc::sigaction(SIGNAL, &raw const new, ptr::null_mut()) } != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -321,7 +323,7 @@ impl Handlers {
         self.wanted -= 1;
         if self.wanted == 0
             && let Some(former) = self.former.take()
-            // A handler that was installed over ours calls ours, and stays.
+            // A handler that was installed over this one calls it, and stays.
             && action_now().is_ok_and(|now| is_ours(&now))
         {
             // SAFETY: the system returned it as the action of this signal.

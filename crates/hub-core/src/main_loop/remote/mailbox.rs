@@ -143,14 +143,15 @@ impl Mailbox {
         }
         let node = Box::into_raw(Box::new(Node { message, next: EMPTY }));
         let on_top = |below| {
-            // SAFETY: the node is not in `head` yet, so it is still ours (rule 2).
+            // SAFETY: the node is not in `head` yet, so this thread still owns it (rule 2).
             unsafe { (*node).next = below };
             node
         };
         if self.put(on_top, Ring::now) {
             return Ok(());
         }
-        // SAFETY: the node comes from `into_raw` above. It never got into `head`, so it is still ours (rule 2).
+        // SAFETY: the node comes from `into_raw` above. It never got into `head`, so this thread still owns it
+        // (rule 2).
         Err(unsafe { Box::from_raw(node) }.message)
     }
 
