@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use benches::{Stopwatch, Way, scaled};
+use benches::{Contender, Stopwatch, scaled};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// The number of tasks that may run at once.
@@ -63,9 +63,9 @@ fn tokio_blocking(count: u64) -> Duration {
 }
 
 fn pools(criterion: &mut Criterion) {
-    let mut bench = |group: &str, least: u64, ways: [Way; 2]| {
+    let mut bench = |group: &str, least: u64, contenders: [Contender; 2]| {
         let mut group = criterion.benchmark_group(group);
-        for (name, run) in ways {
+        for (name, run) in contenders {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|iterations| {
                     // With many operations, the cost of the set-up does not count.

@@ -5,7 +5,7 @@ use std::sync;
 use std::sync::Arc;
 use std::time::Duration;
 
-use benches::{Stopwatch, Way, scaled, timed};
+use benches::{Contender, Stopwatch, scaled, timed};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// Returns the number of rounds of a sample: enough that the start costs little.
@@ -233,9 +233,9 @@ fn std_turns(rounds: u64) -> Duration {
     turns!(sync, both_threads, rounds)
 }
 
-fn there_and_back(criterion: &mut Criterion, group: &str, ways: &[Way]) {
+fn there_and_back(criterion: &mut Criterion, group: &str, contenders: &[Contender]) {
     let mut group = criterion.benchmark_group(group);
-    for (name, run) in ways {
+    for (name, run) in contenders {
         group.bench_function(*name, |bencher| {
             bencher.iter_custom(|iterations| {
                 let rounds = rounds(iterations);

@@ -51,7 +51,7 @@ pub fn timed<R>(count: u64, mut operation: impl FnMut() -> R) -> Duration {
 }
 
 /// A name, and a function that performs a number of operations and returns their time.
-pub type Way = (&'static str, fn(u64) -> Duration);
+pub type Contender = (&'static str, fn(u64) -> Duration);
 
 /// Both ends of a connection.
 pub type Pair = (OwnedFd, OwnedFd);

@@ -18,7 +18,7 @@ pub(crate) fn wait_for_killed<E>(
     left: impl Fn() -> Vec<GreenletId>,
     mut wait: impl FnMut(&mut Deadline) -> Result<bool, E>,
 ) -> Result<usize, E> {
-    let mut limit = Deadline::from(Some(limit));
+    let mut deadline = Deadline::from(Some(limit));
     loop {
         let left: Vec<KillProgress> = left().into_iter().map(kill_progress).collect();
         if left.iter().all(|progress| *progress == KillProgress::Refused) {
@@ -27,7 +27,7 @@ pub(crate) fn wait_for_killed<E>(
         // The outcome of a kill that is striking is known after a bounded number of turns.
         let in_turn = left.contains(&KillProgress::Striking);
         let mut turn = Deadline::from(Some(Duration::ZERO));
-        let all_ended = wait(if in_turn { &mut turn } else { &mut limit })?;
+        let all_ended = wait(if in_turn { &mut turn } else { &mut deadline })?;
         if !all_ended && !in_turn {
             return Ok(left.len());
         }

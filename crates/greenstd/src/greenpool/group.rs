@@ -235,9 +235,13 @@ impl Group {
     }
 
     /// Waits. Returns false at the deadline.
-    fn wait_for<W: Wait<State = State>>(&self, payload: W::Payload, limit: &mut Deadline) -> Result<bool, GreenError> {
+    fn wait_for<W: Wait<State = State>>(
+        &self,
+        payload: W::Payload,
+        deadline: &mut Deadline,
+    ) -> Result<bool, GreenError> {
         let me = hub_core::current_id();
-        let waited = W::wait(&self.shared, limit, payload, |state, ungranted| match ungranted {
+        let waited = W::wait(&self.shared, deadline, payload, |state, ungranted| match ungranted {
             Some(_) if state.members.contains_key(&me) => Ok(Err(GreenError::Deadlock)),
             Some(payload) if !state.members.is_empty() => Err(payload),
             _ => Ok(Ok(())),
@@ -306,7 +310,7 @@ impl Group {
     pub fn kill_all_timeout(&self, timeout: Duration) -> Result<usize, GreenError> {
         self.kill_all();
         let left = || self.lock().members.keys().copied().collect();
-        wait_for_killed(timeout, left, |limit| self.wait_for::<GroupJoinWait>((), limit))
+        wait_for_killed(timeout, left, |deadline| self.wait_for::<GroupJoinWait>((), deadline))
     }
 
     /// Returns true if that green thread is a member.

@@ -276,9 +276,9 @@ impl GreenPool {
     }
 
     /// Waits for the ends of all. Returns false at the deadline.
-    fn wait_within(&self, limit: &mut Deadline) -> Result<bool, GreenError> {
+    fn wait_within(&self, deadline: &mut Deadline) -> Result<bool, GreenError> {
         let me = hub_core::current_id();
-        let ended = PoolJoinWait::wait(&self.shared, limit, (), |state, _| {
+        let ended = PoolJoinWait::wait(&self.shared, deadline, (), |state, _| {
             if state.is_worker(me) {
                 Ok(Err(GreenError::Deadlock))
             } else if state.taken == 0 {
@@ -341,7 +341,7 @@ impl GreenPool {
     pub fn kill_all_timeout(&self, timeout: Duration) -> Result<usize, GreenError> {
         self.kill_all();
         let left = || self.lock().workers.iter().flatten().map(|worker| worker.greenlet).collect();
-        wait_for_killed(timeout, left, |limit| self.wait_within(limit))
+        wait_for_killed(timeout, left, |deadline| self.wait_within(deadline))
     }
 
     /// Changes how many green threads may run at once, Eventlet's `resize`. Never switches.

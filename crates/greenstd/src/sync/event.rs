@@ -185,14 +185,14 @@ impl<T: Clone> Event<T> {
         self.wait_within(Deadline::from(timeout))
     }
 
-    fn wait_within(&self, mut limit: Deadline) -> Result<T, GreenError> {
+    fn wait_within(&self, mut deadline: Deadline) -> Result<T, GreenError> {
         let mut round = None;
-        let sent = EventWait::wait(&self.state, &mut limit, (), |state, ungranted| {
+        let sent = EventWait::wait(&self.state, &mut deadline, (), |state, ungranted| {
             let round = round.get_or_insert_with(|| Arc::clone(&state.round));
             if ungranted.is_none() || round.get().is_some() { Ok(()) } else { Err(()) }
         });
         match sent {
-            // A result that was sent at the limit counts.
+            // A result that was sent at the deadline counts.
             Ok(()) | Err(Unserved::TimedOut(())) => {
                 round.and_then(|round| round.get().cloned()).unwrap_or(Err(GreenError::TimedOut))
             }

@@ -322,9 +322,9 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         self.put_within(item, Deadline::from(Some(timeout)))
     }
 
-    fn put_within(&self, item: T, mut limit: Deadline) -> Result<(), PutError<T>> {
+    fn put_within(&self, item: T, mut deadline: Deadline) -> Result<(), PutError<T>> {
         self.refuse_use_by_order();
-        let panic = PutWait::wait(&self.state, &mut limit, item, |state, item| match item {
+        let panic = PutWait::wait(&self.state, &mut deadline, item, |state, item| match item {
             Some(item) if state.unpromised() >= state.capacity => Err(item),
             Some(item) => {
                 state.push(item);
@@ -390,9 +390,9 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         self.get_within(Deadline::from(Some(timeout)))
     }
 
-    fn get_within(&self, mut limit: Deadline) -> Result<T, GetError> {
+    fn get_within(&self, mut deadline: Deadline) -> Result<T, GetError> {
         self.refuse_use_by_order();
-        let got = GetWait::wait(&self.state, &mut limit, (), |state, ungranted| {
+        let got = GetWait::wait(&self.state, &mut deadline, (), |state, ungranted| {
             match ungranted {
                 Some(()) if !state.has_more() => return Err(()),
                 Some(()) => {}

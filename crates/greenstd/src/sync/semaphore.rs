@@ -108,8 +108,8 @@ impl Semaphore {
         self.acquire_within(Deadline::from(timeout))
     }
 
-    fn acquire_within(&self, mut limit: Deadline) -> Result<(), WaitError> {
-        let acquired = TokenWait::wait(&self.state, &mut limit, (), |state, ungranted| match ungranted {
+    fn acquire_within(&self, mut deadline: Deadline) -> Result<(), WaitError> {
+        let acquired = TokenWait::wait(&self.state, &mut deadline, (), |state, ungranted| match ungranted {
             // A granted waiter has its token.
             Some(()) if !state.take() => Err(()),
             _ => Ok(()),

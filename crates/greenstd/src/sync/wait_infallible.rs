@@ -44,10 +44,11 @@ pub(super) fn within_grace<W: Wait<Payload = ()>, R>(
     state: &BiasedMutex<W::State>,
     mut attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
 ) -> Result<R, GraceError> {
-    let (mut limit, mut granted) = (Deadline::from(timeout), false);
+    let (mut deadline, mut granted) = (Deadline::from(timeout), false);
     loop {
-        let waited =
-            W::wait(state, &mut limit, (), |state, ungranted| attempt(state, ungranted.is_none() || granted).ok_or(()));
+        let waited = W::wait(state, &mut deadline, (), |state, ungranted| {
+            attempt(state, ungranted.is_none() || granted).ok_or(())
+        });
         let error = match waited {
             Ok(result) => return Ok(result),
             Err(Unserved::TimedOut(())) => return Err(GraceError::TimedOut),

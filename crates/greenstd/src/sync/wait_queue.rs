@@ -204,7 +204,7 @@ pub(crate) trait Wait {
     #[inline]
     fn enqueued(_: &mut Self::State) {}
 
-    /// Attempts, waits for a grant, and attempts again, until there is a result or `limit` is reached. Switches.
+    /// Attempts, waits for a grant, and attempts again, until there is a result or `deadline` has passed. Switches.
     ///
     /// The attempt gets the payload, and returns it if there is no result. After a grant it gets `None`: the granting
     /// side has taken the payload.
@@ -220,7 +220,7 @@ pub(crate) trait Wait {
     #[inline]
     fn wait<R>(
         state: &BiasedMutex<Self::State>,
-        limit: &mut Deadline,
+        deadline: &mut Deadline,
         payload: Self::Payload,
         mut attempt: impl FnMut(&mut Self::State, Option<Self::Payload>) -> Result<R, Self::Payload>,
     ) -> Result<R, Unserved<Self::Payload>> {
@@ -232,7 +232,7 @@ pub(crate) trait Wait {
         let mut guard = state.lock();
         match attempt(&mut guard, Some(payload)) {
             Ok(result) => Ok(result),
-            Err(back) => Self::wait_queued(state, guard, limit, back, attempt),
+            Err(back) => Self::wait_queued(state, guard, deadline, back, attempt),
         }
     }
 
@@ -241,7 +241,7 @@ pub(crate) trait Wait {
     fn wait_queued<R>(
         state: &BiasedMutex<Self::State>,
         guard: BiasedMutexGuard<'_, Self::State>,
-        limit: &mut Deadline,
+        deadline: &mut Deadline,
         back: Self::Payload,
         mut attempt: impl FnMut(&mut Self::State, Option<Self::Payload>) -> Result<R, Self::Payload>,
     ) -> Result<R, Unserved<Self::Payload>> {
@@ -278,7 +278,7 @@ pub(crate) trait Wait {
             number = Some(stay.number);
             Self::enqueued(&mut guard);
             drop(guard);
-            let parked = match parker.park_deferring_exit(limit) {
+            let parked = match parker.park_deferring_exit(deadline) {
                 Ok(parked) => parked,
                 Err(error) => return Err(Unserved::Failed(error, stay.cancel())),
             };

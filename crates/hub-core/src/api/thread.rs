@@ -156,7 +156,7 @@ impl Thread {
     }
 
     /// Takes the token. Waits once if it is not available.
-    fn wait(&self, limit: &mut Deadline) -> Result<(), LoopError> {
+    fn wait(&self, deadline: &mut Deadline) -> Result<(), LoopError> {
         // Another OS thread may make the token available each time, so the loop needs a budget.
         consume_budget()?;
         let mut token = self.0.token.lock();
@@ -171,7 +171,7 @@ impl Thread {
             token.waiting.push(unparker);
             drop(token);
             let entry = TokenEntry { thread: self, unparker };
-            let waited = parker.park(limit);
+            let waited = parker.park(deadline);
             drop(entry);
             waited?;
             token = self.0.token.lock();

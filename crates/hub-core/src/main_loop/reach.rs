@@ -232,10 +232,10 @@ impl Plain {
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn park(&self, ticket: u64, limit: &mut Deadline) -> Parked {
+    pub(crate) fn park(&self, ticket: u64, deadline: &mut Deadline) -> Parked {
         let mut present = self.lock();
         while *present == ticket {
-            present = match limit.begin() {
+            present = match deadline.begin() {
                 None => self.ended.wait(present).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => {
                     *present += 1;

@@ -204,11 +204,11 @@ impl MainLoop {
             && local.controls.in_use().iter().all(needs_none)
     }
 
-    /// Parks until a wake-up, the limit, or an exit, which is not thrown. Switches.
+    /// Parks until a wake-up, the deadline, or an exit, which is not thrown. Switches.
     #[inline(always)]
-    pub(crate) fn park_until(&self, park: Park, limit: &mut Deadline) -> Result<Parked, LoopError> {
+    pub(crate) fn park_until(&self, park: Park, deadline: &mut Deadline) -> Result<Parked, LoopError> {
         let waiting = CountedPark::begin(&self.standstill);
-        let wake = if limit.is_none() { park.park_deferring_exit()? } else { self.park_limited(park, limit)? };
+        let wake = if deadline.is_none() { park.park_deferring_exit()? } else { self.park_limited(park, deadline)? };
         drop(waiting);
         if park.control().has_exit() {
             patience::end(park.control());
@@ -220,12 +220,12 @@ impl MainLoop {
         })
     }
 
-    fn park_limited(&self, park: Park, limit: &mut Deadline) -> Result<Wake, LoopError> {
-        let timer = limit.arm(&mut self.timers.borrow_mut(), Target::park(park.waiter()));
+    fn park_limited(&self, park: Park, deadline: &mut Deadline) -> Result<Wake, LoopError> {
+        let timer = deadline.arm(&mut self.timers.borrow_mut(), Target::park(park.waiter()));
         let armed = timer.map(|timer| ParkTimer { main_loop: self, timer });
         let wake = park.park_deferring_exit()?;
         if let Some(ParkTimer { timer, .. }) = &armed {
-            limit.fix(&self.timers.borrow(), *timer);
+            deadline.fix(&self.timers.borrow(), *timer);
         }
         Ok(wake)
     }

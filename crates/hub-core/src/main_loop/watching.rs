@@ -47,7 +47,7 @@ impl MainLoop {
         fd: RawFd,
         owner: Owner,
         direction: Interest,
-        limit: &mut Deadline,
+        deadline: &mut Deadline,
     ) -> Result<Wake, TrampolineError> {
         let park = Park::current(WaitReason::Descriptor)?;
         if self.heartbeat.is_in_hub() {
@@ -57,12 +57,12 @@ impl MainLoop {
         let target = Target::park(park.waiter());
         // SAFETY: the caller upholds the same contract.
         let entry = unsafe { self.add_waiter(fd, owner, direction, target) }?;
-        if !limit.is_none() {
-            entry.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
+        if !deadline.is_none() {
+            entry.timer.set(deadline.arm(&mut self.timers.borrow_mut(), target));
         }
         let wake = park.park()?;
         match entry.timer.get() {
-            Some(timer) => limit.fix(&self.timers.borrow(), timer),
+            Some(timer) => deadline.fix(&self.timers.borrow(), timer),
             // The report has removed the waiter from the table.
             None if matches!(wake, Wake::Ready(_)) => entry.was_removed(),
             None => {}
@@ -128,7 +128,7 @@ impl MainLoop {
     pub(crate) unsafe fn wait_for_any(
         &self,
         many: impl Iterator<Item = (RawFd, Interest)>,
-        limit: &mut Deadline,
+        deadline: &mut Deadline,
     ) -> Result<(), TrampolineError> {
         let park = Park::current(WaitReason::Descriptor)?;
         if self.in_hub() {
@@ -141,10 +141,10 @@ impl MainLoop {
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         let Some(first) = entries.first() else { return Ok(()) };
         // The first waiter keeps the timer, too.
-        first.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
+        first.timer.set(deadline.arm(&mut self.timers.borrow_mut(), target));
         let wake = park.park()?;
         if let Some(timer) = first.timer.get() {
-            limit.fix(&self.timers.borrow(), timer);
+            deadline.fix(&self.timers.borrow(), timer);
         }
         match wake {
             Wake::Deadline => Err(TrampolineError::TimedOut(first.key.fd())),

@@ -135,7 +135,7 @@ impl Parker {
         self.unparker
     }
 
-    /// Waits until the parker is unparked, or `limit` is reached. Switches.
+    /// Waits until the parker is unparked, or `deadline` has passed. Switches.
     ///
     /// Returns at once if the parker was unparked before. An exit that comes first unwinds. An exit that comes after
     /// the unpark is left for the next wait.
@@ -149,8 +149,8 @@ impl Parker {
     ///
     /// Panics if the caller is not the greenlet that made the parker.
     #[inline]
-    pub fn park(self, limit: &mut Deadline) -> Result<Parked, LoopError> {
-        let parked = self.park_deferring_exit(limit)?;
+    pub fn park(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
+        let parked = self.park_deferring_exit(deadline)?;
         if parked == Parked::Interrupted {
             throw_exit();
         }
@@ -171,18 +171,18 @@ impl Parker {
     ///
     /// The same as [`park`](Parker::park).
     #[inline(always)]
-    pub fn park_deferring_exit(self, limit: &mut Deadline) -> Result<Parked, LoopError> {
+    pub fn park_deferring_exit(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
         let unparker = self.unparker;
         // The end of the park retires the ticket, so `Drop` must not run.
         std::mem::forget(self);
-        let Some(number) = unparker.number() else { return park_plain(unparker.ticket, limit) };
+        let Some(number) = unparker.number() else { return park_plain(unparker.ticket, deadline) };
         let Some(local) = local::try_get() else { return Err(LoopErrorKind::ThreadEnding.into()) };
         if std::thread::panicking() {
             return Err(LoopErrorKind::Panicking.into());
         }
         let park = Park::with_ticket(unparker.ticket);
         assert_eq!(park.control().number(), number, "a greenlet parks in a wait that another greenlet has made");
-        local.main_loop.park_until(park, limit)
+        local.main_loop.park_until(park, deadline)
     }
 }
 
@@ -241,12 +241,12 @@ fn tell_elsewhere(report: Report) {
 const BRIEF: Duration = Duration::from_millis(100);
 
 #[cold]
-fn park_plain(ticket: u64, limit: &mut Deadline) -> Result<Parked, LoopError> {
+fn park_plain(ticket: u64, deadline: &mut Deadline) -> Result<Parked, LoopError> {
     let plain = plain()?;
-    if limit.is_none() && !plain.ends_within(ticket, BRIEF) {
+    if deadline.is_none() && !plain.ends_within(ticket, BRIEF) {
         park_dormant(&plain, ticket);
     }
-    let parked = plain.park(ticket, limit);
+    let parked = plain.park(ticket, deadline);
     reach::forget_if_ending();
     Ok(parked)
 }

@@ -87,10 +87,10 @@ pub fn trampoline(
 ///
 /// The same as [`trampoline`]; a timeout names one of the descriptors. Nothing stays registered. While panicking it
 /// returns [`LoopErrorKind::Panicking`](crate::LoopErrorKind::Panicking) without waiting.
-pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) -> Result<(), TrampolineError> {
+pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], deadline: &mut Deadline) -> Result<(), TrampolineError> {
     if fds.is_empty() {
         // There is no number for the error.
-        let parked = Parker::new(WaitReason::Descriptor)?.park(limit)?;
+        let parked = Parker::new(WaitReason::Descriptor)?.park(deadline)?;
         return if parked == Parked::TimedOut { Err(TrampolineError::TimedOut(-1)) } else { Ok(()) };
     }
     if let Some(&(fd, interest)) =
@@ -104,7 +104,7 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) 
     let each = each.into_iter().map(|(fd, write)| (fd, if write { Interest::WRITE } else { Interest::READ }));
     let local = local::get_unless_ended()?;
     // SAFETY: the borrows keep each descriptor open until this returns or unwinds.
-    unsafe { local.main_loop.wait_for_any(each, limit) }
+    unsafe { local.main_loop.wait_for_any(each, deadline) }
 }
 
 /// Like [`trampoline`], for a bare number, as in Eventlet. Switches.
