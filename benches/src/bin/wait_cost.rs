@@ -1,7 +1,7 @@
 //! The cost of one wait of each hub, compared with poll(2) on an array that is filled once.
 //!
 //! Prints the processor time in nanoseconds of a wait that does not sleep, for several numbers of descriptors and of
-//! ready descriptors. Each figure is the median over turns in which the hubs alternate.
+//! ready descriptors. Each figure is the median over repetitions in which the hubs alternate.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// The number of descriptors, and the number of ready descriptors among them.
 const CASES: [(usize, usize); 7] = [(1, 0), (1, 1), (10, 0), (100, 0), (100, 100), (450, 0), (5000, 0)];
 
-const TURNS: usize = 31;
+const REPETITIONS: usize = 31;
 
 fn main() -> io::Result<()> {
     let max = getrlimit(Resource::Nofile).maximum;
@@ -63,7 +63,7 @@ fn measure(pairs: &[(UnixStream, UnixStream)]) -> io::Result<Vec<Option<f64>>> {
         pairs.iter().map(|(here, _)| PollFd::new(here, PollFlags::IN | PollFlags::RDHUP)).collect();
     let mut ready = Ready::new();
     let mut costs = vec![Vec::new(); 1 + hubs.len()];
-    for _ in 0..TURNS {
+    for _ in 0..REPETITIONS {
         costs[0].push(time(waits, || {
             black_box(bare(&mut kept));
         }));

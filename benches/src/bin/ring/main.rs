@@ -1,9 +1,9 @@
 //! The cost of a message among many descriptors of which few are busy: each hub, bare and under green threads, compared
 //! with libevent and libev in C.
 //!
-//! `ring [TURNS]` prints two tables: one for messages that return to their place, and one for messages that go around.
-//! Each cell has the least and the median processor time per message, in nanoseconds, over turns in which the rows
-//! alternate. In brackets is the ratio of the median to that of the first row, which is libevent if its headers are
+//! `ring [REPETITIONS]` prints two tables: one for messages that return to their place, and one for messages that move
+//! around the ring. Each cell has the least and the median processor time per message, in nanoseconds, over repetitions
+//! in which the rows alternate. In brackets is the ratio of the median to that of the first row, which is libevent if its headers are
 //! installed. Each measurement is a process of its own, and all run on one processor.
 
 mod peers;
@@ -49,9 +49,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
         [] => tables(7),
-        [turns] if turns.parse().is_ok_and(|turns: usize| turns > 0) => tables(turns.parse().expect("a number")),
+        [number] if number.parse().is_ok_and(|number: usize| number > 0) => tables(number.parse().expect("a number")),
         [driver, hub, ref numbers @ ..] if numbers.len() == 4 => measure(driver, hub, numbers),
-        _ => Err("usage: ring [TURNS]".into()),
+        _ => Err("usage: ring [REPETITIONS]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,18 +69,18 @@ struct Row {
     words: Vec<&'static str>,
 }
 
-fn tables(turns: usize) -> Result<(), Failure> {
+fn tables(repetitions: usize) -> Result<(), Failure> {
     raise_descriptor_limit()?;
     stay_on_one_processor()?;
     let rows = rows()?;
-    table(&rows, turns, 0, "the same stay busy")?;
+    table(&rows, repetitions, 0, "the same stay busy")?;
     println!();
-    table(&rows, turns, 1, "all in turn")
+    table(&rows, repetitions, 1, "all in turn")
 }
 
-fn table(rows: &[Row], turns: usize, step: usize, title: &str) -> Result<(), Failure> {
+fn table(rows: &[Row], repetitions: usize, step: usize, title: &str) -> Result<(), Failure> {
     let mut cells: Vec<Vec<Vec<f64>>> = vec![vec![Vec::new(); PLACES.len()]; rows.len()];
-    for _ in 0..turns {
+    for _ in 0..repetitions {
         for (column, places) in PLACES.into_iter().enumerate() {
             for (row, cells) in rows.iter().zip(&mut cells) {
                 cells[column].extend(run(row, places, step)?);
@@ -148,7 +148,7 @@ const TOO_MANY: &str = "too many";
 /// Measures once, and prints nanoseconds.
 fn measure(driver: &str, hub: &str, numbers: &[&str]) -> Result<(), Failure> {
     let numbers: Vec<usize> = numbers.iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
-    let [places, busy, messages, step] = numbers[..] else { return Err("four numbers".into()) };
+    let [places, busy, messages, step] = numbers[..] else { return Err("a measurement takes four numbers".into()) };
     let load = Load { places, busy, messages: messages as u64, step };
     let time = match driver {
         "alone" => alone(load),

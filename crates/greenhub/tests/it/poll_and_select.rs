@@ -32,7 +32,7 @@ fn waiter(fd: RawFd, direction: Interest) -> GreenThread<Result<Readiness, Tramp
 }
 
 /// Closes `fd` without notifying the loop.
-fn close_behind_the_back(fd: RawFd) {
+fn close_without_notice(fd: RawFd) {
     // SAFETY: the test owns the number, and no other thread opens a descriptor meanwhile.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
@@ -60,7 +60,7 @@ fn a_closed_number_wakes_all_its_waiters_with_an_error() {
             fill(&source(here.try_clone().expect("a copy")));
             let number = here.into_raw_fd();
             let waiters = [waiter(number, Interest::READ), waiter(number, Interest::WRITE)];
-            close_behind_the_back(number);
+            close_without_notice(number);
             for waiter in waiters {
                 let error = waiter.join().expect("woken").expect_err("dead");
                 assert!(matches!(error, TrampolineError::InvalidFd(dead) if dead == number), "{hub}: {error}");
@@ -80,7 +80,7 @@ fn a_closed_number_leaves_open_ones_waiting() {
             let (dying, _peer) = UnixStream::pair().expect("a pair");
             let number = dying.into_raw_fd();
             let dead = waiter(number, Interest::READ);
-            close_behind_the_back(number);
+            close_without_notice(number);
             assert!(dead.join().expect("woken").is_err());
             assert!(!healthy.is_finished(), "{hub}");
             let waits = stats().waits;

@@ -2,8 +2,8 @@
 //!
 //! Ground rule: a descriptor with a waiter is borrowed. A safe caller borrows it for as long as the wait. A caller with
 //! a bare number promises that it stays open until the wait ends, or until [`notify_close`] or [`notify_opened`] is
-//! called for it. A destructor ends the wait and removes it from the loop's table, so this also happens when the
-//! greenlet is killed or its stack is unwound.
+//! called for it. A destructor ends the wait and removes it from the loop's table, so this also happens when the wait
+//! is unwound.
 
 use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

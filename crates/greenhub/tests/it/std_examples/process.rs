@@ -167,7 +167,7 @@ examples! {
         use greenhub::process::Command;
 
         let output = Command::new("sh").process_group(0).arg0("shell").args(["-c", "echo $0"]).output();
-        assert_eq!(output.expect("ls failed").stdout, b"shell\n");
+        assert_eq!(output.expect("failed to execute process").stdout, b"shell\n");
     }
 
     fn exit_status_ext() {

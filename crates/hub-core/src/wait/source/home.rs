@@ -23,7 +23,7 @@ pub(super) trait Resident {
     fn is_left_behind(&self) -> bool;
 }
 
-/// Greenlets of another OS thread wait for the source.
+/// The error of a move while greenlets of another OS thread wait for the source.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Busy;
 
