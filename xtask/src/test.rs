@@ -256,7 +256,7 @@ fn guarded_pool(workspace: &Workspace, report: &mut Report) {
 fn loom(workspace: &Workspace, report: &mut Report) {
     let models: [(_, &[&str]); 2] = [
         ("loom, threads", &["-p", "hub-core", "--release", "--lib", "model"]),
-        ("loom, the wait queue", &["-p", "greenstd", "--release", "--test", "line_model"]),
+        ("loom, the wait queue", &["-p", "greenstd", "--release", "--test", "wait_queue_model"]),
     ];
     for (name, args) in models {
         let mut command = workspace.cargo();

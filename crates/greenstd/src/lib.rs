@@ -97,7 +97,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
-// The loom models of hub-core build without the rest; `tests/line_model.rs` includes the wait queue by itself.
+// The loom models of hub-core build without the rest; `tests/wait_queue_model.rs` includes the wait queue by itself.
 #![cfg(not(loom))]
 
 #[macro_use]

@@ -72,14 +72,14 @@ impl<'fd> PollFd<'fd> {
 ///
 /// # Errors
 ///
-/// Returns the errors of [`trampoline`](hub_core::trampoline()), for example if another green thread waits for the
-/// same, or an error if the caller cannot wait.
+/// Returns the errors of [`trampoline`](hub_core::trampoline()), for example if another green thread waits for the same
+/// direction of a descriptor, or an error if the caller cannot wait.
 pub fn poll(fds: &mut [PollFd<'_>], timeout: impl Into<Option<Duration>>) -> io::Result<usize> {
     poll_within(fds, timeout.into())
 }
 
 fn poll_within(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    let mut limit = Deadline::from(timeout);
+    let mut deadline = Deadline::from(timeout);
     let mut parked = false;
     loop {
         let ready = poll_now(fds, Duration::ZERO)?;
@@ -99,7 +99,7 @@ fn poll_within(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<
         let each = fds.iter().flat_map(|asked| directions.map(|direction| (asked, direction)));
         let each = each.filter(|(asked, direction)| asked.interest.contains(*direction));
         let each: Vec<_> = each.map(|(asked, direction)| (asked.fd, direction)).collect();
-        match trampoline_any(&each, &mut limit) {
+        match trampoline_any(&each, &mut deadline) {
             Ok(()) => {}
             Err(TrampolineError::TimedOut(_)) => return poll_now(fds, Duration::ZERO),
             Err(TrampolineError::Loop(error))

@@ -369,7 +369,7 @@ fn a_token_refused_by_its_waiter_is_regranted() {
         assert!(error.kind() == LoopErrorKind::Aborted, "{error}");
         assert!(!next.is_finished());
         assert!(!semaphore.try_acquire(), "the token was freed, not granted");
-        assert_eq!(semaphore.balance(), 0, "the next waiter has left the line");
+        assert_eq!(semaphore.balance(), 0, "the next waiter has left the queue");
         next.join().unwrap();
     });
 }

@@ -253,8 +253,8 @@ impl Model {
     }
 
     fn leave(&mut self, actor: usize, outcome: Outcome) {
-        for line in [&mut self.getters, &mut self.putters, &mut self.joiners] {
-            line.retain(|waiting| *waiting != actor);
+        for queue in [&mut self.getters, &mut self.putters, &mut self.joiners] {
+            queue.retain(|waiting| *waiting != actor);
         }
         self.end(actor, outcome);
     }

@@ -1,5 +1,5 @@
 //! Explores by loom the interleavings of waiters in a `WaitQueue`, their grants, and exits that strike meanwhile:
-//! `RUSTFLAGS="--cfg loom" cargo test -p greenstd --release --test line_model`.
+//! `RUSTFLAGS="--cfg loom" cargo test -p greenstd --release --test wait_queue_model`.
 //!
 //! The wait queue is the source file that every primitive uses. This file plays its dependency `hub_core`: a lock of
 //! loom's, and waits that end once, by the first cause. A kill ends a wait early and turns the next wait of its thread
