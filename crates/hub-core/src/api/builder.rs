@@ -63,10 +63,9 @@ impl Builder {
         T: 'static,
     {
         let settings = self.checked()?;
-        let task = Task::new(local::get(), f, true, self.spawned_at.unwrap_or(Location::caller()));
-        settings.apply(*task);
-        task.begin();
-        Ok(GreenThread { task })
+        let task = Task::new(local::get(), f, self.spawned_at.unwrap_or(Location::caller()));
+        settings.apply(&task);
+        Ok(GreenThread { task: task.begin() })
     }
 
     /// Spawns a green thread in a scope, like [`Scope::spawn`]. std's `spawn_scoped`. Never switches.
@@ -114,7 +113,7 @@ struct Settings<'a> {
 }
 
 impl Settings<'_> {
-    fn apply(&self, task: TaskRef) {
+    fn apply(&self, task: &TaskRef) {
         if let Some(name) = self.name {
             task.set_name(name);
         }

@@ -66,7 +66,7 @@ impl<T> GreenThread<T> {
     /// Returns the error with which the green thread ended. For the main greenlet also the error of the main loop, if
     /// that ends the wait.
     pub fn join(self) -> Result<T, GreenError> {
-        wait_for(*self.task)?;
+        wait_for(&self.task)?;
         self.task.take_result()
     }
 
@@ -89,7 +89,7 @@ impl<T> GreenThread<T> {
     where
         T: Clone,
     {
-        wait_for(*self.task)?;
+        wait_for(&self.task)?;
         self.task.see();
         self.task.look(Result::clone).unwrap_or(Err(GreenError::Taken))
     }
@@ -109,7 +109,7 @@ impl<T> GreenThread<T> {
     /// Returns [`GreenError::Deadlock`] if the green thread waits for itself. For the main greenlet also the error of
     /// the main loop, if that ends the wait.
     pub fn wait_for_end(&self) -> Result<(), GreenError> {
-        wait_for(*self.task)
+        wait_for(&self.task)
     }
 
     /// Drops the handle and the result, without a report of a failure. Never switches.
@@ -175,7 +175,7 @@ impl<T> GreenThread<T> {
     /// ```
     #[doc(alias = "throw")]
     pub fn kill_with(&self, error: GreenError) -> KillOutcome {
-        end(*self.task, error)
+        end(&self.task, error)
     }
 
     /// Cancels the green thread if it has not begun. Eventlet's `cancel`. Never switches.
@@ -195,7 +195,7 @@ impl<T> GreenThread<T> {
         if self.task.has_started() {
             return false;
         }
-        matches!(end(*self.task, GreenError::Exit), KillOutcome::Cancelled)
+        matches!(end(&self.task, GreenError::Exit), KillOutcome::Cancelled)
     }
 
     /// Returns whether the green thread has ended. Eventlet's `dead`.
@@ -235,12 +235,6 @@ impl<T> GreenThread<T> {
     }
 }
 
-impl<T> Drop for GreenThread<T> {
-    fn drop(&mut self) {
-        self.task.release();
-    }
-}
-
 impl<T> fmt::Debug for GreenThread<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.task.control().map(|control| control.state()) {
@@ -256,7 +250,7 @@ impl<T> fmt::Debug for GreenThread<T> {
 
 /// Waits until a green thread has ended.
 #[inline]
-pub(crate) fn wait_for(task: TaskRef) -> Result<(), GreenError> {
+pub(crate) fn wait_for(task: &TaskRef) -> Result<(), GreenError> {
     while !task.has_ended() {
         wait_once(task)?;
     }
@@ -264,7 +258,7 @@ pub(crate) fn wait_for(task: TaskRef) -> Result<(), GreenError> {
 }
 
 /// Parks until a green thread ends, or until a wake-up for another reason.
-pub(crate) fn wait_once(task: TaskRef) -> Result<(), GreenError> {
+pub(crate) fn wait_once(task: &TaskRef) -> Result<(), GreenError> {
     if task.control() == Some(run::current()) {
         return Err(GreenError::Deadlock);
     }
@@ -279,12 +273,12 @@ pub(crate) fn wait_once(task: TaskRef) -> Result<(), GreenError> {
 }
 
 /// The entry of a waiter in the list of a green thread's waiters. `Drop` removes it, however the park ends.
-struct JoinEntry {
-    task: TaskRef,
+struct JoinEntry<'a> {
+    task: &'a TaskRef,
     waiter: Waiter,
 }
 
-impl Drop for JoinEntry {
+impl Drop for JoinEntry<'_> {
     fn drop(&mut self) {
         self.task.remove_waiter(self.waiter);
     }
@@ -300,7 +294,7 @@ impl Drop for JoinEntry {
 /// ```
 #[must_use]
 pub fn current_name() -> Option<Rc<str>> {
-    run::current().task()?.name()
+    run::current().with_task(TaskRef::name).flatten()
 }
 
 /// Returns the id of the running greenlet. Does not switch.

@@ -32,7 +32,7 @@ pub enum KillOutcome {
 }
 
 /// Ends a green thread.
-pub(crate) fn end(task: TaskRef, error: GreenError) -> KillOutcome {
+pub(crate) fn end(task: &TaskRef, error: GreenError) -> KillOutcome {
     let Some(target) = task.control() else {
         return if task.is_done() { KillOutcome::Dead } else { KillOutcome::Cancelled };
     };
@@ -81,7 +81,7 @@ pub fn interrupt(id: GreenletId) -> bool {
 /// Like [`interrupt`], with an error of your choice, which the waiters get. Never switches by itself.
 pub fn interrupt_with(id: GreenletId, error: GreenError) -> bool {
     let target = local::try_get().and_then(|local| local.controls.get(id.number()));
-    let Some(target) = target.filter(|target| target.kind() == Kind::Thread && target.task().is_some()) else {
+    let Some(target) = target.filter(|target| target.kind() == Kind::Thread && target.has_task()) else {
         return false;
     };
     run::interrupt(target, Exit::Kill(error), false);

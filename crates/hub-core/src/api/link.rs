@@ -5,7 +5,7 @@ use super::timeout::next_number;
 use crate::error::{GreenError, Linked};
 use crate::greenlet::control::ControlRef;
 use crate::greenlet::run;
-use crate::greenlet::task::TaskRef;
+use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::{Exit, contained, in_scope};
 use crate::report::{self, Report};
 
@@ -39,15 +39,13 @@ impl<T: 'static> GreenThread<T> {
     #[doc(alias = "iwait")]
     #[doc(alias = "rawlink")]
     pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId {
-        let task = self.task;
-        let call = move || task.look(f).unwrap_or_default();
         if self.task.is_done() {
-            if let Err(error) = contained(call) {
+            if let Err(error) = contained(|| self.task.look(f).unwrap_or_default()) {
                 report::tell(Report::LinkFailed { name: self.task.describe(), error });
             }
             return LinkId(u64::MAX);
         }
-        LinkId(self.task.add_link(Box::new(call)))
+        LinkId(self.task.link(|task| task.look(f).unwrap_or_default()))
     }
 
     /// Like [`link`](GreenThread::link), but called with a value only. Never switches by itself.
@@ -179,26 +177,25 @@ impl<T: 'static> GreenThread<T> {
         if cfg!(panic = "abort") {
             return Err(Linked::unsupported());
         }
-        let task = self.task;
-        let ended = move || {
+        let ended = move |task: &Task<T>| {
             let result =
                 task.look(|result| strikes(result).then(|| Linked::new(task.describe(), result.as_ref().err())));
             result.flatten()
         };
+        let task = &self.task;
         if task.is_done() {
-            return ended().map_or_else(|| Ok(f()), Err);
+            return ended(task).map_or_else(|| Ok(f()), Err);
         }
         let (number, greenlet) = (next_number(), run::current());
         let shields = greenlet.shields();
-        let strike = move || {
-            if let Some(linked) = ended() {
+        let strike = move |task: &Task<T>| {
+            if let Some(linked) = ended(task) {
                 // The greenlet is only woken, never switched to. It is within the scope, which removes this link when
                 // it ends.
                 run::interrupt(greenlet, Exit::Linked { scope: number, shields, linked }, false);
             }
         };
-        let link = task.add_link(Box::new(strike));
-        let scope = LinkScope { task: *task, link, greenlet, number };
+        let scope = LinkScope { task, link: task.link(strike), greenlet, number };
         in_scope(number, scope, f).map_err(|exit| match exit {
             Exit::Linked { linked, .. } => linked,
             exit => unreachable!("the scope of a link has a number of its own: {exit:?}"),
@@ -207,16 +204,15 @@ impl<T: 'static> GreenThread<T> {
 }
 
 /// An open scope. `Drop` removes its link.
-struct LinkScope {
-    task: TaskRef,
+struct LinkScope<'a> {
+    task: &'a TaskRef,
     link: u64,
     greenlet: ControlRef,
     number: u64,
 }
 
-impl Drop for LinkScope {
+impl Drop for LinkScope<'_> {
     fn drop(&mut self) {
-        // The cell lives, since a handle to it is borrowed for the whole scope.
         if !self.task.remove_link(self.link) {
             self.greenlet.clear_scope(self.number);
         }

@@ -103,7 +103,6 @@ fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
     };
     let all = local.controls.in_use().into_iter();
     all.filter_map(|control| {
-        let task = control.task();
         Some(GreenletInfo {
             id: control.id(),
             kind: match control.kind() {
@@ -112,12 +111,12 @@ fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
                 Kind::Thread => GreenletKind::GreenThread,
                 Kind::Raw => GreenletKind::Plain,
             },
-            name: task.and_then(TaskRef::name).map(|name| name.to_string()),
+            name: control.with_task(TaskRef::name).flatten().map(|name| name.to_string()),
             age: match control.kind() {
                 Kind::Thread | Kind::Raw => local.main_loop.age(control.born()),
                 Kind::Main | Kind::Mainloop => None,
             },
-            made_at: task.map(TaskRef::spawned_at).or_else(|| control.made_at()),
+            made_at: control.with_task(TaskRef::spawned_at).or_else(|| control.made_at()),
             state: state(control)?,
         })
     })

@@ -37,11 +37,11 @@ pub fn run_in_place_at<T: 'static>(
     let local = local::get();
     let me = run::current();
     let thrown = me.thrown();
-    let task = Task::run_here(local, f, place);
+    let task = Task::run_at_once(local, f, place);
     let green = GreenThread { task };
     if run::has_to_exit(me) {
         // The caller exits, so it cannot use the handle.
-        task.discard();
+        green.task.discard();
         if me.thrown() != thrown {
             run::exit_again();
         }

@@ -11,6 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
 use super::green_thread::{wait_for, wait_once};
@@ -21,7 +22,7 @@ use crate::error::{GreenError, LoopErrorKind};
 use crate::greenlet::control::Kind;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Park};
-use crate::greenlet::task::{Task, TaskRef};
+use crate::greenlet::task::{Task, TaskHandle, TaskRef};
 use crate::greenlet::unwind::Exit;
 
 /// A scope to spawn scoped green threads in, see [`scope()`]. std's `thread::Scope`.
@@ -37,7 +38,7 @@ use crate::greenlet::unwind::Exit;
 /// assert_eq!(total.get(), 6);
 /// ```
 pub struct Scope<'scope, 'env: 'scope> {
-    children: RefCell<Vec<TaskRef>>,
+    children: RefCell<Vec<TaskHandle>>,
     /// The number of children that have ended and whose result was dropped.
     discarded: Cell<usize>,
     failed: Cell<bool>,
@@ -50,7 +51,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// Dropping it changes nothing: the scope still waits for the green thread.
 #[doc(alias = "ScopedJoinHandle")]
 pub struct ScopedGreenThread<'scope, T> {
-    task: Task<T>,
+    task: ManuallyDrop<Task<T>>,
     scope: PhantomData<&'scope ()>,
 }
 
@@ -131,23 +132,6 @@ impl Drop for OpenScope {
     }
 }
 
-/// In an ended thread, runs a child that has not begun on the stack of the caller.
-fn run_here(child: TaskRef) {
-    if child.has_started() {
-        // The child waits for itself, further up the stack.
-        return;
-    }
-    if let Some(control) = child.control() {
-        child.forget_control();
-        local::get().controls.give(control);
-    }
-    // SAFETY: the child has not started, and its greenlet was taken away. The handle of the scope keeps the cell.
-    unsafe {
-        child.run();
-        child.finish();
-    }
-}
-
 impl<'scope, 'env> Scope<'scope, 'env> {
     /// Spawns a green thread within the scope, which may borrow. Never switches.
     ///
@@ -166,7 +150,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         &'scope self,
         place: &'static Location<'static>,
         f: F,
-        prepare: impl FnOnce(TaskRef),
+        prepare: impl FnOnce(&TaskRef),
     ) -> ScopedGreenThread<'scope, T>
     where
         F: FnOnce() -> T + 'scope,
@@ -175,12 +159,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // SAFETY: `scope` has made sure that it can mask. It waits under a mask until every child is done, and drops every
         // result, before it returns or unwinds. The values that the children borrow live at least as long.
         let task = unsafe { Task::borrowing(local::get(), f, place) };
-        prepare(*task);
-        self.children.borrow_mut().push(*task);
-        match task.control() {
+        prepare(&task);
+        let (child, greenlet) = task.split();
+        // SAFETY: the scope keeps the cell until every child is done and every result was dropped. Only children and
+        // their results can have kept the returned value for so long.
+        let task = unsafe { child.lend() };
+        self.children.borrow_mut().push(child.erase());
+        if local::has_ended() {
             // The child runs in place when it is joined.
-            Some(control) if local::has_ended() => control.set_delayed(),
-            _ => task.begin(),
+            greenlet.delay();
+        } else {
+            greenlet.begin(&task);
         }
         ScopedGreenThread { task, scope: PhantomData }
     }
@@ -192,16 +181,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     fn join_all(&self, mut killing: bool) -> bool {
         let mut cut_short = false;
         let mask = run::Mask::new();
-        let next = || self.children.borrow().iter().copied().find(|child| !child.is_done());
+        let next = || self.children.borrow().iter().find(|child| !child.is_done()).map(lend);
         while let Some(child) = next() {
             if local::has_ended() && !killing {
-                run_here(child);
+                // Nothing is run if the child waits for itself, further up the stack.
+                child.run_here(local::get());
                 continue;
             }
             cut_short |= run::exit_is_pending();
             if killing || cut_short {
-                let children = self.children.borrow().clone();
-                for control in children.into_iter().filter_map(TaskRef::control) {
+                let children: Vec<_> = self.children.borrow().iter().filter_map(|child| child.control()).collect();
+                for control in children {
                     // The child is woken, not switched to.
                     run::interrupt(control, Exit::Kill(GreenError::Exit), false);
                 }
@@ -212,13 +202,13 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             }
             // If a masked wait ends before the child does, then this greenlet has to exit, or no waker is left. In the
             // second case the children have to be killed.
-            killing |= wait_once(child).is_err() || (!child.is_done() && !run::exit_is_pending());
+            killing |= wait_once(&child).is_err() || (!child.is_done() && !run::exit_is_pending());
         }
         drop(mask);
         // Results may hold handles of children, and their destructors may use those and spawn more. So no cell is
         // released before every result is dropped.
         loop {
-            let child = self.children.borrow().get(self.discarded.get()).copied();
+            let child = self.children.borrow().get(self.discarded.get()).map(lend);
             match child {
                 Some(child) if child.is_done() => {
                     self.discarded.set(self.discarded.get() + 1);
@@ -228,11 +218,15 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 None => break,
             }
         }
-        for child in self.children.take() {
-            child.release();
-        }
+        drop(self.children.take());
         cut_short
     }
+}
+
+/// Returns a value for a child that is usable while nothing of the scope is borrowed.
+fn lend(child: &TaskHandle) -> ManuallyDrop<TaskHandle> {
+    // SAFETY: `join_all`, which alone uses the value, drops the handles as its last step.
+    unsafe { child.lend() }
 }
 
 impl<T> ScopedGreenThread<'_, T> {
@@ -249,15 +243,15 @@ impl<T> ScopedGreenThread<'_, T> {
     /// The same as [`GreenThread::join`](crate::GreenThread::join).
     pub fn join(self) -> Result<T, GreenError> {
         if local::has_ended() && !self.task.is_done() {
-            run_here(*self.task);
+            self.task.run_here(local::get());
         }
-        wait_for(*self.task)?;
+        wait_for(&self.task)?;
         self.task.take_result()
     }
 
     /// Ends the green thread, see [`GreenThread::kill`](crate::GreenThread::kill). Switches.
     pub fn kill(&self) -> KillOutcome {
-        end(*self.task, GreenError::Exit)
+        end(&self.task, GreenError::Exit)
     }
 
     /// Returns whether the green thread has ended.

@@ -11,7 +11,7 @@ use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::greenlet::task::{Task, TaskRef};
+use crate::greenlet::task::{self, NewTask, Task, TaskRef, WeakTask};
 use crate::greenlet::trace;
 
 /// Spawns a green thread that runs `f`. Eventlet's `spawn`. Never switches.
@@ -129,9 +129,7 @@ where
 #[inline]
 pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     let local = local::get();
-    let task = Task::new(local, f, true, place);
-    task.begin();
-    GreenThread { task }
+    GreenThread { task: Task::new(local, f, place).begin() }
 }
 
 /// Spawns a green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
@@ -155,8 +153,7 @@ where
     T: 'static,
 {
     let local = local::get();
-    let task = Task::new(local, f, false, Location::caller());
-    task.begin();
+    task::spawn_detached(local, f, Location::caller());
 }
 
 /// Spawns a green thread that begins once `delay` has passed. Eventlet's `spawn_after`. Never switches.
@@ -180,21 +177,22 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let task = Task::new(local::get(), f, true, Location::caller());
+    let task = Task::new(local::get(), f, Location::caller());
     begin_after(delay, task)
 }
 
-fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
+fn begin_after<T>(delay: Duration, task: NewTask<T>) -> GreenThread<T> {
     let local = local::get();
-    match task.control() {
+    let task = match task.control() {
         Some(control) if !delay.is_zero() && !local.refuses_bodies() => {
-            trace::spawned(*task);
-            control.set_delayed();
+            trace::spawned(&task);
+            let task = task.delay();
             let target = Target::Start { greenlet: control.number(), ticket: control.ticket() };
             task.set_timer(local.main_loop.arm(delay, target));
+            task
         }
         _ => task.begin(),
-    }
+    };
     GreenThread { task }
 }
 
@@ -218,41 +216,32 @@ where
     T: 'static,
 {
     let me = run::current();
-    let spawner: Weak<()> = me.life();
     let link = Rc::new(Cell::new(None));
-    let linked = SpawnerLink { life: spawner.clone(), link: link.clone(), to: me.task() };
+    let linked = SpawnerLink { spawner: Spawner::of(me), link: link.clone() };
     let body = move || {
-        let alive = linked.life.upgrade().is_some();
+        let alive = linked.spawner.is_alive();
         drop(linked);
         alive.then(f)
     };
     let green = begin_after(delay, Task::optional(local::get(), body, Location::caller()));
-    if let Some(task) = me.task()
-        && let Some(timer) = green.task.timer()
-        && let Some(control) = green.task.control()
-    {
+    if let (Some(timer), Some(control)) = (green.task.timer(), green.task.control()) {
         let target = Target::Start { greenlet: control.number(), ticket: control.ticket() };
-        let begin = move || local::get().main_loop.fire_now(timer, target);
-        link.set(Some(task.add_link(Box::new(begin))));
+        let begin = move |_: &TaskRef| local::get().main_loop.fire_now(timer, target);
+        link.set(me.with_task(|task| task.add_link(Box::new(begin))));
     }
     green
 }
 
 /// The link by which the end of a spawner starts, and so drops, a delayed child.
 struct SpawnerLink {
-    /// Alive as long as the spawner.
-    life: Weak<()>,
+    spawner: Spawner,
     link: Rc<Cell<Option<u64>>>,
-    to: Option<TaskRef>,
 }
 
 impl Drop for SpawnerLink {
     fn drop(&mut self) {
-        // The spawner's cell exists while the spawner lives.
-        if self.life.strong_count() != 0
-            && let (Some(link), Some(task)) = (self.link.take(), self.to)
-        {
-            task.remove_link(link);
+        if let (Some(link), Spawner::GreenThread(task)) = (self.link.take(), &self.spawner) {
+            task.with(|task| task.remove_link(link));
         }
     }
 }
@@ -268,13 +257,25 @@ fn weak_of(life: &Cell<Option<Rc<()>>>) -> Weak<()> {
     weak
 }
 
-impl ControlRef {
-    /// Returns a reference that is alive as long as the greenlet.
-    fn life(self) -> Weak<()> {
-        match self.task() {
-            Some(task) => task.life(),
-            // The main greenlet and plain greenlets count as alive as long as their OS thread.
-            None => MAIN_LIFE.try_with(weak_of).unwrap_or_default(),
+/// The greenlet that has spawned a delayed child.
+enum Spawner {
+    GreenThread(WeakTask),
+    /// The main greenlet or a plain greenlet, which counts as alive as long as its OS thread.
+    Other(Weak<()>),
+}
+
+impl Spawner {
+    fn of(greenlet: ControlRef) -> Spawner {
+        match greenlet.with_task(TaskRef::downgrade) {
+            Some(task) => Spawner::GreenThread(task),
+            None => Spawner::Other(MAIN_LIFE.try_with(weak_of).unwrap_or_default()),
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        match self {
+            Spawner::GreenThread(task) => task.is_alive(),
+            Spawner::Other(life) => life.strong_count() != 0,
         }
     }
 }

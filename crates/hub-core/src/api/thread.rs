@@ -62,8 +62,8 @@ thread_local! {
 #[doc(alias = "getcurrent")]
 #[must_use]
 pub fn current() -> Thread {
-    match local::try_get().and_then(|_| run::current().task()) {
-        Some(task) => of(&task).clone(),
+    match local::try_get().and_then(|_| run::current().with_task(|task| of(task).clone())) {
+        Some(thread) => thread,
         None => MAIN.try_with(main_thread).unwrap_or_else(|_| Thread::new(None)),
     }
 }

@@ -13,7 +13,7 @@ use std::ops::Deref;
 use std::ptr::{self, NonNull};
 
 use super::stack::StackRef;
-use super::task::TaskRef;
+use super::task::{TaskRef, TaskSlot};
 use super::unwind::ColdSlot;
 use crate::base::id::GreenletId;
 use crate::base::wait_reason::WaitReason;
@@ -75,7 +75,7 @@ pub(crate) struct Control {
     /// Identifies the current park. Grows with each park that ends, and is never reset.
     pub(super) ticket: Cell<u64>,
     pub(super) stack: Cell<Option<StackRef>>,
-    pub(super) task: Cell<Option<TaskRef>>,
+    pub(super) task: TaskSlot,
     /// The state that most greenlets never need: pending exits, the node of a plain greenlet.
     pub(super) cold: ColdSlot,
     number: Cell<u32>,
@@ -163,14 +163,14 @@ impl Control {
         self.kind.get()
     }
 
-    #[inline]
-    pub(crate) fn task(&self) -> Option<TaskRef> {
-        self.task.get()
+    /// Returns whether it is a green thread whose body has not returned.
+    pub(crate) fn has_task(&self) -> bool {
+        !self.task.is_empty()
     }
 
-    /// Marks the greenlet as delayed: it begins at its start time.
-    pub(crate) fn set_delayed(&self) {
-        self.state.set(State::Delayed);
+    /// Calls `f` with the cell of the green thread. Returns `None` if its body has returned.
+    pub(crate) fn with_task<R>(&self, f: impl FnOnce(&TaskRef) -> R) -> Option<R> {
+        self.task.with(f)
     }
 
     /// Turns the suspension in a raw switch into a park, so that the greenlet can be woken.
@@ -279,12 +279,16 @@ impl Controls {
     }
 
     /// Gives back the block of an ended greenlet. Its ticket is advanced, so old tickets are stale.
+    ///
+    /// # Safety
+    ///
+    /// The block was taken and not given back since. It is in no queue, and nothing runs or is suspended in it.
     #[inline]
-    pub(crate) fn give(&self, control: ControlRef) {
+    pub(crate) unsafe fn give(&self, control: ControlRef) {
         debug_assert!(control.cold.is_empty() && control.stack.get().is_none());
         control.ticket.set(control.ticket.get() + 1);
         control.context.set(0);
-        control.task.set(None);
+        control.task.clear();
         control.state.set(State::Free);
         control.exit.set(false);
         control.masks.set(0);
@@ -417,7 +421,8 @@ mod tests {
         let controls = Controls::new();
         let first = controls.take(Kind::Thread, Stamp::NONE);
         let ticket = first.ticket();
-        controls.give(first);
+        // SAFETY: taken above.
+        unsafe { controls.give(first) };
         let again = controls.take(Kind::Thread, Stamp::NONE);
         assert_eq!(again, first);
         assert!(again.ticket() > ticket);
@@ -440,7 +445,8 @@ mod tests {
         let blocks: Vec<_> = (0..3 * CHUNK).map(|_| controls.take(Kind::Thread, Stamp::NONE)).collect();
         let kept = blocks[CHUNK + 7];
         kept.state.set(State::Parked);
-        blocks.iter().filter(|&&block| block != kept).for_each(|&block| controls.give(block));
+        // SAFETY: each was taken above.
+        blocks.iter().filter(|&&block| block != kept).for_each(|&block| unsafe { controls.give(block) });
         // SAFETY: only the reference to `kept` is used afterwards, and that block is in use.
         unsafe { controls.release() };
         assert_eq!((kept.number() as usize, kept.state()), (CHUNK + 7, State::Parked));

@@ -9,8 +9,8 @@ use super::task::{TaskRef, write_location};
 
 /// Describes a greenlet: its kind, its name and the place where it was spawned.
 pub(crate) fn greenlet(control: ControlRef) -> String {
-    if let Some(task) = control.task() {
-        return format!("green thread {}", task.describe());
+    if let Some(task) = control.with_task(TaskRef::describe) {
+        return format!("green thread {task}");
     }
     match control.kind() {
         Kind::Main => "the main greenlet".to_owned(),
@@ -20,7 +20,7 @@ pub(crate) fn greenlet(control: ControlRef) -> String {
 
 /// Describes a greenlet for the report of abandoned ones.
 pub(crate) fn abandoned(control: ControlRef) -> String {
-    let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw());
+    let who = control.with_task(TaskRef::describe).or_else(|| control.describe_raw());
     let who = who.unwrap_or_else(|| "a green thread that is ending".to_owned());
     if control.has_begun() { format!("{who}, {}", control.reason().as_str()) } else { format!("{who}, not begun") }
 }
@@ -33,7 +33,7 @@ pub(crate) fn parked(local: &Local) -> Vec<String> {
         .into_iter()
         .filter(|control| control.state() == State::Parked)
         .filter_map(|control| {
-            let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw())?;
+            let who = control.with_task(TaskRef::describe).or_else(|| control.describe_raw())?;
             Some(format!("{who}, {}", control.reason().as_str()))
         })
         .collect()
@@ -42,10 +42,8 @@ pub(crate) fn parked(local: &Local) -> Vec<String> {
 /// Writes which greenlet runs on a stack. Runs in a signal handler, on the OS thread whose stack has overflowed.
 pub(super) fn write_owner(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
     let current = thread().running().filter(|current| current.stack.get() == Some(stack));
-    match current.map(|current| (current.kind(), current.task())) {
-        // The body is still running, so its cell lives.
-        Some((Kind::Thread, Some(task))) => task.write_to(out),
-        Some((Kind::Thread, None)) => out(b"a green thread that is ending"),
+    match current.map(|current| (current.kind(), current)) {
+        Some((Kind::Thread, current)) => write_green_thread(current, out),
         Some((Kind::Mainloop, _)) => out(b"the main loop"),
         _ => out(b"a greenlet"),
     }
@@ -54,9 +52,8 @@ pub(super) fn write_owner(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
 /// Writes which greenlet runs on this OS thread. May be called in a signal handler: it takes no memory and no lock.
 pub(crate) fn write_running(out: &mut dyn FnMut(&[u8])) {
     let current = thread().running();
-    match current.map(|current| (current.kind(), current.task())) {
-        Some((Kind::Thread, Some(task))) => task.write_to(out),
-        Some((Kind::Thread, None)) => out(b"a green thread that is ending"),
+    match current.map(|current| (current.kind(), current)) {
+        Some((Kind::Thread, current)) => write_green_thread(current, out),
         Some((Kind::Mainloop, _)) => match try_get().and_then(|local| local.main_loop.calling()) {
             Some(made_at) => {
                 out(b"a callback (made at ");
@@ -67,5 +64,13 @@ pub(crate) fn write_running(out: &mut dyn FnMut(&[u8])) {
         },
         Some((Kind::Raw, _)) => out(b"a plain greenlet"),
         Some((Kind::Main, _)) | None => out(b"the main greenlet"),
+    }
+}
+
+/// Writes the name and the origin of a running green thread. May be called in a signal handler.
+fn write_green_thread(running: ControlRef, out: &mut dyn FnMut(&[u8])) {
+    // The handler undoes its pin, so the code that it interrupts finds the cell as it was.
+    if running.with_task(|task| task.write_to(out)).is_none() {
+        out(b"a green thread that is ending");
     }
 }

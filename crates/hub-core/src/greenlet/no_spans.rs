@@ -5,7 +5,7 @@ use super::run::Waiter;
 use super::task::TaskRef;
 
 #[inline(always)]
-pub(crate) fn open(_task: TaskRef) {}
+pub(crate) fn open(_task: &TaskRef) {}
 
 #[inline(always)]
 pub(super) fn exited(_me: ControlRef) -> bool {

@@ -24,7 +24,6 @@ use super::driver::Driver;
 use super::local::{self, Local};
 use super::spans;
 use super::switch;
-use super::task::TaskRef;
 use super::trace;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{GreenError, LoopError, LoopErrorKind};
@@ -121,13 +120,26 @@ pub(crate) fn in_mainloop() -> bool {
 
 /// Queues a greenlet whose body has not begun. After the end or during the shutdown of its OS thread, cancels it
 /// instead.
+///
+/// # Safety
+///
+/// The greenlet has not begun, and is in no queue.
 #[inline]
-pub(crate) fn start(control: ControlRef) {
+pub(super) unsafe fn start(control: ControlRef) {
     if local::get().refuses_bodies() {
-        return refuse(control);
+        // SAFETY: by the contract.
+        return unsafe { refuse(control) };
     }
     control.state.set(State::Unstarted);
     thread().push(control);
+}
+
+/// Queues a green thread whose start time has come. Does nothing if it is not delayed any more.
+pub(crate) fn start_delayed(control: ControlRef) {
+    if control.state() == State::Delayed {
+        // SAFETY: a delayed greenlet has not begun, and is in no queue.
+        unsafe { start(control) };
+    }
 }
 
 /// Lets every other ready greenlet run once, then continues. Switches.
@@ -141,7 +153,8 @@ pub(crate) fn yield_now() -> Result<(), LoopError> {
 }
 
 /// Queues an entry for a callback of the main loop, so that the callback keeps its place among the greenlets.
-pub(crate) fn queue_callback(control: ControlRef) {
+pub(crate) fn queue_callback() {
+    let control = local::get().controls.take(Kind::Thread, Stamp::NONE);
     control.state.set(State::Callback);
     thread().push(control);
 }
@@ -190,10 +203,17 @@ pub(crate) fn resume_hand_off(budget: usize) {
     thread.budget.set(budget);
 }
 
+/// # Safety
+///
+/// The same as for [`start`].
 #[cold]
-fn refuse(control: ControlRef) {
-    cancel(control, LoopError::from(LoopErrorKind::ThreadEnding).into());
-    local::get().controls.give(control);
+unsafe fn refuse(control: ControlRef) {
+    // SAFETY: by the contract, the greenlet is in no queue. The destructors that `cancel` runs do not queue a cancelled
+    // greenlet.
+    unsafe {
+        cancel(control, LoopError::from(LoopErrorKind::ThreadEnding).into());
+        local::get().controls.give(control);
+    }
 }
 
 /// Returns how often a greenlet was run from the queue.
@@ -241,6 +261,14 @@ impl RunQueue {
             self.budget.set(self.budget.get() - 1);
             self.granted.set(self.granted.get() - 1);
         }
+    }
+
+    /// Removes `head`, the head of the queue, which is cancelled.
+    #[inline]
+    fn discard_cancelled(&self, local: &Local, head: ControlRef) {
+        self.pop_unrun(head);
+        // SAFETY: a cancelled greenlet has not begun, and was just taken out of the queue.
+        unsafe { local.controls.give(head) };
     }
 
     /// Queues a greenlet that is parked. It has a new ticket.
@@ -338,8 +366,7 @@ impl RunQueue {
         {
             match next.state() {
                 State::Cancelled => {
-                    self.pop_unrun(next);
-                    local.controls.give(next);
+                    self.discard_cancelled(local, next);
                     continue;
                 }
                 State::Unstarted => {
@@ -447,7 +474,9 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
         // has come since contains no value of the program.
         me.drop_cold();
         let stack = me.stack.take().expect("a greenlet that runs here was lent this stack");
-        local.controls.give(me);
+        // SAFETY: the body of the running greenlet has returned, and `drop_cold` has run the last foreign code. A running
+        // greenlet is in no queue.
+        unsafe { local.controls.give(me) };
 
         let next = match next {
             // `me` is the main loop, which the main greenlet has entered to end it.
@@ -504,8 +533,7 @@ impl RunQueue {
                 // the error of the ended loop.
                 _ if self.budget.get() == 0 && local.mainloop.get().is_some() && !self.renew() => return None,
                 State::Cancelled => {
-                    self.pop_unrun(next);
-                    local.controls.give(next);
+                    self.discard_cancelled(local, next);
                     continue;
                 }
                 State::Ready => {}
@@ -533,16 +561,18 @@ impl RunQueue {
 /// Returns the stack size that a green thread was spawned with, if it was not the default.
 #[inline]
 fn requested_size(control: ControlRef) -> Option<usize> {
-    control.task.get().and_then(TaskRef::stack_size)
+    // SAFETY: a greenlet that is about to begin or has just begun keeps its cell. Nothing runs meanwhile.
+    unsafe { control.task.get() }.and_then(|task| task.stack_size())
 }
 
 fn run_task(me: ControlRef) {
-    let Some(task) = me.task.get() else { return };
+    // SAFETY: the greenlet keeps the cell until `finish`, after which the value is not used.
+    let Some(task) = (unsafe { me.task.get() }) else { return };
     spans::entered(me);
     // SAFETY: the cell belongs to the running greenlet, which the queue has entered once. A cell that is cancelled loses
     // its greenlet.
     unsafe { task.run() };
-    me.task.set(None);
+    me.task.clear();
     // A signal handler that reads `task` here finds `None` or a live task.
     compiler_fence(Ordering::SeqCst);
     // Pending exits concerned the body. Links and destructors may block again.
@@ -569,20 +599,24 @@ impl RunQueue {
                     return false;
                 }
                 self.pop_unrun(head);
-                local.controls.give(head);
+                // SAFETY: the entry of a callback, which was just taken out of the queue.
+                unsafe { local.controls.give(head) };
                 local.main_loop.run_callback();
                 return true;
             }
             State::Cancelled => {
-                self.pop_unrun(head);
-                local.controls.give(head);
+                self.discard_cancelled(local, head);
                 return true;
             }
             State::Unstarted => {
                 if let Err(error) = give_stack(local, head) {
                     self.pop_unrun(head);
-                    cancel(head, error.into());
-                    local.controls.give(head);
+                    // SAFETY: `head` has not begun, and was just taken out of the queue. A cancelled greenlet is not
+                    // queued again.
+                    unsafe {
+                        cancel(head, error.into());
+                        local.controls.give(head);
+                    }
                     return true;
                 }
             }
@@ -620,7 +654,8 @@ pub(crate) fn clear_queue(local: &Local) {
     while let Some(head) = thread.head.get() {
         thread.pop(head);
         if matches!(head.state(), State::Cancelled | State::Callback) {
-            local.controls.give(head);
+            // SAFETY: nothing runs in such a block, and it was just taken out of the queue.
+            unsafe { local.controls.give(head) };
         }
     }
 }

@@ -66,14 +66,14 @@ fn exit(span: &Span) {
 
 /// Creates the span of a green thread that has not begun, within the spans of the spawning greenlet.
 #[inline]
-pub(crate) fn open(task: TaskRef) {
+pub(crate) fn open(task: &TaskRef) {
     if is_enabled(Level::DEBUG) {
         make(task);
     }
 }
 
 #[cold]
-fn make(task: TaskRef) {
+fn make(task: &TaskRef) {
     let Some(control) = task.control() else { return };
     let span = call_subscriber(|| {
         tracing::debug_span!(

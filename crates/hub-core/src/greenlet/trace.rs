@@ -27,14 +27,14 @@ macro_rules! event {
 
 /// Records that a green thread was spawned, and is about to be queued.
 #[inline]
-pub(crate) fn spawned(task: TaskRef) {
+pub(crate) fn spawned(task: &TaskRef) {
     event!(DEBUG, number = task.control().map(|control| control.number()), name = task.name().as_deref(), spawned_at = %task.spawned_at(), "green thread spawned");
     spans::open(task);
 }
 
 /// Records that a green thread has ended. Its waiters are not woken yet.
 #[inline]
-pub(crate) fn ended(task: TaskRef) {
+pub(crate) fn ended(task: &TaskRef) {
     event!(DEBUG, number = task.control().map(|control| control.number()), name = task.name().as_deref(), spawned_at = %task.spawned_at(), "green thread ended");
     let _ = task;
 }

@@ -104,6 +104,13 @@ impl ColdSlot {
     pub(super) fn is_empty(&self) -> bool {
         self.0.get().is_none()
     }
+
+    #[cold]
+    fn make(&self) -> NonNull<ColdState> {
+        let cold = NonNull::from(Box::leak(Box::new(ColdState::default())));
+        self.0.set(Some(cold));
+        cold
+    }
 }
 
 impl From<Exit> for GreenError {
@@ -276,6 +283,7 @@ impl ControlRef {
     /// # Safety
     ///
     /// While the reference is used, no foreign code runs and greenlets do not switch.
+    #[inline]
     pub(super) unsafe fn switching<'a>(self) -> &'a Switching {
         // SAFETY: by the contract.
         unsafe { &self.cold().switching }
@@ -286,6 +294,7 @@ impl ControlRef {
     /// # Safety
     ///
     /// The same as for [`switching`](ControlRef::switching).
+    #[inline]
     pub(super) unsafe fn try_switching<'a>(self) -> Option<&'a Switching> {
         // SAFETY: by the contract.
         unsafe { self.try_cold() }.map(|cold| &cold.switching)
@@ -332,13 +341,10 @@ impl ControlRef {
     /// # Safety
     ///
     /// While the reference is used, no foreign code runs and greenlets do not switch: either may end the greenlet.
+    #[inline]
     unsafe fn cold<'a>(self) -> &'a ColdState {
-        let cold = self.cold.0.get().unwrap_or_else(|| {
-            let cold = NonNull::from(Box::leak(Box::new(ColdState::default())));
-            self.cold.0.set(Some(cold));
-            cold
-        });
-        // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended, which it does not meanwhile.
+        let cold = self.cold.0.get().unwrap_or_else(|| self.cold.make());
+        // SAFETY: leaked by `make` and freed only by `drop_cold`, when the greenlet has ended, which it does not meanwhile.
         unsafe { cold.as_ref() }
     }
 

@@ -9,11 +9,10 @@ use super::callback_table::{Callback, CallbackId};
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use crate::error::{LoopError, TrampolineError};
-use crate::greenlet::control::Kind;
+use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
-use crate::greenlet::{local, run};
-use crate::hub::{Interest, Key, Readiness, Stamp};
+use crate::hub::{Interest, Key, Readiness};
 
 impl MainLoop {
     /// Registers a listener that owns its descriptor.
@@ -87,8 +86,7 @@ impl MainLoop {
         let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, origin: Origin::of_timer(), armed: None });
         if delay.is_zero() {
             self.immediate.borrow_mut().push_back((self.heartbeat.turn(), id));
-            let stand_in = local::get().controls.take(Kind::Thread, Stamp::NONE);
-            run::queue_callback(stand_in);
+            run::queue_callback();
         } else {
             let timer = self.timers.borrow_mut().arm(delay, Target::Call(id.number()));
             if let Some(Callback::Timer { armed, .. }) = self.callbacks.borrow_mut().get_mut(id) {
@@ -162,6 +160,6 @@ impl MainLoop {
     /// Queues a callback as if from the turn before: descriptors were polled since.
     fn queue_due(&self, id: CallbackId) {
         self.immediate.borrow_mut().push_back((self.heartbeat.turn().wrapping_sub(1), id));
-        run::queue_callback(local::get().controls.take(Kind::Thread, Stamp::NONE));
+        run::queue_callback();
     }
 }

@@ -7,7 +7,7 @@ use super::remote::{Inbox, Mailbox, Message};
 use crate::greenlet::control::Wake;
 use crate::greenlet::local;
 use crate::greenlet::target::Target;
-use crate::greenlet::task::Task;
+use crate::greenlet::task;
 use crate::greenlet::unwind::drop_contained;
 
 impl MainLoop {
@@ -42,7 +42,7 @@ impl MainLoop {
         }
         for message in messages.drain(..) {
             match message {
-                Message::Spawn(place, run) => Task::new(local::get(), run, false, place).begin(),
+                Message::Spawn(place, run) => task::spawn_detached(local::get(), run, place),
                 Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
                 Message::Run(request) => request(),
                 Message::Stop => self.abort(),

@@ -8,7 +8,7 @@ use super::MainLoop;
 use super::standstill::WakeSource;
 use crate::base::wait_reason::WaitReason;
 use crate::error::LoopError;
-use crate::greenlet::control::{State, Wake};
+use crate::greenlet::control::Wake;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Park, Waiter};
 use crate::greenlet::target::Target;
@@ -254,9 +254,8 @@ impl MainLoop {
             Target::Start { greenlet, ticket } => {
                 if let Some(control) = local::get().controls.get(greenlet)
                     && control.ticket() == ticket
-                    && control.state() == State::Delayed
                 {
-                    run::start(control);
+                    run::start_delayed(control);
                 }
             }
             Target::Timeout { greenlet, shields, timeout } => {

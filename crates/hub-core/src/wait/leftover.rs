@@ -50,25 +50,26 @@ fn run_to_end(local: &Local) -> Result<(), LoopError> {
         if left.is_empty() {
             return Ok(());
         }
-        match left.into_iter().filter_map(|green| green.task()).collect::<Vec<TaskRef>>() {
+        match left.into_iter().filter(|green| green.has_task()).collect::<Vec<_>>() {
             // These green threads have ended, and a link of theirs waits. Nothing notifies of the end of a link.
-            tasks if tasks.is_empty() => wait_briefly(local)?,
-            tasks => wait_for_ends(&tasks)?,
+            running if running.is_empty() => wait_briefly(local)?,
+            running => wait_for_ends(&running)?,
         }
     }
 }
 
-fn wait_for_ends(tasks: &[TaskRef]) -> Result<(), LoopError> {
+fn wait_for_ends(running: &[ControlRef]) -> Result<(), LoopError> {
     let park = Park::current(WaitReason::Join)?;
-    let left = Rc::new(Cell::new(tasks.len()));
-    for task in tasks {
+    let left = Rc::new(Cell::new(running.len()));
+    for green in running {
         let left = Rc::clone(&left);
-        task.add_link(Box::new(move || {
+        let ended = move |_: &TaskRef| {
             left.set(left.get() - 1);
             if left.get() == 0 {
                 park.waiter().wake();
             }
-        }));
+        };
+        green.with_task(|task| task.add_link(Box::new(ended)));
     }
     park.park().map(drop)
 }
@@ -93,8 +94,8 @@ fn cannot_end(local: &Local, error: &LoopError) -> String {
     };
     let mut text = format!("green threads that a job of the thread pool has left are killed: {why}");
     for green in green_threads(local) {
-        if let Some(task) = green.task() {
-            text.push_str(&format!("\n  {}, {}", task.describe(), green.reason().as_str()));
+        if let Some(task) = green.with_task(TaskRef::describe) {
+            text.push_str(&format!("\n  {task}, {}", green.reason().as_str()));
         }
     }
     text

@@ -60,7 +60,7 @@ fn execute<T: Send + 'static>(
 ) -> Result<T, JobError> {
     let called_at = Location::caller();
     let Some((mut park, mailbox)) = begin(pool)? else { return run_inline(job) };
-    let caller = park.control().task().map(TaskRef::spawned_at);
+    let caller = park.control().with_task(TaskRef::spawned_at);
     let origin = JobOrigin { pool: pool.name(), called_at, caller };
     let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: park.ticket(), origin, find }));
     let filled = Arc::clone(&slot);

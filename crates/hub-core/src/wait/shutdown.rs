@@ -105,7 +105,7 @@ fn may_shut_down(local: &Local) -> Result<(), LoopError> {
 fn make_all_exit(local: &Local) -> Ended {
     let mut cancelled = 0;
     for target in local.alive().filter(|target| !target.has_begun()) {
-        if let Some(timer) = target.task().and_then(TaskRef::take_timer) {
+        if let Some(timer) = target.with_task(TaskRef::take_timer).flatten() {
             local.main_loop.disarm(timer);
         }
         run::interrupt(target, ending(), false);

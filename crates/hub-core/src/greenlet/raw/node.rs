@@ -397,10 +397,12 @@ impl Switching {
 }
 
 impl ControlRef {
+    #[inline]
     pub(super) fn raw_node(self) -> Option<Rc<Node>> {
         if self.kind() == Kind::Raw { self.node() } else { None }
     }
 
+    #[inline]
     fn node(self) -> Option<Rc<Node>> {
         // SAFETY: no foreign code runs here.
         unsafe { self.try_switching() }?.node.borrow().clone()
@@ -421,6 +423,7 @@ impl ControlRef {
     }
 
     /// Sets the result of the pending switch.
+    #[inline]
     fn put_message(self, message: Message) {
         // SAFETY: the reference ends before a former message is dropped, which may be a value of the program.
         let former = unsafe { self.switching() }.inbox.replace(Some(message));
@@ -428,6 +431,7 @@ impl ControlRef {
     }
 
     /// Takes the result of the pending switch.
+    #[inline]
     pub(super) fn take_message(self) -> Option<Message> {
         // SAFETY: no foreign code runs here.
         unsafe { self.switching() }.inbox.take()

@@ -4,6 +4,7 @@ use super::super::control::{ControlRef, Kind};
 use super::super::driver::Driver;
 use super::super::local;
 use super::super::spans;
+use super::super::task::TaskRef;
 use super::super::trace;
 use super::super::unwind::{Exit, throw};
 use super::{current, thread};
@@ -49,10 +50,10 @@ pub(super) fn take_turn(me: ControlRef) {
 pub(super) fn give_up_exit(me: ControlRef) {
     let refused = me.give_up_exit();
     if let Some(exit) = refused {
-        let greenlet = match (me.kind(), me.task()) {
-            (_, Some(task)) => format!("the green thread {}", task.describe()),
-            (Kind::Main, None) => "the main greenlet".to_owned(),
-            _ => me.describe_raw().unwrap_or_else(|| "a greenlet".to_owned()),
+        let greenlet = match me.with_task(TaskRef::describe) {
+            Some(task) => format!("the green thread {task}"),
+            None if me.kind() == Kind::Main => "the main greenlet".to_owned(),
+            None => me.describe_raw().unwrap_or_else(|| "a greenlet".to_owned()),
         };
         report::tell(Report::Refused { greenlet, exit });
     }

@@ -28,14 +28,18 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
     match target.state() {
         State::Unstarted => {
             if let Exit::Kill(error) = exit {
-                cancel(target, error);
+                // SAFETY: the target has not begun, and stays queued.
+                unsafe { cancel(target, error) };
             }
             return false;
         }
         State::Delayed => {
             if let Exit::Kill(error) = exit {
-                cancel(target, error);
-                local::get().controls.give(target);
+                // SAFETY: a delayed greenlet has not begun and is in no queue. A cancelled one is not queued any more.
+                unsafe {
+                    cancel(target, error);
+                    local::get().controls.give(target);
+                }
             }
             return false;
         }
@@ -98,11 +102,16 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
     true
 }
 
-/// Ends a green thread whose body has not begun: it stays queued with nothing to run.
-pub(super) fn cancel(target: ControlRef, error: GreenError) {
+/// Ends a green thread whose body has not begun. If it is queued, it stays queued with nothing to run.
+///
+/// # Safety
+///
+/// The body has not begun. If the greenlet is in no queue, the caller gives its block back.
+pub(super) unsafe fn cancel(target: ControlRef, error: GreenError) {
     target.state.set(State::Cancelled);
     let _span = spans::unentered(target);
-    if let Some(task) = target.task.take() {
+    // SAFETY: the cell is finished below.
+    if let Some(task) = unsafe { target.task.take() } {
         // The dropped values may block, and the block may be given to another greenlet meanwhile.
         task.forget_control();
         // SAFETY: the body has not begun, and was taken from its greenlet, so nothing starts or finishes it.
@@ -113,10 +122,13 @@ pub(super) fn cancel(target: ControlRef, error: GreenError) {
     }
 }
 
-/// Sets the result of an abandoned greenlet to `error`, for its waiters.
+/// Sets the result of an abandoned greenlet to `error`, for its waiters. Does nothing for any other greenlet.
 pub(crate) fn end_abandoned(target: ControlRef, error: GreenError) {
-    debug_assert_eq!(target.state(), State::Abandoned);
-    if let Some(task) = target.task.take() {
+    if target.state() != State::Abandoned {
+        return;
+    }
+    // SAFETY: the cell is finished below.
+    if let Some(task) = unsafe { target.task.take() } {
         // SAFETY: an abandoned greenlet is suspended in the body of its cell, and is never entered again. A greenlet gives
         // up its cell when the result is stored.
         unsafe { task.abandon(error) };
