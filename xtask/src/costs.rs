@@ -1,6 +1,7 @@
 //! The costs of the hot paths, counted and never timed: instructions by valgrind, system calls by strace.
 //!
-//! Each operation runs with two counts. The difference of their costs is free of the start and the end of the program.
+//! Each operation runs with two counts. The difference of their costs does not include the start and the end of the
+//! program.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,8 +19,9 @@ struct Measure {
     /// The numbers of operations of the two runs, in whole batches of a thousand.
     counts: (u64, u64),
     count: fn(&Path, &Cost, u64) -> Result<u64>,
-    /// The limit in the table, which is for this many operations.
+    /// The limit in the table.
     max: fn(&Cost) -> u64,
+    /// The number of operations for which the limit is.
     per: u64,
 }
 
@@ -31,7 +33,7 @@ const INSTRUCTIONS: Measure = Measure {
     per: 1,
 };
 
-/// strace stops the program twice at each call, and calls are exact, so that few operations are enough.
+/// Few operations are enough: the count of calls is exact, and strace stops the program twice at each of them.
 const CALLS: Measure = Measure {
     name: "system calls of the hot paths",
     counts: (2_000, 6_000),

@@ -101,7 +101,7 @@ macro_rules! socket_common {
             ///
             /// # Panics
             ///
-            /// If the socket was closed.
+            /// Panics if the socket was closed.
             fn from(socket: $name) -> OwnedFd {
                 match socket.0.into_fd() {
                     Ok(fd) => fd,
@@ -325,7 +325,7 @@ macro_rules! pipe_common {
             ///
             /// # Panics
             ///
-            /// If it was closed.
+            /// Panics if the pipe was closed.
             fn from(pipe: $name) -> OwnedFd {
                 match pipe.0.into_fd() {
                     Ok(fd) => fd,
@@ -335,11 +335,11 @@ macro_rules! pipe_common {
         }
 
         impl From<$name> for std::process::Stdio {
-            /// Converts it for a child, for which it blocks. Clones stay green.
+            /// Converts the pipe for a child, for which it blocks. Clones stay green.
             ///
             /// # Panics
             ///
-            /// If it was closed.
+            /// Panics if the pipe was closed.
             fn from(pipe: $name) -> std::process::Stdio {
                 OwnedFd::from(pipe).into()
             }

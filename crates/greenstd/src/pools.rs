@@ -153,7 +153,7 @@ impl<T> Pool<T> {
     ///
     /// # Panics
     ///
-    /// If the creation of an item panics.
+    /// Panics if the creation of an item panics.
     #[doc(alias = "acquire")]
     pub fn item(&self) -> io::Result<Item<'_, T>> {
         Ok(Item { pool: self, value: Some(self.get()?) })
@@ -179,7 +179,7 @@ impl<T> Pool<T> {
     ///
     /// # Panics
     ///
-    /// If the creation panics; the permit goes to the next waiter as well.
+    /// Panics if the creation panics; the permit goes to the next waiter as well.
     pub fn get(&self) -> io::Result<T> {
         let surplus_guard = SurplusGuard(self);
         let got = ItemWait::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| {

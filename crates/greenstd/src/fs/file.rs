@@ -303,7 +303,7 @@ impl From<File> for OwnedFd {
     ///
     /// # Panics
     ///
-    /// If that returns an error.
+    /// Panics if `into_std` returns an error.
     fn from(file: File) -> OwnedFd {
         match file.into_std() {
             Ok(file) => file.into(),
@@ -313,11 +313,11 @@ impl From<File> for OwnedFd {
 }
 
 impl From<File> for std::process::Stdio {
-    /// Converts it for a child.
+    /// Converts the file for a child.
     ///
     /// # Panics
     ///
-    /// If [`into_std`](File::into_std) returns an error.
+    /// Panics if [`into_std`](File::into_std) returns an error.
     fn from(file: File) -> std::process::Stdio {
         OwnedFd::from(file).into()
     }

@@ -153,7 +153,7 @@ where
     ///
     /// # Panics
     ///
-    /// If the source panics.
+    /// Panics if the source panics.
     fn next(&mut self) -> Option<Result<T, GreenError>> {
         if let Err(error) = self.spawn_ahead() {
             self.source = None;

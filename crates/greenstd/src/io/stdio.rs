@@ -104,7 +104,7 @@ impl Stdin {
     ///
     /// # Panics
     ///
-    /// If the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
+    /// Panics if the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
     pub fn lock(&self) -> StdinLock<'static> {
         StdinLock { buffer: BUFFER.lock().unwrap_or_else(PoisonError::into_inner) }
     }
@@ -266,7 +266,7 @@ macro_rules! output {
             ///
             /// # Panics
             ///
-            /// If the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
+            /// Panics if the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
             #[must_use]
             pub fn lock(&self) -> $lock<'static> {
                 match self.take() {

@@ -53,9 +53,9 @@ impl ConnectOptions {
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero;
-    /// [`TimedOut`](io::ErrorKind::TimedOut); the error of the last address, for example if the local address is of
-    /// another family; the error of the name look-up.
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero, and
+    /// [`TimedOut`](io::ErrorKind::TimedOut) after the timeout. Otherwise returns the error of the last address, for
+    /// example if the local address is of another family, or the error of the name look-up.
     pub fn connect<A: ToSocketAddrs>(&self, address: A) -> io::Result<TcpStream> {
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));

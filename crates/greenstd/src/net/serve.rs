@@ -58,8 +58,8 @@ pub trait Accept: fmt::Debug {
 
     /// Waits for a connection, and accepts it if `admit` returns a ticket for it. Switches.
     ///
-    /// `admit` is called before each attempt. Its ticket is dropped if there was nothing to accept after all. Returns
-    /// `None`, with nothing accepted, if it returns `None`.
+    /// `admit` is called before each attempt. Its ticket is dropped if there was nothing to accept after all. If
+    /// `admit` returns `None`, nothing is accepted, and this returns `None`.
     ///
     /// # Errors
     ///
@@ -385,7 +385,8 @@ impl Pauses {
                 "{listener:?} cannot accept connections: {error}; tries again, with pauses of up to {longest:?}"
             ));
         }
-        // Each failure has taken a connection, so the others must not wait. Too many in a row have another cause.
+        // Each failure has removed a connection from the backlog, so the next attempt follows at once. Too many
+        // failures in a row have another cause.
         if failure == Failure::Connection && self.failures <= BURST {
             hub_core::yield_now();
             return Ok(());

@@ -53,8 +53,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// Returns [`TimedOut`](io::ErrorKind::TimedOut) after `timeout`; [`InvalidInput`](io::ErrorKind::InvalidInput) for
-    /// a timeout of zero; the error of the connection.
+    /// Returns [`TimedOut`](io::ErrorKind::TimedOut) after `timeout`, [`InvalidInput`](io::ErrorKind::InvalidInput) for
+    /// a timeout of zero, or the error of the connection.
     pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         ConnectOptions::new().timeout(timeout).connect(address)
     }

@@ -132,7 +132,7 @@ fn open(_process: u32) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Receives a notice when any child has ended, as long as it exists.
+/// Receives a notice whenever a child of this process ends, until it is dropped.
 struct Signal {
     receiver: UnixStream,
     id: SigId,

@@ -44,7 +44,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     ///
     /// # Panics
     ///
-    /// If the closure panics or unwound before; like [`Mutex::lock`](super::Mutex::lock).
+    /// Panics if the closure panics, if it was unwound before, and where [`Mutex::lock`](super::Mutex::lock) does.
     #[track_caller]
     pub fn force(this: &LazyLock<T, F>) -> &T {
         this.value.get_or_init(|| {

@@ -116,7 +116,7 @@ impl<T> SyncSender<T> {
     ///
     /// # Panics
     ///
-    /// If it has to wait in the main loop; in the main greenlet, with the errors that the loop sends to it.
+    /// Panics if it has to wait in the main loop, or if the main loop ends the wait of the main greenlet by an error.
     #[track_caller]
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.send(item)
@@ -144,7 +144,7 @@ impl<T> Receiver<T> {
     ///
     /// # Panics
     ///
-    /// If it has to wait in the main loop; in the main greenlet, with the errors that the loop sends to it.
+    /// Panics if it has to wait in the main loop, or if the main loop ends the wait of the main greenlet by an error.
     #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         self.receive(None).map_err(|_| RecvError)

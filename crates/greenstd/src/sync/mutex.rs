@@ -87,7 +87,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Panics
     ///
-    /// If it has to wait in the main loop; in the main greenlet, with the errors that the loop sends to it.
+    /// Panics if it has to wait in the main loop, or if the main loop ends the wait of the main greenlet by an error.
     ///
     /// A destructor that runs while panicking cannot switch. It takes a lock that was handed to a waiter that has not
     /// run since. For a lock that is held, it blocks the OS thread for at most the time of
@@ -249,7 +249,7 @@ impl RawMutex {
     #[track_caller]
     fn panic_still_held(&self) -> ! {
         let holder = self.0.lock().holder.describe();
-        panic!("a destructor cannot wait for a mutex while panicking: {holder}, holds it");
+        panic!("a destructor cannot wait for a mutex while panicking: it is held by {holder}");
     }
 
     #[inline(always)]

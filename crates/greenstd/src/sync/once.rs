@@ -41,7 +41,7 @@ impl Progress {
     /// Describes the state, for the message of a wait that panics.
     fn describe(&self) -> String {
         match self.stage {
-            Stage::Running => format!("a `Once` while panicking: {}, runs its closure", self.runner.describe()),
+            Stage::Running => format!("a `Once` while panicking: its closure is run by {}", self.runner.describe()),
             _ => "a `Once` while panicking: its closure does not run".to_owned(),
         }
     }
@@ -88,7 +88,7 @@ impl Once {
     ///
     /// # Panics
     ///
-    /// If the `Once` is poisoned; if `f` panics; like [`Mutex::lock`](super::Mutex::lock).
+    /// Panics if the `Once` is poisoned, if `f` panics, and where [`Mutex::lock`](super::Mutex::lock) does.
     #[track_caller]
     pub fn call_once<F: FnOnce()>(&self, f: F) {
         self.call_once_force(|state| {
@@ -101,7 +101,7 @@ impl Once {
     ///
     /// # Panics
     ///
-    /// If `f` panics; like [`Mutex::lock`](super::Mutex::lock).
+    /// Panics if `f` panics, and where [`Mutex::lock`](super::Mutex::lock) does.
     #[track_caller]
     pub fn call_once_force<F: FnOnce(&OnceState)>(&self, f: F) {
         if self.is_completed() {
@@ -134,7 +134,7 @@ impl Once {
     ///
     /// # Panics
     ///
-    /// If the `Once` is poisoned; like [`Mutex::lock`](super::Mutex::lock).
+    /// Panics if the `Once` is poisoned, and where [`Mutex::lock`](super::Mutex::lock) does.
     #[track_caller]
     pub fn wait(&self) {
         self.wait_until(|stage| {

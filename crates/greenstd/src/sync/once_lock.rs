@@ -75,7 +75,7 @@ impl<T> OnceLock<T> {
     ///
     /// # Panics
     ///
-    /// If `f` panics; like [`Mutex::lock`](super::Mutex::lock).
+    /// Panics if `f` panics, and where [`Mutex::lock`](super::Mutex::lock) does.
     #[track_caller]
     pub fn get_or_init<F: FnOnce() -> T>(&self, f: F) -> &T {
         if let Some(value) = self.get() {

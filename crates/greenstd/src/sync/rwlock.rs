@@ -339,7 +339,7 @@ impl RawRwLock {
     #[track_caller]
     fn panic_still_held(&self) -> ! {
         let holder = self.0.lock().holder.describe();
-        panic!("a destructor cannot wait for a reader-writer lock while panicking: {holder}, took it last");
+        panic!("a destructor cannot wait for a reader-writer lock while panicking: it was last taken by {holder}");
     }
 
     #[track_caller]

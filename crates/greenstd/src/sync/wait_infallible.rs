@@ -24,7 +24,7 @@ pub(super) enum GraceError {
 ///
 /// # Panics
 ///
-/// If the caller may not wait, and with the errors that the main loop sends to the main greenlet.
+/// Panics if the caller may not wait, or if the main loop ends the wait of the main greenlet by an error.
 #[inline]
 #[track_caller]
 pub(super) fn within<W: Wait<Payload = ()>, R>(
@@ -69,7 +69,7 @@ pub(super) fn within_grace<W: Wait<Payload = ()>, R>(
 ///
 /// # Panics
 ///
-/// While panicking, if the whole grace was not enough. The message ends with the text of `reason`.
+/// Panics while panicking, if the whole grace was not enough. The message ends with the text of `reason`.
 #[inline]
 #[track_caller]
 pub(super) fn until<W: Wait<Payload = ()>, R>(

@@ -155,10 +155,6 @@ impl<T> GreenThread<T> {
     /// assert_eq!(green.kill(), KillOutcome::Dead);
     /// assert!(green.join().unwrap_err().is_exit());
     /// ```
-    ///
-    /// # Panics
-    ///
-    /// Never by itself.
     pub fn kill(&self) -> KillOutcome {
         self.kill_with(GreenError::Exit)
     }

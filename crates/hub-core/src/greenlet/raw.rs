@@ -213,7 +213,7 @@ impl Greenlet {
     ///
     /// # Errors
     ///
-    /// As [`switch`](Greenlet::switch). Thrown into the running greenlet itself, returns `error`.
+    /// The same as [`switch`](Greenlet::switch). Returns `error` if it is thrown into the running greenlet itself.
     pub fn throw(&self, error: GreenError) -> Result<Payload, GreenError> {
         self.deliver(Err(error))
     }
@@ -238,7 +238,7 @@ impl Greenlet {
     ///
     /// # Errors
     ///
-    /// As [`switch`](Greenlet::switch). With `panic = "abort"` always [`GreenletError::Unsupported`].
+    /// The same as [`switch`](Greenlet::switch). With `panic = "abort"`, always returns [`GreenletError::Unsupported`].
     pub fn kill(&self) -> Result<Payload, GreenError> {
         self.deliver(Err(GreenError::Exit))
     }

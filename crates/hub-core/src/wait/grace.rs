@@ -133,7 +133,7 @@ impl PiecewiseWait {
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut).
+    /// Returns [`TimedOut`](io::ErrorKind::TimedOut).
     pub fn check(&self) -> io::Result<()> {
         if self.is_over() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
