@@ -254,7 +254,7 @@ pub fn exists<P: AsRef<Path>>(path: P) -> io::Result<bool> {
     at(path, std::fs::exists)
 }
 
-/// Reads a symbolic link, returning the file that the link points to, std's `read_link`. Switches.
+/// Reads a symbolic link, returning the file that the link points to. std's `read_link`. Switches.
 ///
 /// # Errors
 ///
@@ -263,7 +263,7 @@ pub fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
     at(path, std::fs::read_link)
 }
 
-/// Returns the absolute path with all symbolic links resolved, std's `canonicalize`. Switches.
+/// Returns the absolute path with all symbolic links resolved. std's `canonicalize`. Switches.
 ///
 /// # Errors
 ///

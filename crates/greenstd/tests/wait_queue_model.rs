@@ -160,7 +160,7 @@ impl Parker {
     }
 }
 
-/// A thread of the model has an unlimited budget.
+/// Returns at once: a thread of the model has an unlimited budget.
 pub(crate) fn consume_budget() -> Result<(), LoopError> {
     Ok(())
 }

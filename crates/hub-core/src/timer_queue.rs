@@ -32,7 +32,7 @@ use crate::hub::Time;
 pub(crate) struct TimerId(NonZeroU64);
 
 impl TimerId {
-    /// The generation of an armed timer is odd, so the number is not zero.
+    /// Creates the id of an armed timer, whose generation is odd, so the number is not zero.
     #[inline]
     fn new(slot: u32, generation: u32) -> TimerId {
         debug_assert!(generation % 2 == 1);

@@ -8,7 +8,7 @@ use super::{File, at, fifo};
 use crate::handle::{FileKind, Handle, kind};
 use crate::os::unix::fs::OpenOptionsExt;
 
-/// Options and flags which can be used to configure how a file is opened, std's `OpenOptions`.
+/// Options and flags which can be used to configure how a file is opened. std's `OpenOptions`.
 ///
 /// ```
 /// use greenhub::fs::OpenOptions;
@@ -101,7 +101,7 @@ impl OpenOptions {
         self.finish(opened)
     }
 
-    /// The part of opening a file that runs on a pool thread.
+    /// Runs the part of opening a file that belongs on a pool thread.
     pub(super) fn open_now(&self, path: &Path) -> io::Result<Opened> {
         if let Some(fifo) = fifo::find(path, self)? {
             return Ok(Opened::Fifo(fifo));
@@ -111,7 +111,7 @@ impl OpenOptions {
         Ok(Opened::File(file, kind))
     }
 
-    /// The part of opening a file that runs on the green thread.
+    /// Runs the part of opening a file that belongs on the green thread.
     pub(super) fn finish(&self, opened: Opened) -> io::Result<File> {
         let (file, kind) = match opened {
             Opened::File(file, kind) => (file, kind),

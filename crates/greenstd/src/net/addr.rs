@@ -6,7 +6,7 @@ use std::{option, slice, vec};
 
 use super::resolver::look_up;
 
-/// A type that converts to socket addresses, std's `ToSocketAddrs` with the same implementors.
+/// A type that converts to socket addresses. std's `ToSocketAddrs`, with the same implementors.
 ///
 /// It is a trait of its own because std's resolves names on the calling OS thread and so blocks all its green threads.
 /// Here literal addresses are parsed at once. All other names go to the [resolver](super::set_resolver) of this

@@ -78,7 +78,7 @@ impl Command {
         self
     }
 
-    /// Configuration for the child process's standard input handle.
+    /// Sets the configuration for the child process's standard input handle.
     ///
     /// The default is to inherit for [`spawn`](Command::spawn) and [`status`](Command::status), and an empty input for
     /// [`output`](Command::output).
@@ -88,7 +88,7 @@ impl Command {
         self
     }
 
-    /// Configuration for the child process's standard output handle.
+    /// Sets the configuration for the child process's standard output handle.
     ///
     /// The default is to inherit for [`spawn`](Command::spawn) and [`status`](Command::status), and a pipe for
     /// [`output`](Command::output).
@@ -98,7 +98,7 @@ impl Command {
         self
     }
 
-    /// Configuration for the child process's standard error handle. The defaults are those of
+    /// Sets the configuration for the child process's standard error handle. The defaults are those of
     /// [`stdout`](Command::stdout).
     pub fn stderr<T: Into<Stdio>>(&mut self, stderr: T) -> &mut Command {
         self.set[2] = true;

@@ -109,7 +109,7 @@ fn is_unavailable(error: &TrampolineError) -> bool {
     }
 }
 
-/// The result after the timeout, or after the panicking grace of a caller that is panicking.
+/// Returns the result after the timeout, or after the panicking grace of a caller that is panicking.
 fn timed_out(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<ExitStatus>> {
     match child.try_wait()? {
         None if timeout.is_none() => Err(io::ErrorKind::TimedOut.into()),
@@ -126,7 +126,7 @@ fn open(process: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(number, PidfdFlags::empty())?)
 }
 
-/// Not available on this system.
+/// Returns an error: this system has no such descriptor.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn open(_process: u32) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())

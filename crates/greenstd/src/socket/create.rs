@@ -60,7 +60,7 @@ mod system {
         Ok((fd, address))
     }
 
-    /// The system does not tell: assume so.
+    /// Returns true: the system does not report whether a socket listens.
     pub(crate) fn may_listen(_fd: BorrowedFd<'_>) -> bool {
         true
     }

@@ -7,7 +7,7 @@ use hub_core::{BiasedMutex, WaitReason};
 use super::wait_infallible::until;
 use super::wait_queue::{Wait, WaitQueue};
 
-/// A barrier enables multiple threads to synchronize the beginning of some computation, std's `Barrier`.
+/// Lets several threads synchronize the beginning of a computation. std's `Barrier`.
 ///
 /// It serves green threads of one or more hubs and plain OS threads. A waiter that an exit unwinds takes its arrival
 /// back: the others wait for one more.

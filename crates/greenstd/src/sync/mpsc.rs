@@ -432,7 +432,7 @@ impl<T> State<T> {
         item.map(Ok)
     }
 
-    /// Without a buffer: passes the item on if a receiver waits.
+    /// Passes the item on if a receiver waits. For a channel without a buffer.
     #[cold]
     fn hand_to_receiver(&mut self, item: T) -> Result<(), T> {
         if self.receiving.is_empty() {

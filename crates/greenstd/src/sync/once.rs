@@ -9,7 +9,7 @@ use hub_core::{BiasedMutex, WaitReason};
 use super::wait_infallible::until;
 use super::wait_queue::{Wait, WaitQueue};
 
-/// A primitive which can be used to run a one-time global initialization, std's `Once`.
+/// A primitive which can be used to run a one-time global initialization. std's `Once`.
 ///
 /// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds poisons it, also if it
 /// unwinds by an [exit](hub_core::is_exit).

@@ -5,7 +5,7 @@ use std::sync;
 
 use super::once::Once;
 
-/// A synchronization primitive which can nominally be written to only once, std's `OnceLock`.
+/// A synchronization primitive which can nominally be written to only once. std's `OnceLock`.
 ///
 /// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds, also by an
 /// [exit](hub_core::is_exit), leaves it empty: the next closure runs.

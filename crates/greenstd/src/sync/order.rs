@@ -203,7 +203,7 @@ mod tests {
         }
     }
 
-    /// Pseudo-random numbers with repetitions.
+    /// Returns pseudo-random numbers with repetitions.
     fn numbers(seed: u32) -> impl Iterator<Item = u32> {
         let mut random = fastrand::Rng::with_seed(seed.into());
         std::iter::repeat_with(move || random.u32(..50))

@@ -217,7 +217,7 @@ impl Drop for SemaphoreGuard<'_> {
     }
 }
 
-/// A [`Semaphore`] that never has more tokens than at its start, Eventlet's `BoundedSemaphore`.
+/// A [`Semaphore`] that never has more tokens than at its start. Eventlet's `BoundedSemaphore`.
 ///
 /// ```
 /// use greenhub::sync::BoundedSemaphore;

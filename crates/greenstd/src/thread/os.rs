@@ -16,7 +16,7 @@ pub use std::thread::{JoinHandle, ScopedJoinHandle};
 /// The default time for which an ending OS thread waits for its green threads.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Spawns an OS thread that unwinds its green threads after `f` has returned, std's `spawn`. Does not switch.
+/// Spawns an OS thread that unwinds its green threads after `f` has returned. std's `spawn`. Does not switch.
 ///
 /// The OS thread ends when its green threads have been unwound, or after [`SHUTDOWN_LIMIT`]. The remaining green
 /// threads are then abandoned and [reported](hub_core::set_report_stream).
@@ -49,7 +49,7 @@ where
     }
 }
 
-/// OS thread factory, std's `Builder`: the OS threads unwind their green threads at their end.
+/// OS thread factory, std's `Builder`. The OS threads unwind their green threads at their end.
 ///
 /// ```
 /// use greenhub::thread::os;

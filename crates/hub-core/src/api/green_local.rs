@@ -41,7 +41,7 @@ impl fmt::Display for AccessError {
 impl Error for AccessError {}
 
 impl<T: 'static> LocalKey<T> {
-    /// The constructor that `green_local!` expands to.
+    /// Creates a key. `green_local!` expands to a call of this.
     #[doc(hidden)]
     #[must_use]
     pub const fn new(init: fn() -> T) -> LocalKey<T> {

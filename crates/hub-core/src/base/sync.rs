@@ -10,12 +10,12 @@ pub(crate) use loom::{
     thread::yield_now,
 };
 
-/// A model has no time.
+/// Yields: a model has no time.
 #[cfg(loom)]
 pub(crate) use loom::thread::yield_now as nap;
 
-/// Stands before a sequentially consistent load that follows such a write: loom takes both for acquire and release, and
-/// orders only fences.
+/// Orders a sequentially consistent load after an earlier store: loom treats both as acquire and release, and orders
+/// only fences.
 #[cfg(loom)]
 pub(crate) fn order_for_model() {
     loom::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
@@ -27,7 +27,7 @@ mod std_sync {
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
 
-    /// The system orders the accesses themselves.
+    /// Does nothing: without loom, the accesses themselves are sequentially consistent.
     #[inline(always)]
     pub(crate) fn order_for_model() {}
 

@@ -445,7 +445,7 @@ fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
     Ok(())
 }
 
-/// For `root`: runs the current greenlet, and then each next one that may run on the same stack. Never unwinds.
+/// Runs the current greenlet, and then each next one that may run on the same stack. Never unwinds. For `root`.
 ///
 /// Returns the context to enter next, and the cell for the context of this stack.
 pub(super) fn run_current() -> (usize, *const Cell<usize>) {
@@ -588,7 +588,7 @@ pub(crate) fn report_callback(operation: &'static str, error: GreenError) {
 }
 
 impl RunQueue {
-    /// For the main loop: runs the head of the queue, and the greenlets that follow by hand-off.
+    /// Runs the head of the queue, and the greenlets that follow by hand-off. For the main loop.
     ///
     /// Returns false if the head is a callback that is due only in the next turn.
     #[inline(always)]

@@ -21,7 +21,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// The park of `waiter`.
+    /// Returns the park of `waiter` as a target.
     #[inline]
     pub(crate) fn park(waiter: Waiter) -> Target {
         Target::Parked { greenlet: waiter.control().number(), ticket: waiter.ticket() }

@@ -45,18 +45,18 @@ impl Clock {
         now
     }
 
-    /// The last sample.
+    /// Returns the last sample.
     pub(super) fn last(&self) -> Time {
         self.now.get()
     }
 
-    /// The last sample, for ages.
+    /// Returns the last sample, for ages.
     #[inline]
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp.get()
     }
 
-    /// For how long something has existed that was made at `born`; [`Stamp::NONE`]: before the first sample.
+    /// Returns the age of a greenlet that was made at `born`, or at [`Stamp::NONE`] before the first sample.
     pub(super) fn age(&self, born: Stamp) -> Duration {
         self.stamp.get().since(if born == Stamp::NONE { self.first_stamp.get() } else { born })
     }
@@ -66,7 +66,7 @@ impl Clock {
         self.now.set(Time::default());
     }
 
-    /// Whether the loop has waited since the last sample.
+    /// Returns whether the loop has waited since the last sample.
     #[inline]
     pub(super) fn is_old(&self) -> bool {
         self.is_old.get()
@@ -82,12 +82,12 @@ impl Clock {
         self.due.set(Some(now));
     }
 
-    /// The instant up to which timers are due and have not been fired.
+    /// Returns the instant up to which timers are due and have not been fired.
     pub(super) fn take_due(&self) -> Option<Time> {
         self.due.take()
     }
 
-    /// The sample by which timers were fired last.
+    /// Returns the sample by which timers were fired last.
     pub(super) fn fired_at(&self) -> Time {
         self.fired_at.get()
     }

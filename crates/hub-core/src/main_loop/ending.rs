@@ -29,7 +29,7 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// The error for the main greenlet, once.
+    /// Takes the error for the main greenlet.
     pub(super) fn take_main_error(&self) -> Option<LoopError> {
         self.main_error.take()
     }

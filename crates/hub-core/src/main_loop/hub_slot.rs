@@ -48,7 +48,7 @@ impl HubSlot {
         HubId::new(self.id.get())
     }
 
-    /// The next hub gets another number.
+    /// Forgets the number of the hub, so that the next hub gets another one.
     pub(super) fn forget_id(&self) {
         self.id.set(0);
     }
@@ -106,7 +106,7 @@ impl MainLoop {
         self.slot.id()
     }
 
-    /// The name of the hub, empty before it is built.
+    /// Returns the name of the hub, which is empty before it is built.
     pub(crate) fn name(&self) -> &'static str {
         self.slot.name()
     }

@@ -11,7 +11,7 @@ use crate::greenlet::task;
 use crate::greenlet::unwind::drop_contained;
 
 impl MainLoop {
-    /// The mailbox of this loop, once a hub was built.
+    /// Returns the mailbox of this loop, if a hub was built.
     pub(crate) fn mailbox(&self) -> Option<Arc<Mailbox>> {
         self.inbox.get().map(|inbox| Arc::clone(inbox.mailbox()))
     }

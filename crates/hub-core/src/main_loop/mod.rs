@@ -152,7 +152,7 @@ impl MainLoop {
         }
     }
 
-    /// The next instant at which the loop has work, apart from descriptors.
+    /// Returns the next instant at which the loop has work, apart from descriptors.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let now = self.now();
         if run::ready() != 0 {
@@ -163,8 +163,8 @@ impl MainLoop {
         timers.next_deadline()
     }
 
-    /// The time by the hub's clock, or by the system's if no hub can be built. It never goes back, even if the hub's
-    /// does.
+    /// Returns the time by the hub's clock, or by the system's if no hub can be built. It never goes back, even if the
+    /// hub's does.
     pub(crate) fn now(&self) -> Time {
         self.sample_clock().unwrap_or_else(|error| {
             if error.kind() == LoopErrorKind::Panicked {
@@ -174,7 +174,7 @@ impl MainLoop {
         })
     }
 
-    /// A fresh sample of the hub's clock. The last one if the hub itself asks.
+    /// Takes a sample of the hub's clock. Returns the last one if the hub itself asks.
     fn sample_clock(&self) -> Result<Time, LoopError> {
         match self.with_hub("telling the time", |hub| hub.now()) {
             Err(error) if error.kind() == LoopErrorKind::InMainloop => Ok(self.clock.take(self.clock.last())),
@@ -182,19 +182,19 @@ impl MainLoop {
         }
     }
 
-    /// The time by the hub's clock, if there is a hub to ask.
+    /// Returns the time by the hub's clock, if there is a hub.
     #[cold]
     fn time_if_built(&self) -> Option<Time> {
         self.clock.set_old(false);
         (!self.slot.is_empty()).then(|| self.now())
     }
 
-    /// The number of the present turn.
+    /// Returns the number of the present turn.
     pub(crate) fn turn(&self) -> u64 {
         self.heartbeat.turn()
     }
 
-    /// The source of a wake-up of the main greenlet, for which no timer is armed.
+    /// Returns the source of a wake-up of the main greenlet, for which no timer is armed.
     fn wake_source(&self, local: &Local) -> WakeSource {
         let own = usize::from(self.wakeup.get().is_some());
         let waits = matches!(local.main.state(), State::Parked | State::Switched);
@@ -214,7 +214,7 @@ impl MainLoop {
         if self.standstill.is_empty() { WakeSource::Lost } else { WakeSource::Elsewhere }
     }
 
-    /// A descriptor that is readable when a turn would have work.
+    /// Returns a descriptor that is readable when a turn would have work.
     pub(crate) fn pollable(&self) -> Option<RawFd> {
         self.with_hub("asking for its descriptor", |hub| hub.pollable().map(|fd| fd.as_raw_fd())).ok()?
     }

@@ -276,7 +276,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A loop that has stood still for `silent`, and looks for other OS threads after `next_look`.
+    /// Returns the state of a loop that has stood still for `silent`, and looks for other OS threads after `next_look`.
     fn standstill(silent: Duration, next_look: Duration) -> Standstill {
         let standstill = Standstill::default();
         standstill.ran.set(run::switches());

@@ -29,7 +29,7 @@ struct Sleep {
 }
 
 impl MainLoop {
-    /// The body of the main loop's greenlet. Returns when the loop ends. Never unwinds.
+    /// Runs the main loop in its greenlet. Returns when the loop ends. Never unwinds.
     pub(super) fn take_turns(&self, local: &Local) {
         trace::loop_began(self.slot.name());
         let (mut had_mail, mut cuts) = (false, 0);
@@ -77,7 +77,7 @@ impl MainLoop {
         });
     }
 
-    /// Whether a timer is due by the last sample of the clock.
+    /// Returns whether a timer is due by the last sample of the clock.
     fn timer_is_due(&self) -> bool {
         let now = self.clock.last();
         let mut timers = self.timers.borrow_mut();
@@ -135,7 +135,7 @@ impl MainLoop {
         Some(Sleep { timeout, idle, source })
     }
 
-    /// The timeout of a turn, which is shorter if [`run_once`](MainLoop::run_once) asks for it.
+    /// Returns the timeout of a turn, which is shorter if [`run_once`](MainLoop::run_once) asks for it.
     #[inline(always)]
     fn limited(&self, timeout: Option<Duration>, had_mail: bool) -> Option<Duration> {
         let Some((limit, _)) = self.once.get() else { return timeout };

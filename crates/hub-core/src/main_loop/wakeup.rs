@@ -124,7 +124,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)
 }
 
-/// Without `pipe2` there is a moment in which another thread's fork and exec inherits the pipe.
+/// Creates a pipe without `pipe2`. A fork and exec of another thread may inherit it before its flags are set.
 #[cfg(target_vendor = "apple")]
 fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (read, write) = rustix::pipe::pipe()?;

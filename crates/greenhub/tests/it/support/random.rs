@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(crate) use fastrand::Rng;
 
-/// The seeds of a randomized test: `usual` of them, unless `GREENHUB_SEEDS` sets another number.
+/// Returns the seeds of a randomized test: `usual` of them, unless `GREENHUB_SEEDS` sets another number.
 ///
 /// A program of the test takes as long as `weight` programs of `model.rs`, the scale of the variable.
 pub(crate) fn seeds(usual: u64, weight: u64) -> Range<u64> {
@@ -23,7 +23,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 pub(crate) trait Moment {
-    /// A random time of less than 200 µs.
+    /// Returns a random time of less than 200 µs.
     fn moment(&mut self) -> Duration;
 }
 

@@ -178,7 +178,7 @@ pub(crate) fn fire(fire: impl FnOnce()) {
     }
 }
 
-/// For the main loop: runs the ready greenlets, up to the end of the turn. Switches.
+/// Runs the ready greenlets, up to the end of the turn. For the main loop. Switches.
 ///
 /// Returns true if the turn was cut, so that ready greenlets are left over.
 pub(crate) fn run_ready(local: &Local) -> bool {

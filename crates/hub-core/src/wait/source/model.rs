@@ -49,7 +49,7 @@ impl Number {
         Arc::new(Number { word: Word::new(), closes: UnsafeCell::new(0) })
     }
 
-    /// An operation, which needs the open number.
+    /// Performs an operation, which needs the open number.
     fn operate(&self) {
         if let Ok(_entered) = Entered::open(self) {
             self.check_open();
@@ -72,7 +72,7 @@ impl Number {
         }
     }
 
-    /// The number of closes, once no thread uses the number.
+    /// Returns the number of closes, when no thread uses the descriptor number any more.
     fn closes(&self) -> u32 {
         // SAFETY: the other threads have ended.
         self.closes.with(|closes| unsafe { *closes })
