@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::green::quiet_panic;
 use crate::support::{is_child, rerun, run};
-use greenhub::net::{Cluster, ServeEnd, TcpListener, TcpStream};
+use greenhub::net::{Cluster, ServeEnd, ServeError, TcpListener, TcpStream};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -100,6 +100,28 @@ fn a_panic_in_a_handler_ends_only_its_connection() {
         server.stop().stop();
         assert!(server.join().unwrap().iter().all(Result::is_ok));
         assert_eq!(reported.load(Ordering::SeqCst), 10);
+    });
+}
+
+#[test]
+fn a_panic_of_an_os_thread_outside_of_a_handler_is_its_result() {
+    let test = "a_panic_of_an_os_thread_outside_of_a_handler_is_its_result";
+    run(test, || {
+        struct PanicsWhenDropped;
+        impl Drop for PanicsWhenDropped {
+            fn drop(&mut self) {
+                quiet_panic("the drop of the handler");
+            }
+        }
+        let captured = PanicsWhenDropped;
+        let server = Cluster::new(2).serve(ANY, move |_, _| _ = &captured).unwrap();
+        server.stop().stop();
+        let ends = server.join().unwrap();
+        // The last OS thread drops the handler.
+        let failed: Vec<_> = ends.into_iter().filter_map(Result::err).collect();
+        let [ServeError::Panicked(panic)] = &failed[..] else { panic!("{failed:?}") };
+        assert_eq!(panic.to_string(), "the drop of the handler");
+        assert!(failed[0].to_string().ends_with("panicked: the drop of the handler"), "{}", failed[0]);
     });
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::support;
+use crate::support::descriptors::until;
 use crate::support::green;
 use crate::support::green::{Drops, LONG, SHORT, keep_reports, quiet_panic, reports};
 use crate::support::random::{Moment, Rng};
@@ -58,15 +59,6 @@ impl Gate {
 
     fn open(&self) {
         self.open.set(true);
-    }
-}
-
-#[track_caller]
-fn until(done: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain");
-        greenhub::sleep(Duration::from_millis(1));
     }
 }
 
