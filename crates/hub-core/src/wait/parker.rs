@@ -147,7 +147,8 @@ impl Parker {
     ///
     /// # Panics
     ///
-    /// Panics if the caller is not the greenlet that made the parker.
+    /// Panics if another greenlet made the parker. A parker that was made before its OS thread had a greenlet belongs to
+    /// the OS thread: it never panics, and blocks the OS thread.
     #[inline]
     pub fn park(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
         let parked = self.park_deferring_exit(deadline)?;
