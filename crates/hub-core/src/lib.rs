@@ -61,6 +61,7 @@ mod wait;
 
 pub use api::builder::Builder;
 pub use api::detection::hub_blocking_detection;
+pub use api::embed::Embedded;
 pub use api::green_local::{AccessError, LocalKey};
 pub use api::green_thread::{GreenThread, current_id, current_name, kill};
 pub use api::hub_ref::{HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub};

@@ -7,21 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::support::fork::{ends_well, exit, forked};
+use crate::support::fork::{ends_well, exit, forked, in_fork};
 use crate::support::in_child;
 use greenhub::debug::{Report, set_report_stream};
 use greenhub::sync::{Mutex, mpsc};
 use greenhub::thread::yield_now;
 use greenhub::{debug, fs, spawn, tpool};
-
-/// Runs `body` in a forked child that has a hub, and asserts that the child succeeds.
-#[track_caller]
-fn in_fork(body: fn()) {
-    in_child(move || {
-        yield_now();
-        ends_well(forked(body));
-    });
-}
 
 /// Runs `body` in a forked child that has no hub, and asserts that the child succeeds.
 #[track_caller]

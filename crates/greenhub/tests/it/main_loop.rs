@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::descriptors::is_readable;
 use crate::support::green::{keep_reports, reports};
 use crate::support::hubs;
 use crate::support::hubs::Calls;
@@ -847,16 +848,6 @@ fn a_ready_greenlet_is_due_at_once_for_an_outer_loop() {
     });
 }
 
-/// Sleeps like an outer loop; returns whether the hub's descriptor is readable.
-fn outer_wait(hub: &HubRef, limit: Duration) -> bool {
-    let number = hub.pollable().expect("asked only of hubs that have one");
-    let mut poll = libc::pollfd { fd: number, events: libc::POLLIN, revents: 0 };
-    // SAFETY: the pointer is to one entry on this stack, and the length is 1.
-    let found = unsafe { libc::poll(&mut poll, 1, limit.as_millis() as i32) };
-    assert!(found >= 0);
-    found == 1
-}
-
 #[test]
 fn an_outer_loop_sees_a_ready_descriptor() {
     limited(|| {
@@ -865,9 +856,9 @@ fn an_outer_loop_sees_a_ready_descriptor() {
         let green = spawn(move || trampoline(&reader, Interest::READ, None).is_ok());
         hub.run_once(Some(Duration::ZERO)).unwrap();
         if hub.pollable().is_some() {
-            assert!(!outer_wait(&hub, Duration::ZERO));
+            assert!(!is_readable(hub.pollable().expect("asked only of hubs that have one"), Duration::ZERO));
             writer.write_all(b"x").unwrap();
-            assert!(outer_wait(&hub, LONG));
+            assert!(is_readable(hub.pollable().expect("asked only of hubs that have one"), LONG));
         } else {
             writer.write_all(b"x").unwrap();
         }
@@ -892,7 +883,10 @@ fn an_outer_loop_is_woken_by_other_threads() {
             let remote = remote.clone();
             let other = std::thread::spawn(move || remote.spawn(move || done.send(()).unwrap()).unwrap());
             while is_done.try_recv().is_err() {
-                assert!(hub.next_deadline().is_some() || outer_wait(&hub, LONG));
+                assert!(
+                    hub.next_deadline().is_some()
+                        || is_readable(hub.pollable().expect("asked only of hubs that have one"), LONG)
+                );
                 hub.run_once(Some(Duration::ZERO)).unwrap();
             }
             other.join().unwrap();

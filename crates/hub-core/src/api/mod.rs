@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod detection;
+pub(crate) mod embed;
 pub(crate) mod green_local;
 pub(crate) mod green_thread;
 pub(crate) mod hub_ref;

@@ -189,6 +189,7 @@ fn begin_after<T>(delay: Duration, task: NewTask<T>) -> GreenThread<T> {
             let task = task.delay();
             let target = Target::Start { greenlet: control.number(), ticket: control.ticket() };
             task.set_timer(local.main_loop.arm(delay, target));
+            run::rouse();
             task
         }
         _ => task.begin(),

@@ -38,6 +38,8 @@ pub enum LoopErrorKind {
     /// during an event of this crate.
     #[doc(alias = "BlockingSwitchOut")]
     InMainloop,
+    /// The main greenlet embeds the loop already.
+    Embedded,
     /// Nothing is left that could ever wake the main greenlet. This is gevent's `LoopExit`.
     ///
     /// [`LoopError::loop_exit`] tells which green threads are parked.
@@ -206,6 +208,7 @@ impl fmt::Display for LoopErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             LoopErrorKind::InMainloop => "do not call blocking functions from the main loop",
+            LoopErrorKind::Embedded => "the main greenlet embeds the loop already",
             LoopErrorKind::LoopExit => "this call would block forever",
             LoopErrorKind::HubReplaced => "the hub was replaced by use_hub while the main greenlet waited on it",
             LoopErrorKind::Aborted => "the main loop was aborted",

@@ -75,6 +75,9 @@ pub enum HubError {
     /// The main loop itself called `use_hub`.
     #[error("cannot change the hub from inside the main loop: call use_hub from a green thread")]
     InMainloop,
+    /// The main greenlet embeds the loop, whose hub stays as long.
+    #[error("cannot change the hub of a loop that is embedded: drop the Embedded first")]
+    Embedded,
     /// Another hub has that name already.
     #[error("cannot register the hub: the name {name:?} is taken; give it another")]
     Duplicate {

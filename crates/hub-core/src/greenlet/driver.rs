@@ -54,6 +54,15 @@ pub(crate) trait Driver {
     /// Returns whether a call into the hub is under way.
     fn in_hub(&self) -> bool;
 
+    /// Wakes the waker that the hub or an embedding program has given for the time in which it sleeps.
+    fn wake_by_waker(&self);
+
+    /// Returns the size of the stack that the loop needs; `None` stands for the default size.
+    fn stack_size(&self) -> Option<usize>;
+
+    /// Wakes the main greenlet with an error.
+    fn fail_main(&self, error: LoopError);
+
     /// Drops the hub and the wake-up descriptor of an ended OS thread, which other threads cannot reach any more.
     ///
     /// Leaks the callbacks, because they own values of the program.

@@ -234,6 +234,16 @@ impl Local {
         self.controls.in_use().into_iter().filter(|control| control.is_alive())
     }
 
+    /// Returns the size of the stack of the main loop, in bytes; zero if no loop runs.
+    pub(crate) fn mainloop_stack_size(&self) -> usize {
+        // SAFETY: the main loop keeps its stack until it has ended, and stack headers are never freed while their thread's
+        // state exists.
+        self.mainloop
+            .get()
+            .and_then(|mainloop| mainloop.stack.get())
+            .map_or(0, |stack| unsafe { stack.as_ref() }.size())
+    }
+
     /// Takes a stack of the given size, or of the default size.
     #[inline]
     pub(super) fn take_stack(&self, size: Option<usize>) -> Result<StackRef, LoopError> {

@@ -59,6 +59,11 @@ pub(crate) struct RunQueue {
     operations: Cell<u32>,
     /// The number of greenlets that ran under the earlier budgets.
     switches: Cell<u64>,
+    /// Whether nothing looks at the queue by itself: the hub waits, or a program that embeds the loop is between two
+    /// turns. The first greenlet that becomes ready wakes it.
+    asleep: Cell<bool>,
+    /// Whether the main greenlet embeds the loop and is between two turns.
+    between_turns: Cell<bool>,
     /// The state of this OS thread, until it ends.
     pub(super) local: Cell<Option<NonNull<Local>>>,
     /// The state of this OS thread after its end, while some of it is still needed.
@@ -79,6 +84,8 @@ thread_local! {
             granted: Cell::new(0),
             operations: Cell::new(fairness::OPERATIONS),
             switches: Cell::new(0),
+            asleep: Cell::new(false),
+            between_turns: Cell::new(false),
             local: Cell::new(None),
             late: Cell::new(None),
             ended: Cell::new(false),
@@ -112,10 +119,39 @@ pub(crate) fn running_address() -> usize {
 
 /// Returns whether the running code must not block.
 ///
-/// True in the main loop, and in a subscriber during an event of this crate.
+/// True in the main loop, in a main greenlet that embeds it, and in a subscriber during an event of this crate.
 #[inline]
 pub(crate) fn in_mainloop() -> bool {
-    trace::in_subscriber() || thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
+    trace::in_subscriber() || thread().current.get().is_some_and(runs_loop)
+}
+
+/// Returns whether `control` is the main loop, or a main greenlet that embeds it.
+fn runs_loop(control: ControlRef) -> bool {
+    match control.kind() {
+        Kind::Mainloop => true,
+        Kind::Main => thread().between_turns.get(),
+        _ => false,
+    }
+}
+
+/// Sets whether the main greenlet embeds the loop and is between two turns. Its waits are refused then.
+pub(crate) fn set_between_turns(between: bool) {
+    thread().between_turns.set(between);
+}
+
+/// Sets whether the first greenlet that becomes ready has to wake the loop.
+#[inline(always)]
+pub(crate) fn set_asleep(asleep: bool) {
+    thread().asleep.set(asleep);
+}
+
+/// Wakes the loop if it is asleep: it has something to do that is not in the run queue.
+#[inline]
+pub(crate) fn rouse() {
+    let thread = thread();
+    if thread.asleep.get() {
+        thread.wake_loop();
+    }
 }
 
 /// Queues a greenlet whose body has not begun. After the end or during the shutdown of its OS thread, cancels it
@@ -236,11 +272,24 @@ impl RunQueue {
     #[inline]
     fn push(&self, control: ControlRef) {
         control.next.set(None);
+        self.ready.set(self.ready.get() + 1);
         match self.tail.replace(Some(control)) {
             Some(tail) => tail.next.set(Some(control)),
-            None => self.head.set(Some(control)),
+            None => {
+                self.head.set(Some(control));
+                if self.asleep.get() {
+                    self.wake_loop();
+                }
+            }
         }
-        self.ready.set(self.ready.get() + 1);
+    }
+
+    /// Wakes the loop, which is asleep, once.
+    #[cold]
+    #[inline(never)]
+    fn wake_loop(&self) {
+        self.asleep.set(false);
+        local::get().main_loop.wake_by_waker();
     }
 
     /// Removes `head`, which is the head of the queue.
@@ -424,7 +473,7 @@ impl RunQueue {
         if let Some(mainloop) = local.mainloop.get() {
             return Ok(mainloop);
         }
-        let stack = local.take_stack(None)?;
+        let stack = local.take_stack(local.main_loop.stack_size())?;
         let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
         mainloop.stack.set(Some(stack));
         // SAFETY: the stack was just taken, and is entered by this context only.
@@ -505,16 +554,26 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
 impl RunQueue {
     /// Returns the main loop, to run after an ended greenlet.
     ///
-    /// A new main loop begins on the same stack if that has the default size, or if there is no other stack.
+    /// A new main loop begins on the same stack if that has the size that the loop needs, or if there is no other stack
+    /// and the hub asks for no larger one.
     fn mainloop_after(&self, local: &Local, size: Option<usize>) -> ControlRef {
         if let Some(mainloop) = local.mainloop.get() {
             return mainloop;
         }
-        // A stack of a custom size may be too small for the loop and the code it calls.
-        if size.is_some()
-            && let Ok(mainloop) = self.mainloop(local)
-        {
-            return mainloop;
+        let needed = local.main_loop.stack_size();
+        // A stack of another size may be too small for the loop and the code it calls.
+        if size != needed {
+            match self.mainloop(local) {
+                Ok(mainloop) => return mainloop,
+                Err(error) if needed.is_some() => {
+                    // No greenlet is ready, so the main greenlet is parked or switched away. It gets the error.
+                    local.main_loop.fail_main(error);
+                    if let Some(main) = self.successor(local, size) {
+                        return main;
+                    }
+                }
+                Err(_) => {}
+            }
         }
         let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
         mainloop.state.set(State::Unstarted);

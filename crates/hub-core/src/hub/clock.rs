@@ -108,6 +108,14 @@ impl<H: Hub> Hub for Clocked<H> {
         self.hub.pollable()
     }
 
+    fn may_wake(&self) -> bool {
+        self.hub.may_wake()
+    }
+
+    fn stack_size(&self) -> usize {
+        self.hub.stack_size()
+    }
+
     fn now(&self) -> Time {
         self.clock.now()
     }

@@ -43,18 +43,20 @@ use super::watched::{Key, Watched};
 /// 9. A dead descriptor MUST NOT make `wait` spin or fail, nor cost another its report. It is reported INVALID at most
 ///    once, or stays silent.
 /// 10. `forget` cannot fail, and MUST release the open file before it returns.
-/// 11. `wait` MUST NOT return before `timeout` is over, except for a report, a notice, a signal or a limit of the
-///     system. It rounds `timeout` up. A `timeout` of zero MUST NOT sleep. `None` and [`Duration::MAX`] MUST NOT
+/// 11. `wait` MUST NOT return before `timeout` is over, except for a report, a notice, a signal, a limit of the
+///     system or the waker of clause 19. It rounds `timeout` up. A `timeout` of zero MUST NOT sleep. `None` and [`Duration::MAX`] MUST NOT
 ///     overflow.
 /// 12. An interrupted `wait` MUST return `Ok` without a report.
 /// 13. A notice before or during `wait` MUST end it. Many notices MUST end only a few waits.
 /// 14. Everything that is ready MUST be reported within a bounded number of waits; a batch may be partial.
-/// 15. `wait` MUST NOT run foreign code, panic, or allocate once `ready` has its size.
+/// 15. `wait` MUST NOT panic, or allocate once `ready` has its size. Foreign code that it runs is subject to clause 19.
 /// 16. `after_fork` is the first call in a child: it MUST leave an empty, working hub and MUST NOT touch system
 ///     objects that the parent still uses. It MUST NOT close a number that may be another file's by now.
 ///     [`ForkAware`](crate::hub::ForkAware) keeps the last rule.
 /// 17. [`pollable`](Hub::pollable) MUST be readable when `wait` with a zero timeout would make a report.
 /// 18. A hang-up without a waiter MUST NOT make `wait` return forever.
+/// 19. A hub whose `wait` runs foreign code, such as tasks of a runtime, MUST ask for a wake-up by
+///     [`Watched::wake_by`] before it runs any, and MUST return soon after that waker was woken.
 ///
 /// [`HANGUP`]: crate::hub::Readiness::HANGUP
 /// [`INVALID`]: crate::hub::Readiness::INVALID
@@ -117,6 +119,22 @@ pub trait Hub {
     /// The descriptor is readable whenever `wait` would return at once.
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    /// Returns whether the hub may make a green thread ready without a descriptor, a timer or a notice.
+    ///
+    /// The loop asks when nothing else could wake the main greenlet, before it takes the wait for a
+    /// [deadlock](crate::LoopErrorKind::LoopExit). A hub that runs tasks or timers of others returns true while it has
+    /// any.
+    fn may_wake(&self) -> bool {
+        false
+    }
+
+    /// Returns the stack size that the code in [`wait`](Hub::wait) needs, in bytes. Constant for the life of the hub.
+    ///
+    /// The main loop runs on a stack of at least this size. Zero, the default, stands for the default size of stacks.
+    fn stack_size(&self) -> usize {
+        0
     }
 
     /// Returns the time of the clock that deadlines refer to. It never goes backwards.
@@ -182,6 +200,12 @@ impl<H: Hub + ?Sized> Hub for Box<H> {
     }
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
         (**self).pollable()
+    }
+    fn may_wake(&self) -> bool {
+        (**self).may_wake()
+    }
+    fn stack_size(&self) -> usize {
+        (**self).stack_size()
     }
     fn now(&self) -> Time {
         (**self).now()

@@ -11,6 +11,7 @@ mod descriptor;
 mod fork_aware;
 mod interest;
 mod lease;
+mod loop_waker;
 mod ready;
 pub mod round;
 mod time;

@@ -10,9 +10,11 @@
 //! - The table hands out borrows of itself, so none outlives the next change of the table.
 
 use std::os::fd::{BorrowedFd, RawFd};
+use std::task::Waker;
 
 use super::interest::Interest;
 use super::lease::Lease;
+use super::loop_waker::LoopWaker;
 
 /// Identifies one registration: the number of a descriptor and a generation.
 ///
@@ -94,6 +96,7 @@ pub struct Watched {
     /// One bit per number, set while a direction of it is armed.
     armed: Vec<u64>,
     count: usize,
+    waker: LoopWaker,
 }
 
 impl Watched {
@@ -171,6 +174,48 @@ impl Watched {
     #[inline]
     pub fn lease(&self, key: Key) -> Lease {
         if self.entry(key).is_some_and(|entry| entry.lent) { Lease::Life } else { Lease::Wait }
+    }
+
+    /// Sets the waker of the present wait: it is woken when a green thread of this OS thread becomes ready.
+    ///
+    /// For a hub whose [`wait`](crate::hub::Hub::wait) runs foreign code, such as tasks of a runtime. Such code may wake
+    /// green threads, schedule callbacks or end the loop. Other OS threads are no concern of this waker. If a green
+    /// thread became ready earlier in the same wait, the waker is woken at once. It is woken once in each wait.
+    ///
+    /// The waker must only make the wait return. It is woken inside of the call that makes the green thread ready,
+    /// which may hold a lock of this library.
+    ///
+    /// ```
+    /// use greenhub::hub::Watched;
+    /// use std::task::Waker;
+    ///
+    /// let watched = Watched::new();
+    /// watched.begin_wait();
+    /// watched.wake_by(Waker::noop()); // in `Hub::wait`, before a task is polled
+    /// watched.wake(); // what the loop does when a task makes a green thread ready
+    /// ```
+    pub fn wake_by(&self, waker: &Waker) {
+        self.waker.set(waker);
+    }
+
+    /// Begins a wait: forgets wake-ups of earlier ones.
+    ///
+    /// For callers that drive a hub: the main loop, and test suites.
+    #[inline]
+    pub fn begin_wait(&self) {
+        self.waker.begin_wait();
+    }
+
+    /// Wakes the waker that [`wake_by`](Watched::wake_by) has set, or the next one that is set in this wait.
+    ///
+    /// For callers that drive a hub: the main loop, and test suites.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Removes the waker, for the end of a hub.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        self.waker.take()
     }
 
     /// Gives the number `fd` to a new file, and returns its key.

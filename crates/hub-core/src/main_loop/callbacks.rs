@@ -92,6 +92,7 @@ impl MainLoop {
             if let Some(Callback::Timer { armed, .. }) = self.callbacks.borrow_mut().get_mut(id) {
                 *armed = Some(timer);
             }
+            run::rouse();
         }
         id
     }

@@ -17,7 +17,7 @@ use crate::error::LoopError;
 use crate::greenlet::driver::{Driver, Install, Installed};
 use crate::greenlet::local::Local;
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::drop_contained;
+use crate::greenlet::unwind::{contained, drop_contained};
 use crate::hub::Stamp;
 use crate::timer_queue::{TimerId, TimerQueue};
 
@@ -45,6 +45,8 @@ impl Driver for MainLoop {
             counters: Counters::default(),
             ending: Ending::default(),
             once: Cell::new(None),
+            turn_reported: Cell::new(false),
+            embedded: Cell::new(false),
             standstill: Standstill::default(),
             wakeup: Cell::new(None),
         }
@@ -111,6 +113,22 @@ impl Driver for MainLoop {
 
     fn in_hub(&self) -> bool {
         self.heartbeat.is_in_hub()
+    }
+
+    #[cold]
+    fn wake_by_waker(&self) {
+        // The waker is foreign code, and no caller of a wake-up expects its panic.
+        if let Err(panic) = contained(|| self.descriptors.borrow().watched.wake()) {
+            drop_contained(panic);
+        }
+    }
+
+    fn stack_size(&self) -> Option<usize> {
+        self.slot.stack_size()
+    }
+
+    fn fail_main(&self, error: LoopError) {
+        self.tell_main(error);
     }
 
     fn close_hub(&self) {

@@ -7,7 +7,7 @@ use super::callback_table::CallbackId;
 use crate::error::{LoopError, LoopErrorKind, LoopExit};
 use crate::greenlet::control::{State, Wake};
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::Waiter;
+use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::drop_contained;
 use crate::greenlet::{describe, trace};
@@ -39,6 +39,11 @@ impl Ending {
         self.closing.set(true);
     }
 
+    /// Returns whether the loop was asked to end and has not ended yet.
+    pub(super) fn is_requested(&self) -> bool {
+        self.stop.borrow().is_some()
+    }
+
     #[inline]
     pub(super) fn is_closing(&self) -> bool {
         self.closing.get()
@@ -49,6 +54,7 @@ impl MainLoop {
     /// Asks the loop to end. The first request stands.
     pub(crate) fn abort(&self) {
         self.ending.stop.borrow_mut().get_or_insert(Stop::Abort);
+        run::rouse();
     }
 
     pub(super) fn stop_with(&self, error: LoopError) {
@@ -58,11 +64,13 @@ impl MainLoop {
             return drop_contained(error);
         }
         self.ending.stop.replace(Some(Stop::Error(error)));
+        run::rouse();
     }
 
     /// Ends the loop with the system error.
     pub(crate) fn interrupt(&self) {
         drop_contained(self.ending.stop.replace(Some(Stop::Error(LoopErrorKind::Interrupted.into()))));
+        run::rouse();
     }
 
     /// Carries out a request to end. Returns whether the loop ends now.

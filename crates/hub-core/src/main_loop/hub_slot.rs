@@ -11,6 +11,7 @@ use super::builder::{HubBuilder, default_builder};
 use crate::base::id::HubId;
 use crate::error::{GreenError, HubError, LoopError};
 use crate::greenlet::run::{self};
+use crate::greenlet::stack;
 use crate::greenlet::trace;
 use crate::greenlet::unwind::{drop_contained, error_of};
 use crate::hub::{Hub, Rearm};
@@ -21,9 +22,19 @@ pub(super) struct HubSlot {
     /// Empty while there is no hub to call.
     name: Cell<&'static str>,
     rearm: Cell<Rearm>,
+    /// The stack size that the hub asks for, in bytes; zero stands for the default.
+    stack_size: Cell<usize>,
     /// Taken out for the time of a call.
     hub: RefCell<Option<Box<dyn Hub>>>,
     choice: RefCell<Option<HubBuilder>>,
+}
+
+/// A new hub, and its answers that hold for its life.
+struct Built {
+    name: &'static str,
+    rearm: Rearm,
+    stack_size: usize,
+    hub: Box<dyn Hub>,
 }
 
 impl Default for HubSlot {
@@ -32,6 +43,7 @@ impl Default for HubSlot {
             id: Cell::new(0),
             name: Cell::new(""),
             rearm: Cell::new(Rearm::Explicit),
+            stack_size: Cell::new(0),
             hub: RefCell::new(None),
             choice: RefCell::new(None),
         }
@@ -68,15 +80,28 @@ impl HubSlot {
         self.rearm.get()
     }
 
-    fn fill(&self, name: &'static str, rearm: Rearm, hub: Box<dyn Hub>) {
-        self.name.set(name);
-        self.rearm.set(rearm);
-        self.put_back(hub);
+    /// Returns the size of the stack that the loop needs with this hub; `None` stands for the default size.
+    pub(super) fn stack_size(&self) -> Option<usize> {
+        Some(self.stack_size.get()).filter(|size| *size > stack::default_size())
+    }
+
+    /// Returns whether the hub asks for a stack.
+    #[inline]
+    pub(super) fn asks_for_stack(&self) -> bool {
+        self.stack_size.get() != 0
+    }
+
+    fn fill(&self, built: Built) {
+        self.name.set(built.name);
+        self.rearm.set(built.rearm);
+        self.stack_size.set(built.stack_size);
+        self.put_back(built.hub);
     }
 
     /// Removes the hub for good: the slot is empty.
     pub(super) fn remove(&self) -> Option<Box<dyn Hub>> {
         self.name.set("");
+        self.stack_size.set(0);
         self.take()
     }
 
@@ -125,7 +150,7 @@ impl MainLoop {
         if self.heartbeat.is_in_hub() {
             return Err(LoopError::in_mainloop("building a hub"));
         }
-        let (name, rearm, built) = {
+        let built = {
             let choice = self.slot.take_choice();
             let mut builder = match choice {
                 Some(builder) => builder,
@@ -134,7 +159,7 @@ impl MainLoop {
             // An empty name stands for an empty slot.
             let check = |hub: Box<dyn Hub>| match hub.name() {
                 "" => Err(io::Error::other("a hub needs a name")),
-                name => Ok((name, hub.rearm(), hub)),
+                name => Ok(Built { name, rearm: hub.rearm(), stack_size: hub.stack_size(), hub }),
             };
             let build = || (builder.build)().and_then(check);
             let built = self.call_guarded(build).map_err(error_of);
@@ -149,7 +174,8 @@ impl MainLoop {
             }
         };
         self.id();
-        self.slot.fill(name, rearm, built);
+        let name = built.name;
+        self.slot.fill(built);
         // Waiters of an earlier hub that failed.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         if let Err(error) = self.make_bell() {
@@ -164,10 +190,17 @@ impl MainLoop {
     #[cold]
     pub(super) fn drop_failed_hub(&self) {
         self.drop_guarded(self.slot.remove());
+        self.drop_waker();
         self.clock.reset();
         if let Some(wakeup) = self.wakeup.take() {
             self.unlisten(wakeup);
         }
+    }
+
+    /// Drops the waker that the hub has set.
+    pub(super) fn drop_waker(&self) {
+        let waker = self.descriptors.borrow().watched.take_waker();
+        drop_contained(waker);
     }
 
     /// Drops a hub. Its destructor must not build another one.

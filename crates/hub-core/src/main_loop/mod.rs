@@ -101,6 +101,10 @@ pub(crate) struct MainLoop {
     ending: Ending,
     /// The request of [`run_once`](MainLoop::run_once): the longest wait of the turn, and the park to end after it.
     once: Cell<Option<(Option<Duration>, Waiter)>>,
+    /// Whether the hub has reported a descriptor in the last of these turns.
+    turn_reported: Cell<bool>,
+    /// Whether the main greenlet embeds the loop.
+    embedded: Cell<bool>,
     standstill: Standstill,
     /// The registration of the loop's own wake-up descriptor.
     wakeup: Cell<Option<CallbackId>>,

@@ -19,6 +19,9 @@ impl MainLoop {
     /// Timers and descriptors are forgotten. Greenlets parked on them are unwound, except the main greenlet, which gets
     /// an error.
     pub(crate) fn replace_hub(&self, builder: Option<HubBuilder>) -> Result<(), HubError> {
+        if self.embedded.get() {
+            return Err(HubError::Embedded);
+        }
         if run::in_mainloop() || self.heartbeat.is_in_hub() {
             return Err(HubError::InMainloop);
         }
@@ -51,6 +54,7 @@ impl MainLoop {
         } else {
             self.drop_guarded(hub);
         }
+        self.drop_waker();
         self.wakeup.set(None);
         self.clock.reset();
         *self.descriptors.borrow_mut() = Descriptors::default();

@@ -1,13 +1,14 @@
 //! A turn of the loop, from the mail to the reports of the hub.
 
-use std::cell::Cell;
+use std::cell::{Cell, Ref};
 use std::io;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::MainLoop;
 use super::standstill::WakeSource;
 use crate::base::wait_reason::WaitReason;
-use crate::error::LoopError;
+use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::control::Wake;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Park, Waiter};
@@ -51,9 +52,17 @@ impl MainLoop {
                 continue;
             }
             cuts = 0;
-            self.wait(local, std::mem::take(&mut had_mail));
-            self.dispatch();
+            let noticed = std::mem::take(&mut had_mail);
+            self.wait(local, noticed);
+            if self.outgrows_stack(local) {
+                self.keep_notice(noticed);
+                trace::loop_ended(self.slot.name());
+                // The next loop begins at once, on a larger stack.
+                return;
+            }
+            let reported = self.dispatch();
             if let Some((_, waiter)) = self.once.take() {
+                self.turn_reported.set(reported);
                 self.read_mail();
                 self.fire();
                 run::run_ready(local);
@@ -108,6 +117,8 @@ impl MainLoop {
         let source = if timeout.is_none() { self.wake_source(local) } else { WakeSource::Here };
         match source {
             WakeSource::Here => {}
+            // The hub runs tasks of others, which may wake it.
+            _ if self.hub_may_wake() => {}
             WakeSource::Job | WakeSource::Elsewhere => {
                 idle = Some(self.standstill.idle_timeout(source));
                 timeout = idle;
@@ -122,6 +133,9 @@ impl MainLoop {
         // Once more: the clock of the hub and the report are foreign code, which may have forked.
         if let Err(error) = self.ensure_hub() {
             self.stop_with(error);
+            return None;
+        }
+        if self.outgrows_stack(local) {
             return None;
         }
         if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
@@ -148,6 +162,27 @@ impl MainLoop {
         }
     }
 
+    /// Returns whether the hub asks for a larger stack than that of this loop, which was launched before the hub was
+    /// built.
+    #[inline(always)]
+    fn outgrows_stack(&self, local: &Local) -> bool {
+        self.slot.asks_for_stack() && self.slot.stack_size().is_some_and(|needed| local.mainloop_stack_size() < needed)
+    }
+
+    /// Keeps a notice for the loop that follows: a caller of [`run_once`](MainLoop::run_once) must not sleep over it.
+    #[cold]
+    fn keep_notice(&self, noticed: bool) {
+        if noticed && let Some((_, waiter)) = self.once.get() {
+            self.once.set(Some((Some(Duration::ZERO), waiter)));
+        }
+    }
+
+    /// Asks the hub whether it may wake a greenlet by itself.
+    #[cold]
+    fn hub_may_wake(&self) -> bool {
+        self.with_hub("asking whether it may wake", |hub| hub.may_wake()).unwrap_or(false)
+    }
+
     /// Waits on the hub.
     #[inline(always)]
     fn sleep(&self, local: &Local, sleep: Sleep) {
@@ -155,8 +190,11 @@ impl MainLoop {
         // Borrowed within, so that the table is free again when a hub that panics is dropped.
         let waited = self.call_hub("waiting", |hub| {
             let descriptors = self.descriptors.borrow();
+            descriptors.watched.begin_wait();
+            run::set_asleep(true);
             hub.wait(&descriptors.watched, sleep.timeout, &mut ready)
         });
+        run::set_asleep(false);
         *self.ready.borrow_mut() = ready;
         self.counters.count_wait();
         self.clock.set_old(true);
@@ -167,6 +205,7 @@ impl MainLoop {
             inbox.woke();
             if let Some(idle) = sleep.idle
                 && self.ready.borrow().reports().is_empty()
+                && run::ready() == 0
                 && !inbox.has_mail()
                 && self.standstill.is_hopeless(local, inbox.mailbox(), idle, sleep.source)
                 // In this order: the last of the other OS threads may have sent mail when it ended.
@@ -220,12 +259,14 @@ impl MainLoop {
         }
     }
 
-    /// Takes in all reports of the wait, then wakes waiters and calls listeners.
-    fn dispatch(&self) {
+    /// Takes in all reports of the wait, then wakes waiters and calls listeners. Returns whether there were reports.
+    fn dispatch(&self) -> bool {
         let mut reports = self.reports.take();
+        let any;
         {
             let mut ready = self.ready.borrow_mut();
             let mut descriptors = self.descriptors.borrow_mut();
+            any = !ready.reports().is_empty();
             for &(key, readiness) in ready.reports() {
                 descriptors.report(key, readiness, self.slot.rearm(), &mut reports);
             }
@@ -240,6 +281,7 @@ impl MainLoop {
         }
         reports.clear();
         *self.reports.borrow_mut() = reports;
+        any
     }
 
     #[inline]
@@ -291,6 +333,56 @@ impl MainLoop {
             inbox.ring();
         }
         parked.map(drop)
+    }
+
+    /// Begins to be embedded by the main greenlet.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error for any other greenlet, and if the loop is embedded already.
+    pub(crate) fn embed(&self) -> Result<(), LoopError> {
+        if self.embedded.get() {
+            return Err(LoopErrorKind::Embedded.into());
+        }
+        run::may_leave(run::current(), WaitReason::RunOnce)?;
+        if run::current() != local::get().main {
+            return Err(LoopError::in_mainloop("embedding the loop"));
+        }
+        self.ensure_hub()?;
+        self.embedded.set(true);
+        run::set_between_turns(true);
+        Ok(())
+    }
+
+    /// Ends what [`embed`](MainLoop::embed) has begun.
+    pub(crate) fn end_embedding(&self) {
+        self.embedded.set(false);
+        run::set_between_turns(false);
+        run::set_asleep(false);
+        self.drop_waker();
+    }
+
+    /// Runs one turn of an embedded loop, without a sleep. Switches.
+    ///
+    /// Returns whether the next turn has work to do. If not, `waker` is woken when it has some that no descriptor and no
+    /// timer reports.
+    pub(crate) fn embedded_turn(&self, waker: &Waker) -> Result<bool, LoopError> {
+        if run::current() != local::get().main {
+            return Err(LoopError::in_mainloop("a turn of the embedded loop"));
+        }
+        run::set_asleep(false);
+        run::set_between_turns(false);
+        let turned = self.run_once(Some(Duration::ZERO));
+        run::set_between_turns(self.embedded.get());
+        turned?;
+        if self.turn_reported.get() || run::ready() != 0 || self.ending.is_requested() {
+            return Ok(true);
+        }
+        let watched = || Ref::map(self.descriptors.borrow(), |descriptors| &descriptors.watched);
+        watched().begin_wait();
+        run::set_asleep(true);
+        watched().wake_by(waker);
+        Ok(false)
     }
 }
 

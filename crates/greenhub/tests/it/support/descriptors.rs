@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -90,4 +91,13 @@ pub(crate) fn until(mut done: impl FnMut() -> bool) {
 
 pub(crate) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
+}
+
+/// Waits for `number` as a foreign loop does. Returns whether it is readable.
+pub(crate) fn is_readable(number: RawFd, limit: Duration) -> bool {
+    let mut poll = libc::pollfd { fd: number, events: libc::POLLIN, revents: 0 };
+    // SAFETY: the pointer is to one entry on this stack, and the length is 1.
+    let found = unsafe { libc::poll(&mut poll, 1, limit.as_millis() as i32) };
+    assert!(found >= 0);
+    found == 1
 }

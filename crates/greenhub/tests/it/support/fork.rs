@@ -48,3 +48,12 @@ pub(crate) fn ends_well(child: Pid) {
 pub(crate) fn exits_with(child: Pid, status: i32) {
     assert_eq!(waitpid(child, None).expect("our child"), WaitStatus::Exited(child, status));
 }
+
+/// Runs `body` in a forked child that has a hub, and asserts that the child succeeds.
+#[track_caller]
+pub(crate) fn in_fork(body: fn()) {
+    super::in_child(move || {
+        greenhub::thread::yield_now();
+        ends_well(forked(body));
+    });
+}

@@ -49,6 +49,12 @@ pub(crate) trait Tap: 'static {
     fn pollable<'hub>(&self, hub: &'hub dyn Hub) -> Option<BorrowedFd<'hub>> {
         hub.pollable()
     }
+    fn may_wake(&self, hub: &dyn Hub) -> bool {
+        hub.may_wake()
+    }
+    fn stack_size(&self, hub: &dyn Hub) -> usize {
+        hub.stack_size()
+    }
     fn now(&self, hub: &dyn Hub) -> Time {
         hub.now()
     }
@@ -123,6 +129,12 @@ impl<T: Tap> Hub for Tapped<T> {
     }
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
         self.tap.pollable(&*self.hub)
+    }
+    fn may_wake(&self) -> bool {
+        self.tap.may_wake(&*self.hub)
+    }
+    fn stack_size(&self) -> usize {
+        self.tap.stack_size(&*self.hub)
     }
     fn now(&self) -> Time {
         self.tap.now(&*self.hub)

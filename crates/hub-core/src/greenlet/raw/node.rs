@@ -24,7 +24,6 @@ use super::super::local::{self, Local};
 use super::super::payload::Payload;
 use super::super::run::{self, Mask, Waiter, thread};
 use super::super::spans::Away;
-use super::super::trace;
 use super::super::unwind::{Exit, contained, drop_contained};
 use crate::error::GreenError;
 use crate::report::{self, Report};
@@ -339,7 +338,7 @@ impl Node {
             return;
         }
         let exit = Exit::Kill(GreenError::Exit);
-        let call_guarded = me.kind() == Kind::Mainloop || trace::in_subscriber() || local::get().main_loop.in_hub();
+        let call_guarded = run::in_mainloop() || local::get().main_loop.in_hub();
         let shielded = target.is_shielded_from(&exit);
         if panicking || call_guarded || target.is_masked() || shielded {
             self.successor.set(Successor::Hub);

@@ -7,7 +7,7 @@ use super::super::patience;
 use super::super::spans;
 use super::super::trace;
 use super::exits::{has_to_exit, take_turn, throw_pending};
-use super::{current, in_mainloop, thread};
+use super::{current, in_mainloop, runs_loop, thread};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopErrorKind};
 
@@ -246,7 +246,7 @@ pub(crate) fn may_leave(me: ControlRef, reason: WaitReason) -> Result<(), LoopEr
     if thread().ended.get() {
         return Err(LoopErrorKind::ThreadEnding.into());
     }
-    if me.kind() == Kind::Mainloop {
+    if runs_loop(me) {
         return Err(LoopError::in_mainloop(reason.as_str()));
     }
     if trace::in_subscriber() {

@@ -1,0 +1,99 @@
+//! A main loop whose turns another loop of the same OS thread runs.
+
+use std::marker::PhantomData;
+use std::os::fd::RawFd;
+use std::task::Waker;
+
+use super::hub_ref::HubRef;
+use crate::error::LoopError;
+use crate::greenlet::local;
+use crate::hub::Time;
+
+impl HubRef {
+    /// Makes the calling main greenlet run the turns of the loop, for a program with a loop of its own. Does not switch.
+    ///
+    /// As long as the returned value lives, code of the main greenlet is code of the loop: it may spawn and wake green
+    /// threads, but what blocks is refused with [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop). A sleep
+    /// of zero does nothing, and a kill takes effect in the next turn. The loop never ends by
+    /// [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit), and its hub cannot be replaced.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let hub = greenhub::get_hub();
+    /// let mut embedded = hub.embed()?;
+    /// let green = greenhub::spawn(|| greenhub::sleep(Duration::from_millis(1)));
+    /// while !green.is_finished() {
+    ///     // A real program sleeps here: until the descriptor is readable, the deadline has passed or the waker is woken.
+    ///     embedded.turn(std::task::Waker::noop())?;
+    /// }
+    /// drop(embedded);
+    /// greenhub::sleep(Duration::from_millis(1)); // may block again
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any other greenlet,
+    /// [`LoopErrorKind::Embedded`](crate::LoopErrorKind::Embedded) if the loop is embedded already, and an error if the
+    /// hub cannot be built.
+    #[doc(alias = "join_reactor")]
+    pub fn embed(&self) -> Result<Embedded, LoopError> {
+        local::get().main_loop.embed()?;
+        Ok(Embedded { not_send: PhantomData })
+    }
+}
+
+/// The turns of a main loop that the main greenlet embeds, see [`HubRef::embed`].
+///
+/// When it is dropped, the main greenlet may block again.
+#[derive(Debug)]
+#[must_use = "the loop is embedded until this is dropped"]
+pub struct Embedded {
+    not_send: PhantomData<*mut ()>,
+}
+
+impl Embedded {
+    /// Runs one turn, which does not sleep. Switches.
+    ///
+    /// Returns true if the next turn has work to do: a descriptor was reported, or a green thread is ready. Returns false
+    /// if the program may sleep. The next turn then has work when the first of these happens:
+    ///
+    /// - the descriptor of [`pollable`](Embedded::pollable) becomes readable: a descriptor is ready, or another OS thread
+    ///   has sent something;
+    /// - the time of [`next_deadline`](Embedded::next_deadline) is reached;
+    /// - `waker` is woken: the program itself has made a green thread ready, scheduled a callback or asked for the loop's
+    ///   end. The waker is woken once after each turn. It must only make the program call this again.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error with which the loop has ended, such as
+    /// [`LoopErrorKind::Aborted`](crate::LoopErrorKind::Aborted). The next turn launches a new loop. Returns
+    /// [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any greenlet but the main one.
+    pub fn turn(&mut self, waker: &Waker) -> Result<bool, LoopError> {
+        local::get().main_loop.embedded_turn(waker)
+    }
+
+    /// Returns when the next turn has work, apart from descriptors and wake-ups.
+    ///
+    /// The time is by the hub's clock, [`HubRef::now`]. `None` stands for never.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        local::get().main_loop.next_deadline()
+    }
+
+    /// Returns the descriptor that is readable when the next turn has work. `None` if the hub has none.
+    ///
+    /// The hub owns the descriptor. Each later report or message is a new edge of it, for loops that are edge-triggered.
+    #[must_use]
+    pub fn pollable(&self) -> Option<RawFd> {
+        local::get().main_loop.pollable()
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        if let Some(local) = local::try_get() {
+            local.main_loop.end_embedding();
+        }
+    }
+}
