@@ -99,7 +99,7 @@ fn echo(workspace: &Workspace, hub: &Hub, verb: &str) -> Command {
 /// Compares the end of the example with `must`. Returns what is wrong.
 fn judge(must: &Must, output: &Output) -> Option<String> {
     let says = String::from_utf8_lossy(&output.stderr);
-    let told: Vec<&str> = says.lines().filter_map(|line| line.strip_prefix("echo: ")).collect();
+    let printed: Vec<&str> = says.lines().filter_map(|line| line.strip_prefix("echo: ")).collect();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let served = report["connections"] == CONNECTIONS && report["round_trips"].as_u64() > Some(0);
     let (status, words, serves) = match *must {
@@ -108,15 +108,15 @@ fn judge(must: &Must, output: &Output) -> Option<String> {
         _ => (0, None, true),
     };
     let as_told = match words {
-        Some(words) => told.len() == 1 && told[0].contains(words),
-        None => told.is_empty(),
+        Some(words) => printed.len() == 1 && printed[0].contains(words),
+        None => printed.is_empty(),
     };
     if output.status.code() != Some(status) {
         Some(format!("{} instead of status {status}", output.status))
     } else if says.contains("panicked at") {
         Some("the example panicked".to_owned())
     } else if !as_told {
-        Some(format!("the example should print {words:?} and printed {told:?}"))
+        Some(format!("the example should print {words:?} and printed {printed:?}"))
     } else if serves && !served {
         Some(format!("not every connection was served: {report}"))
     } else {

@@ -104,9 +104,9 @@ mod wrk {
         directory.write("page", &"x".repeat(1000));
         let server = WebServer::start(directory.path(), &["--threads", "2"]);
         let url = format!("http://{}/page", server.address);
-        let told = output(Command::new("wrk").args(["-t", "2", "-c", "200", "-d", "2", "--timeout", "30", &url]));
-        assert!(!told.contains("Socket errors") && !told.contains("Non-2xx"), "{told}");
-        let requests = told.lines().find_map(|line| line.split_once(" requests in ")).expect("a count").0;
+        let printed = output(Command::new("wrk").args(["-t", "2", "-c", "200", "-d", "2", "--timeout", "30", &url]));
+        assert!(!printed.contains("Socket errors") && !printed.contains("Non-2xx"), "{printed}");
+        let requests = printed.lines().find_map(|line| line.split_once(" requests in ")).expect("a count").0;
         let answered = example::text(&server.interrupt());
         let answered: u64 = answered.split(' ').next().expect("a count").parse().expect("a number");
         // wrk closes connections with requests in flight.
@@ -195,10 +195,14 @@ mod nginx {
         let (nginx, port) = start(&directory);
         let url = format!("http://127.0.0.1:{port}/");
         let output = example::run(&mut example::command("recursive_fetch", &[url.as_str(), "--depth", "5"]));
-        let told = example::text(&output);
+        let printed = example::text(&output);
         let pages = ["/\n", "/a.html\n", "/b.html\n", "/none.html\n"];
-        assert!(pages.iter().all(|page| told.contains(&format!("{port}{page}"))), "{told}{}", example::errors(&output));
-        assert!(told.contains("404"), "{told}");
+        assert!(
+            pages.iter().all(|page| printed.contains(&format!("{port}{page}"))),
+            "{printed}{}",
+            example::errors(&output)
+        );
+        assert!(printed.contains("404"), "{printed}");
         drop(nginx);
     }
 }

@@ -361,9 +361,9 @@ fn output_keeps_its_order_with_print() {
         );
         let filed = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        for told in [output.stdout, filed] {
-            let told = String::from_utf8(told).unwrap();
-            assert!(told.contains("[one two three\nfour five]"), "{told}");
+        for printed in [output.stdout, filed] {
+            let printed = String::from_utf8(printed).unwrap();
+            assert!(printed.contains("[one two three\nfour five]"), "{printed}");
         }
         return;
     }

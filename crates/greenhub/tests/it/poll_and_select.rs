@@ -87,7 +87,7 @@ fn a_closed_number_leaves_open_ones_waiting() {
             greenhub::sleep(ms(20));
             assert!(stats().waits - waits <= 4, "{hub}: the dead number is not asked about again");
             write(&there, b"x").expect("room");
-            assert_eq!(healthy.join().expect("told").expect("read"), b"x");
+            assert_eq!(healthy.join().expect("woken").expect("read"), b"x");
         }
     });
 }
@@ -125,7 +125,7 @@ fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
         let (left, right) = pair();
         let reader = spawn(move || read(&left, 8));
         write(&right, b"x").expect("room");
-        assert_eq!(reader.join().expect("told").expect("read"), b"x");
+        assert_eq!(reader.join().expect("woken").expect("read"), b"x");
         // Another hub accepts the refused number.
         drop(refused);
         use_hub("poll").expect("available");
@@ -165,7 +165,7 @@ fn a_hang_up_wakes_both_directions_and_a_failing_waiter_is_contained() {
             let reader = spawn({
                 let here = Rc::clone(&here);
                 move || -> () {
-                    here.wait(Interest::READ, None).expect("told");
+                    here.wait(Interest::READ, None).expect("woken");
                     panic!("a waiter that fails");
                 }
             });
@@ -197,7 +197,7 @@ fn exceeding_the_descriptor_limit_in_poll_names_the_limit() {
         // The hub is rebuilt, and the parked waiters are still served.
         for (reader, there) in parked {
             write(&there, b"x").expect("room");
-            assert_eq!(reader.join().expect("told").expect("read"), b"x");
+            assert_eq!(reader.join().expect("woken").expect("read"), b"x");
         }
     });
 }

@@ -153,8 +153,8 @@ fn servers_that_fail_make_broken_links() {
         |output| only_timed_out(&text(output), &site.url("/silent")),
     );
     ends(&output, 1);
-    let told = broken(&output);
-    let reasons: Vec<&str> = told.iter().filter_map(|line| line.strip_prefix(&site.url(""))).collect();
+    let printed = broken(&output);
+    let reasons: Vec<&str> = printed.iter().filter_map(|line| line.strip_prefix(&site.url(""))).collect();
     let expected = [
         "/coded: unsupported transfer coding chunked in a response to HTTP/1.0",
         "/early: the page ended 91 bytes early",
@@ -172,8 +172,8 @@ fn an_unreachable_server_is_a_broken_link_without_a_page() {
     let unused = closed.address;
     let output = run(&[&format!("http://{unused}/")]);
     ends(&output, 1);
-    let [told] = &broken(&output)[..] else { panic!("{}", text(&output)) };
-    assert!(told.contains("cannot connect") && told.contains("refused"), "{told}");
+    let [printed] = &broken(&output)[..] else { panic!("{}", text(&output)) };
+    assert!(printed.contains("cannot connect") && printed.contains("refused"), "{printed}");
 }
 
 #[test]

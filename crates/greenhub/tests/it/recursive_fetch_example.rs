@@ -154,10 +154,10 @@ fn a_failed_page_fails_the_run_and_no_other_page() {
     );
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(paths(&output, &site), ["/", "/deeper", "/well"]);
-    let told = errors(&output);
-    assert!(told.contains(&format!("{}: the page ended 91 bytes early\n", site.url("/early"))), "{told}");
-    assert!(told.contains(&format!("{}: timed out after {limit} seconds\n", site.url("/silent"))), "{told}");
-    assert_eq!(told.lines().count(), 2, "{told}");
+    let printed = errors(&output);
+    assert!(printed.contains(&format!("{}: the page ended 91 bytes early\n", site.url("/early"))), "{printed}");
+    assert!(printed.contains(&format!("{}: timed out after {limit} seconds\n", site.url("/silent"))), "{printed}");
+    assert_eq!(printed.lines().count(), 2, "{printed}");
     assert!(text(&output).ends_with("2 not fetched\n"), "{}", text(&output));
 }
 
@@ -167,8 +167,11 @@ fn an_unreachable_server_fails_the_run() {
     let unused = closed.address;
     let output = run(&[&format!("http://{unused}/")]);
     assert_eq!(output.status.code(), Some(1));
-    let told = errors(&output);
-    assert!(told.contains("cannot connect") && told.contains("refused") && told.lines().count() == 1, "{told}");
+    let printed = errors(&output);
+    assert!(
+        printed.contains("cannot connect") && printed.contains("refused") && printed.lines().count() == 1,
+        "{printed}"
+    );
 }
 
 #[test]

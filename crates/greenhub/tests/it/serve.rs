@@ -166,8 +166,8 @@ fn a_failed_handler_is_reported_and_the_server_continues() {
         assert_eq!(ask(address).unwrap(), "served");
         stop.stop();
         assert_eq!(server.join().unwrap().unwrap().accepted, 3);
-        let told = reports();
-        let [first, second] = &told[..] else { panic!("{told:?}") };
+        let reported = reports();
+        let [first, second] = &reported[..] else { panic!("{reported:?}") };
         assert!(first.contains("no such page"), "{first}");
         assert!(second.contains("a bug"), "{second}");
     });

@@ -253,7 +253,7 @@ fn a_green_thread_notified_of_a_signal_may_block() {
     in_child(|| {
         let (receiver, sender) = UnixStream::pair().expect("a pair");
         signal_hook::low_level::pipe::register(libc::SIGUSR1, sender).expect("a signal that can be caught");
-        let told = spawn(move || {
+        let waiting = spawn(move || {
             let receiver = source(receiver);
             let mut count = 0;
             while count < 2 {
@@ -267,7 +267,7 @@ fn a_green_thread_notified_of_a_signal_may_block() {
         sleep(ms(1));
         sender.join().expect("no panic");
         raise(Signal::SIGUSR1).expect("our own process");
-        assert_eq!(told.join().expect("no panic"), 2);
+        assert_eq!(waiting.join().expect("no panic"), 2);
     });
 }
 

@@ -76,9 +76,9 @@ fn a_refused_kill_is_reported_once_with_the_spawn_location() {
             assert_eq!(one.caught.get(), round * MAX);
         }
         let place = one.green.spawned_at().to_string();
-        let told = reports();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains(&place) && told[0].contains("same kill 100 times"), "{told:?}");
+        let reported = reports();
+        assert_eq!(reported.len(), 1, "{reported:?}");
+        assert!(reported[0].contains(&place) && reported[0].contains("same kill 100 times"), "{reported:?}");
         one.end();
     });
 }
@@ -166,9 +166,9 @@ fn a_swallowed_timeout_gives_up_and_is_reported() {
             assert_eq!(value.unwrap(), "lives on");
             assert_eq!(caught.get(), round * MAX);
         }
-        let told = reports();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("the main greenlet") && told[0].contains("same timeout"), "{told:?}");
+        let reported = reports();
+        assert_eq!(reported.len(), 1, "{reported:?}");
+        assert!(reported[0].contains("the main greenlet") && reported[0].contains("same timeout"), "{reported:?}");
     });
 }
 

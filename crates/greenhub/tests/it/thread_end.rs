@@ -122,8 +122,8 @@ fn end_of_the_main_thread_reports_nothing_and_unwinds_nothing() {
         return;
     };
     ended_with(&output, 0);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(!told.contains("abandoned") && !told.contains("unwound"), "{output:?}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(!printed.contains("abandoned") && !printed.contains("unwound"), "{output:?}");
 }
 
 /// A thread-local that a parked green thread borrows, and writes to while it unwinds.

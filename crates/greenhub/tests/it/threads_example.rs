@@ -100,15 +100,15 @@ fn verbose_prints_the_work_of_each_thread() {
     let files = directory.files(30);
     let output = run(&["--verbose", "--threads", "3", "--green", "2"], &files);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-    let told = errors(&output);
+    let printed = errors(&output);
     let done = |number: usize| {
-        let line = told.lines().find_map(|line| line.strip_prefix(&format!("thread {number}: ")))?;
+        let line = printed.lines().find_map(|line| line.strip_prefix(&format!("thread {number}: ")))?;
         line.strip_suffix(" files by 2 green threads")?.parse::<usize>().ok()
     };
     let done: Option<usize> = (0..3).map(done).sum();
-    assert_eq!(done, Some(30), "{told}");
+    assert_eq!(done, Some(30), "{printed}");
     let bytes = (3 << 20) + (0..30).sum::<usize>() * 101;
-    assert!(told.contains(&format!("30 files, {bytes} bytes in ")), "{told}");
+    assert!(printed.contains(&format!("30 files, {bytes} bytes in ")), "{printed}");
 }
 
 #[test]
@@ -122,10 +122,10 @@ fn an_unreadable_file_fails_the_run_and_no_other_file() {
     let output = run(&["--threads", "2", "--green", "2"], &all);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output), expected(&files));
-    let told = errors(&output);
-    let lines: Vec<&str> = told.lines().collect();
-    assert!(lines[0].starts_with(&format!("threads: {}: No such file", missing.display())), "{told}");
-    assert!(lines[1].starts_with(&format!("threads: {}: Is a directory", folder.display())), "{told}");
+    let printed = errors(&output);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines[0].starts_with(&format!("threads: {}: No such file", missing.display())), "{printed}");
+    assert!(lines[1].starts_with(&format!("threads: {}: Is a directory", folder.display())), "{printed}");
 }
 
 #[test]

@@ -560,7 +560,7 @@ struct DescriptorWaiter<'a> {
 impl DescriptorWaiter<'_> {
     /// Forgets the waiter, which the report has removed already.
     ///
-    /// An entry that stays in the table would name a descriptor that its owner may close. `Wake::Ready` is told for a
+    /// An entry that stays in the table would name a descriptor that its owner may close. `Wake::Ready` is delivered for a
     /// ticket only after its target was taken out of the table: by a report, by `take_parked`, or by `next_queued`.
     #[inline]
     fn was_removed(self) {

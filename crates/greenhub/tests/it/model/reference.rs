@@ -36,7 +36,7 @@ enum State {
 }
 
 #[derive(Copy, Clone, Debug)]
-enum Told {
+enum TimerTarget {
     Parked(Thread, u64),
     Start(Thread),
     Timeout(Thread, u64),
@@ -180,7 +180,7 @@ pub(crate) struct Reference<'p> {
     /// Timers whose delay starts at the loop's next reading of the clock, with their limits.
     fresh: Vec<(u64, Deadline)>,
     timers: BTreeMap<(Millis, u64), u64>,
-    told: HashMap<u64, Told>,
+    targets: HashMap<u64, TimerTarget>,
     next: u64,
     callbacks: HashMap<usize, (Callback, &'p [Op])>,
     /// Callbacks whose handle the program still has.
@@ -206,7 +206,7 @@ pub(crate) fn run(program: &Program, main: &[Op], choices: &Choices) -> Vec<Stri
         queue: VecDeque::new(),
         fresh: Vec::new(),
         timers: BTreeMap::new(),
-        told: HashMap::new(),
+        targets: HashMap::new(),
         next: 0,
         callbacks: HashMap::new(),
         named: Vec::new(),
@@ -280,7 +280,7 @@ impl<'p> Reference<'p> {
                 Deadline::Until(deadline) => deadline,
                 Deadline::None => continue,
             };
-            if self.told.contains_key(&id) {
+            if self.targets.contains_key(&id) {
                 // Numbers increase in the order of arming.
                 self.timers.insert((deadline, id), id);
             }
@@ -294,16 +294,16 @@ impl<'p> Reference<'p> {
                 return;
             }
             self.timers.remove(&(deadline, id));
-            match self.told.remove(&id) {
-                Some(Told::Parked(green, ticket)) => {
+            match self.targets.remove(&id) {
+                Some(TimerTarget::Parked(green, ticket)) => {
                     self.wake(green, ticket, Wake::Deadline);
                 }
-                Some(Told::Start(green)) => {
+                Some(TimerTarget::Start(green)) => {
                     self.green(green).state = State::Unstarted;
                     self.queue.push_back(Entry::Green(green));
                 }
-                Some(Told::Timeout(green, number)) => self.interrupt(green, Payload::Timeout(number)),
-                Some(Told::Call(number)) => {
+                Some(TimerTarget::Timeout(green, number)) => self.interrupt(green, Payload::Timeout(number)),
+                Some(TimerTarget::Call(number)) => {
                     if let Some((callback, _)) = self.callbacks.get_mut(&number) {
                         *callback = Callback::Immediate;
                     }
@@ -342,23 +342,23 @@ impl<'p> Reference<'p> {
         other_is_gone || if end.is_multiple_of(2) { self.full[end / 2] > 0 } else { self.full[end / 2] < CAPACITY }
     }
 
-    fn arm(&mut self, limit: Deadline, told: Told) -> Option<u64> {
+    fn arm(&mut self, limit: Deadline, target: TimerTarget) -> Option<u64> {
         if let Deadline::None = limit {
             return None;
         }
         self.next += 1;
-        self.told.insert(self.next, told);
+        self.targets.insert(self.next, target);
         self.fresh.push((self.next, limit));
         Some(self.next)
     }
 
     fn disarm(&mut self, timer: Option<u64>) -> bool {
-        timer.is_some_and(|timer| self.told.remove(&timer).is_some())
+        timer.is_some_and(|timer| self.targets.remove(&timer).is_some())
     }
 
     fn forget_disarmed(&mut self) {
-        let told = &self.told;
-        self.timers.retain(|_, id| told.contains_key(id));
+        let targets = &self.targets;
+        self.timers.retain(|_, id| targets.contains_key(id));
     }
 
     fn wake(&mut self, green: Thread, ticket: u64, why: Wake) -> bool {
@@ -404,7 +404,7 @@ impl<'p> Reference<'p> {
             self.queue.push_back(Entry::Green(child));
         } else {
             self.green(child).state = State::Delayed;
-            let timer = self.arm(Deadline::After(delay), Told::Start(child));
+            let timer = self.arm(Deadline::After(delay), TimerTarget::Start(child));
             self.green(child).timer = timer;
         }
     }
@@ -918,7 +918,7 @@ impl<'p> Reference<'p> {
                     return Flow::Left;
                 }
                 let ticket = self.green(id).ticket;
-                let timer = self.arm(Deadline::After(*time), Told::Parked(id, ticket));
+                let timer = self.arm(Deadline::After(*time), TimerTarget::Parked(id, ticket));
                 self.green(id).timer = timer;
                 return self.park(id, then);
             }
@@ -991,7 +991,7 @@ impl<'p> Reference<'p> {
                     self.queue.push_back(Entry::Callback(self.turn, *number));
                     Callback::Immediate
                 } else {
-                    let armed = self.arm(Deadline::After(*delay), Told::Call(*number));
+                    let armed = self.arm(Deadline::After(*delay), TimerTarget::Call(*number));
                     Callback::Armed(armed.expect("a limit"))
                 };
                 self.callbacks.insert(*number, (callback, ops));
@@ -1012,7 +1012,7 @@ impl<'p> Reference<'p> {
                     self.next = number;
                     self.set_exit(id, Payload::Timeout(number));
                 } else {
-                    self.arm(Deadline::After(*limit), Told::Timeout(id, number));
+                    self.arm(Deadline::After(*limit), TimerTarget::Timeout(id, number));
                 }
                 self.green(id).frames.extend([Frame::Timeout { limit: *limit, number }, Frame::Ops(ops.iter())]);
             }
@@ -1066,7 +1066,7 @@ impl<'p> Reference<'p> {
         }
         let ticket = self.green(id).ticket;
         self.ends[end].waiter = Some((id, ticket));
-        let timer = self.arm(limit, Told::Parked(id, ticket));
+        let timer = self.arm(limit, TimerTarget::Parked(id, ticket));
         Some(Waiting { end, ticket, timer })
     }
 
