@@ -128,7 +128,7 @@ impl fmt::Display for Report {
             Report::CallbackFailed { operation, error } => write!(f, "a callback for {operation} {}", outcome(error)),
             Report::Refused { greenlet, exit } => {
                 write!(f, "{greenlet} has caught the same {exit} {MAX_THROWS} times and lives on")?;
-                f.write_str("; a caught payload of which `is_exit` is true belongs to `resume_unwind`")
+                f.write_str("; pass a caught payload to `resume_unwind` if `is_exit` returns true for it")
             }
             Report::Quiet { parked } => {
                 f.write_str("nothing has happened for a while, and only another OS thread could change that")?;
