@@ -36,6 +36,7 @@ thread_local! {
     static AFTER_FORK: Hook = const { RefCell::new(None) };
     /// Makes the hub's `after_fork` fail.
     static FAILS: Cell<bool> = const { Cell::new(false) };
+    /// Whether the hub was dropped.
     static DROPPED: Cell<bool> = const { Cell::new(false) };
     /// The numbers of the hub's `watch` calls.
     static WATCHED: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };

@@ -66,8 +66,9 @@ type Hook = Box<dyn FnMut(Call<'_>)>;
 
 thread_local! {
     static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
-    /// The numbers of hubs of this OS thread that were built and dropped.
+    /// The number of hubs that this OS thread has built.
     static BUILT: Cell<usize> = const { Cell::new(0) };
+    /// The number of hubs that this OS thread has dropped.
     static DROPPED: Cell<usize> = const { Cell::new(0) };
 }
 

@@ -63,9 +63,9 @@ fn an_interrupted_wait_is_not_an_error() {
     });
 }
 
-/// Whether the timer of [`a_stopped_and_continued_process_keeps_its_timers`] has fired, and whether it had when the
-/// process was continued.
+/// Whether the timer of [`a_stopped_and_continued_process_keeps_its_timers`] has fired.
 static FIRED: AtomicBool = AtomicBool::new(false);
+/// Whether that timer had fired when the process was continued.
 static FIRED_BEFORE: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_continued(_: libc::c_int) {

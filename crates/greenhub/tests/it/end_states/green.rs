@@ -14,10 +14,11 @@ const AT_ONCE: usize = 16;
 /// The time for all operations of a chunk that return in std.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The turns of the main loop that each case may cost, and that each sleep of the test itself may cost.
+/// The maximum number of turns of the main loop for each case.
 ///
 /// A wait that spins on its reports takes over a hundred turns in a millisecond.
 const TURNS: u64 = 30;
+/// The maximum number of turns of the main loop for each sleep of the test itself.
 const TURNS_OF_SLEEP: u64 = 2;
 
 fn turns() -> u64 {
