@@ -59,6 +59,7 @@ const HUB_CORE: Layers = Layers {
         Layer {
             name: "main_loop",
             groups: &[
+                &["main_loop/doubt"],
                 &["main_loop/descriptors"],
                 &["main_loop/deadline"],
                 &["main_loop/listener"],
@@ -74,7 +75,6 @@ const HUB_CORE: Layers = Layers {
             groups: &[
                 &["wait/biased"],
                 &["wait/grace"],
-                &["wait/doubt"],
                 &["wait/parker"],
                 &["wait/holder"],
                 &["wait/trampoline"],

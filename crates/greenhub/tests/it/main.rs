@@ -80,6 +80,7 @@ mod socket_identity;
 mod socket_threads;
 mod sockets;
 mod soundness;
+mod source_polls;
 mod sources;
 mod special_files;
 mod stats;

@@ -149,7 +149,7 @@ fn list_timers(local: &Local) -> Vec<TimerInfo> {
         .filter_map(|(due_in, target)| {
             let purpose = match target {
                 Target::Vacant => return None,
-                Target::Parked { .. } => TimerPurpose::Wake,
+                Target::Parked { .. } | Target::Waker { .. } => TimerPurpose::Wake,
                 Target::Start { .. } => TimerPurpose::Begin,
                 Target::Timeout { .. } | Target::Patience { .. } => TimerPurpose::Timeout,
                 Target::Call(_) => TimerPurpose::Call,
@@ -172,5 +172,6 @@ fn target_of(local: &Local, target: Target) -> Option<Who> {
             Some(Who::Greenlet { id: control.id(), description: describe::greenlet(control) })
         }
         Target::Call(number) => local.main_loop.origin_of(number).map(Who::from),
+        Target::Waker { .. } => Some(Who::Future),
     }
 }

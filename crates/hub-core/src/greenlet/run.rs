@@ -31,7 +31,7 @@ use crate::hub::Stamp;
 use crate::report::{self, Report};
 
 pub(crate) use self::exits::{check_exit, exit_again, exit_is_pending, exit_now, has_to_exit};
-pub(crate) use self::fairness::{charge, fire, operations_used_up, run_ready};
+pub(crate) use self::fairness::{charge, fire, is_yield_due, operations_used_up, run_ready};
 pub use self::fairness::{set_turn_time, turn_time};
 use self::interrupt::cancel;
 pub(crate) use self::interrupt::{end_abandoned, interrupt};

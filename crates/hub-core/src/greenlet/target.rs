@@ -18,6 +18,8 @@ pub(crate) enum Target {
     Patience { greenlet: u32, ticket: u64 },
     /// A callback, by the number of its registration.
     Call(u32),
+    /// The waker of a future, by its number in the loop's table of wakers.
+    Waker { number: u32, serial: u64 },
 }
 
 impl Target {

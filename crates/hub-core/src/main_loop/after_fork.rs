@@ -45,6 +45,7 @@ impl MainLoop {
         self.retain_mail_after_fork();
         wake_all(WaitReason::Offload);
         let reachable = reach::register_again(|| self.mailbox());
+        self.queue_all_wakers();
         // Also after a failure: the registrations are the parent's.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         reset.and(reachable).map_err(|error| LoopError::wait_failed(hub, error))?;

@@ -5,9 +5,12 @@
 
 use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
+use std::task::Waker;
 
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
+use super::wakers;
+use crate::greenlet::unwind::drop_contained;
 use crate::hub::{Interest, Key};
 use crate::timer_queue::TimerId;
 
@@ -29,6 +32,18 @@ pub(crate) enum Callback {
     },
     /// The descriptor of this listener was closed; the main loop has to notify the listener.
     Closed { listener: CallbackId, fd: RawFd },
+    /// The waker of a future; the main loop has to wake it.
+    Wake(Waker),
+}
+
+impl Callback {
+    /// Drops a callback that will not run. A waker is woken in any case: its future has to look again.
+    pub(crate) fn discard(self) {
+        match self {
+            Callback::Wake(waker) => wakers::wake(waker),
+            callback => drop_contained(callback),
+        }
+    }
 }
 
 /// Identifies one registration forever.

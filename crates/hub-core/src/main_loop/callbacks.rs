@@ -8,6 +8,7 @@ use super::MainLoop;
 use super::callback_table::{Callback, CallbackId};
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
+use super::wakers;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
@@ -131,6 +132,7 @@ impl MainLoop {
                 drop_contained(timer);
             }
             Some(Callback::Closed { listener, fd }) => self.notify_listener(listener, fd),
+            Some(Callback::Wake(waker)) => wakers::wake(waker),
             Some(Callback::Listener { .. }) | None => {}
         }
     }
@@ -159,7 +161,7 @@ impl MainLoop {
     }
 
     /// Queues a callback as if from the turn before: descriptors were polled since.
-    fn queue_due(&self, id: CallbackId) {
+    pub(super) fn queue_due(&self, id: CallbackId) {
         self.immediate.borrow_mut().push_back((self.heartbeat.turn().wrapping_sub(1), id));
         run::queue_callback();
     }

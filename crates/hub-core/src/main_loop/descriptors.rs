@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
+use super::doubt::Doubts;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Lease, Readiness, Rearm, Watched};
 
@@ -49,6 +50,8 @@ struct Slot {
     known: Interest,
     /// The directions that the hub reports without being asked again.
     watched: Interest,
+    /// The reports that polls have not confirmed. Operations of greenlets count their own.
+    doubts: Doubts,
     /// The waiters behind the first ones, oldest first.
     queued: VecDeque<(Interest, Target)>,
 }
@@ -62,6 +65,7 @@ impl Default for Slot {
             ended: false,
             known: Interest::NONE,
             watched: Interest::NONE,
+            doubts: Doubts::NONE,
             queued: VecDeque::new(),
         }
     }
@@ -244,11 +248,11 @@ impl Descriptors {
         slot.queued.len() != count && slot.target[side(direction)] == Target::Vacant
     }
 
-    /// Removes the greenlets that wait for a socket in `directions`, and returns each with its direction.
+    /// Removes the greenlets and wakers that wait for a socket in `directions`, and returns each with its direction.
     pub(super) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Target, Interest)> {
         let Some(key) = self.key_of(fd, socket) else { return Vec::new() };
         let slot = &mut self.slots[fd as usize];
-        let is_parked = |target: Target| matches!(target, Target::Parked { .. });
+        let is_parked = |target: Target| matches!(target, Target::Parked { .. } | Target::Waker { .. });
         let mut taken = Vec::new();
         for direction in SIDES.into_iter().filter(|&direction| directions.contains(direction)) {
             slot.ready |= direction;
@@ -358,6 +362,41 @@ impl Descriptors {
     /// Returns whether a socket is registered here.
     pub(crate) fn knows(&self, fd: RawFd, socket: u64) -> bool {
         self.key_of(fd, socket).is_some()
+    }
+
+    /// Returns the waker that is armed for a direction of a socket.
+    pub(super) fn waker_of(&self, fd: RawFd, socket: u64, direction: Interest) -> Option<Target> {
+        let slot = self.slots.get(fd as usize).filter(|slot| slot.owner == Owner::Socket(socket))?;
+        let queued = slot.queued.iter().filter(|(other, _)| *other == direction).map(|&(_, target)| target);
+        std::iter::once(slot.target[side(direction)])
+            .chain(queued)
+            .find(|target| matches!(target, Target::Waker { .. }))
+    }
+
+    /// Removes a waker, and records that its operation should be tried. Returns true if the next waiter moves up.
+    pub(super) fn leave_and_retry(&mut self, key: Key, direction: Interest, target: Target) -> bool {
+        if !self.watched.is_current(key) {
+            return false;
+        }
+        let slot = &mut self.slots[key.fd() as usize];
+        let waits = slot.target[side(direction)] == target || slot.queued.iter().any(|(_, other)| *other == target);
+        if waits {
+            slot.ready |= direction;
+        }
+        waits && self.leave(key, direction, target)
+    }
+
+    /// Returns whether the hub has reported a direction of a socket that no operation has used up since.
+    pub(crate) fn was_reported(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
+        self.slots
+            .get(fd as usize)
+            .is_some_and(|slot| slot.owner == Owner::Socket(socket) && (slot.ready & slot.known).contains(direction))
+    }
+
+    /// Returns the unconfirmed reports of a polled socket.
+    pub(crate) fn doubts(&mut self, fd: RawFd, socket: u64) -> Option<&mut Doubts> {
+        let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner == Owner::Socket(socket))?;
+        Some(&mut slot.doubts)
     }
 
     /// Returns whether an operation on a socket may succeed at once. It may on a socket that is not registered.

@@ -13,6 +13,7 @@ use super::reach;
 use super::remote::{Inbox, Message};
 use super::standstill::Standstill;
 use super::stats::Counters;
+use super::wakers::Wakers;
 use crate::error::LoopError;
 use crate::greenlet::driver::{Driver, Install, Installed};
 use crate::greenlet::local::Local;
@@ -49,6 +50,7 @@ impl Driver for MainLoop {
             embedded: Cell::new(false),
             standstill: Standstill::default(),
             wakeup: Cell::new(None),
+            wakers: Wakers::default(),
         }
     }
 

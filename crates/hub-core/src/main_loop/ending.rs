@@ -78,6 +78,7 @@ impl MainLoop {
         let Some(stop) = self.ending.stop.take() else { return false };
         let error = match stop {
             Stop::Abort => {
+                self.queue_all_wakers();
                 self.forget_timers();
                 LoopErrorKind::Aborted.into()
             }

@@ -45,7 +45,7 @@ impl MainLoop {
         let callbacks = self.callbacks.borrow();
         match callbacks.get(callbacks.id(number)?)? {
             Callback::Listener { origin, .. } | Callback::Timer { origin, .. } => Some(origin.clone()),
-            Callback::Closed { .. } => None,
+            Callback::Closed { .. } | Callback::Wake(_) => None,
         }
     }
 

@@ -42,6 +42,7 @@ mod callbacks;
 mod clock;
 pub(crate) mod deadline;
 pub(crate) mod descriptors;
+pub(crate) mod doubt;
 mod driver;
 mod ending;
 mod hub_slot;
@@ -55,6 +56,7 @@ mod replace;
 mod standstill;
 mod stats;
 mod turn;
+pub(crate) mod wakers;
 pub(crate) mod wakeup;
 mod watching;
 
@@ -73,6 +75,7 @@ pub use self::origin::{hub_listener_stacks, hub_timer_stacks};
 pub use self::standstill::{quiet_time, set_quiet_time};
 use self::stats::Counters;
 pub use self::stats::Stats;
+use self::wakers::Wakers;
 
 /// The number of a parked greenlet, and the function to call if the descriptor of its park is closed.
 type Mark = (u32, Box<dyn FnOnce()>);
@@ -108,6 +111,7 @@ pub(crate) struct MainLoop {
     standstill: Standstill,
     /// The registration of the loop's own wake-up descriptor.
     wakeup: Cell<Option<CallbackId>>,
+    wakers: Wakers,
 }
 
 static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);

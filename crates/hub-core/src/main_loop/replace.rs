@@ -39,13 +39,13 @@ impl MainLoop {
         for waiter in waiters {
             self.end_waiter(waiter, &LoopErrorKind::HubReplaced.into());
         }
-        callbacks.for_each(drop_contained);
+        callbacks.for_each(Callback::discard);
         drop_contained(choice);
         Ok(())
     }
 
     /// Drops the hub and the wake-up descriptor, and forgets all registrations. Returns the callbacks, whose
-    /// destructors may block.
+    /// destructors may block, for the caller to discard.
     pub(crate) fn drop_hub(&self) -> impl Iterator<Item = Callback> + use<> {
         let hub = self.slot.remove();
         if fork::take_forked() {
@@ -58,7 +58,8 @@ impl MainLoop {
         self.wakeup.set(None);
         self.clock.reset();
         *self.descriptors.borrow_mut() = Descriptors::default();
-        self.callbacks.borrow_mut().take_all()
+        let wakers = self.take_wakers();
+        wakers.into_iter().chain(self.callbacks.borrow_mut().take_all())
     }
 
     /// Forgets the timers, drops the hub and the wake-up descriptor, and returns the callbacks, for the caller to drop.

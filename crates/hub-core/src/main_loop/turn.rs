@@ -275,6 +275,12 @@ impl MainLoop {
         for &(one, readiness, key, direction) in &reports {
             match one {
                 Target::Call(number) => self.call_listener(number, key, direction, readiness),
+                Target::Waker { number, serial } => {
+                    // The waker may poll again at once, and then takes its place behind the others.
+                    self.promote_next_waiter(key, direction);
+                    self.wake_waker(number, serial);
+                    continue;
+                }
                 _ => self.tell(one, Wake::Ready(readiness)),
             }
             self.promote_next_waiter(key, direction);
@@ -312,6 +318,7 @@ impl MainLoop {
                 }
             }
             Target::Call(number) => self.queue_expired(number),
+            Target::Waker { number, serial } => self.queue_waker(number, serial),
         }
     }
 

@@ -171,13 +171,50 @@ impl MainLoop {
         target: Target,
     ) -> Result<DescriptorWaiter<'_>, TrampolineError> {
         // SAFETY: the caller upholds the same contract.
-        let again = unsafe { self.descriptors.borrow_mut().arm_again(fd, owner, direction, target) };
-        let key = match again {
-            Some(key) => key,
-            // SAFETY: the caller upholds the same contract.
-            None => unsafe { self.arm_first(fd, owner, direction, target) }?,
-        };
+        let key = unsafe { self.place_waiter(fd, owner, direction, target) }?;
         Ok(DescriptorWaiter { main_loop: self, key, direction, target, timer: Cell::new(None) })
+    }
+
+    /// Puts `target` into the table: the hub notifies it, or it waits behind the present waiter.
+    ///
+    /// # Safety
+    ///
+    /// `fd` stays open until the target leaves the table; otherwise the same as for [`wait_for`](MainLoop::wait_for).
+    #[inline(always)]
+    pub(super) unsafe fn place_waiter(
+        &self,
+        fd: RawFd,
+        owner: Owner,
+        direction: Interest,
+        target: Target,
+    ) -> Result<Key, TrampolineError> {
+        // SAFETY: the caller upholds the same contract.
+        let again = unsafe { self.descriptors.borrow_mut().arm_again(fd, owner, direction, target) };
+        match again {
+            Some(key) => Ok(key),
+            // SAFETY: the caller upholds the same contract.
+            None => unsafe { self.arm_first(fd, owner, direction, target) },
+        }
+    }
+
+    /// Puts `target` into the table without a watch of the hub: a close of the number notifies it.
+    pub(super) fn place_paused(
+        &self,
+        fd: RawFd,
+        owner: Owner,
+        direction: Interest,
+        target: Target,
+    ) -> Result<Key, TrampolineError> {
+        if self.descriptors.borrow().is_stale_for(fd, owner) {
+            self.closed(fd, None);
+        }
+        let mut descriptors = self.descriptors.borrow_mut();
+        let prepared = descriptors.prepare(fd, owner, direction, self.slot.rearm());
+        if prepared == Prepared::Taken && PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) {
+            return Err(TrampolineError::SecondSimultaneous { direction, fd });
+        }
+        descriptors.queue_paused(fd, direction, target);
+        Ok(descriptors.watched.key(fd).expect("a prepared descriptor has a key"))
     }
 
     /// Makes the hub watch a direction and notify `target` of it, or queues `target` behind the present waiter.
@@ -377,9 +414,9 @@ impl MainLoop {
             (descriptors.lease(key), descriptors.targets(key))
         };
         // The hub is foreign code: it may deregister the listeners.
-        let kept = targets.map(|target| self.descriptor_of(target));
-        // SAFETY: the key is armed. `kept` holds the descriptor of a listener. A parked greenlet keeps its descriptor open
-        // during this call, since no greenlet is left inside a hub.
+        let kept = targets.map(|target| (self.descriptor_of(target), self.guard_of(target)));
+        // SAFETY: the key is armed. `kept` holds the descriptor of a listener and that of a waker. A parked greenlet keeps
+        // its descriptor open during this call, since no greenlet is left inside a hub.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
         let watched = self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease));
         // A listener that the hub has deregistered left the table, but could not make the busy hub forget the number.
@@ -423,8 +460,8 @@ impl MainLoop {
     #[inline(never)]
     fn rearm_waiter(&self, key: Key, direction: Interest, target: Target) {
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
-        // SAFETY: a queued target has a `DescriptorWaiter`, which removes it from the queue when the wait ends. So its
-        // descriptor is open.
+        // SAFETY: a queued greenlet has a `DescriptorWaiter`, which removes it from the queue when the wait ends, and a
+        // queued waker has a `PollGuard`, which it drops after it has left the queue. So its descriptor is open.
         match unsafe { self.watch(key, interest, direction, target) } {
             Ok(()) => {}
             Err(error) => {

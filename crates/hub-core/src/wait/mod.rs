@@ -1,12 +1,11 @@
 //! Waits of greenlets and of OS threads: for descriptors, for other threads, for jobs.
 //!
-//! [`source`] and [`trampoline`] wait for descriptors ([`doubt`]: reports that operations do not confirm). Locks and
+//! [`source`] and [`trampoline`] wait for descriptors. Locks and
 //! queues are built on [`parker`] and [`biased`] ([`holder`]: a text about the holder of a lock). [`pool`], [`offload`]
 //! and [`leftover`] run jobs on OS threads. [`grace`] bounds the waits of destructors that unwind. [`shutdown`] ends
 //! the green threads of an OS thread in order.
 
 pub(crate) mod biased;
-pub(crate) mod doubt;
 pub(crate) mod grace;
 pub(crate) mod holder;
 pub(crate) mod leftover;

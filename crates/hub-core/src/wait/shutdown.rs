@@ -193,7 +193,7 @@ fn close(local: &Local) {
     let main_loop = &local.main_loop;
     // A destructor of a callback may block, and the last turn of the loop may read the clock: both build a hub again.
     for _ in 0..2 {
-        main_loop.shut_down().for_each(drop_contained);
+        main_loop.shut_down().for_each(|callback| callback.discard());
         end_loop(local);
     }
     main_loop.forget_errors();

@@ -9,6 +9,7 @@
 mod home;
 #[cfg(all(test, loom))]
 mod model;
+mod poll;
 mod state;
 mod word;
 
@@ -19,10 +20,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::home::{Busy, CountedWaiter};
-use self::state::{Inner, Request};
+use self::home::{CountedWaiter, Mover};
+use self::state::Inner;
 use self::word::Entered;
-use super::doubt::{Doubts, Pauses};
 use super::trampoline::block_on;
 use crate::error::{LoopErrorKind, TrampolineError};
 use crate::greenlet::{local, run};
@@ -31,6 +31,7 @@ use crate::hub::Time;
 use crate::main_loop::MainLoop;
 use crate::main_loop::deadline::Deadline;
 use crate::main_loop::descriptors::Owner;
+use crate::main_loop::doubt::{Doubts, Pauses};
 
 pub use self::state::SourceWaker;
 pub use crate::main_loop::descriptors::ReadHint;
@@ -393,40 +394,8 @@ impl Source {
             return Err(TrampolineError::Interest { interest: direction, fd: inner.fd() }.into());
         }
         let waiting = inner.home.count();
-        self.settle(main_loop)?;
-        if inner.is_closed() {
-            return Err(inner.closed_error());
-        }
-        // Both loads are of one word, so this one sees no older value than that of `is_closed`. A waiter by number on
-        // this thread has got the number from an `as_fd` that happened before, so it is seen as well.
-        if inner.flags().is_lent() {
-            // A waiter by number has borrowed the number, and stays.
-            main_loop.with_table(|table| table.adopt(inner.fd(), inner.id));
-        }
+        self.inner.settle(main_loop, Mover::Greenlet)?;
         Ok(waiting)
-    }
-
-    /// Makes this thread's hub the home of the source.
-    #[inline]
-    fn settle(&self, main_loop: &MainLoop) -> io::Result<()> {
-        if self.inner.home.hub() == main_loop.id().number() { Ok(()) } else { self.move_here(main_loop) }
-    }
-
-    #[cold]
-    fn move_here(&self, main_loop: &MainLoop) -> io::Result<()> {
-        let inner = &self.inner;
-        main_loop.ensure_hub().map_err(io::Error::from)?;
-        let Some(here) = main_loop.mailbox() else { return Err(inner.closed_error()) };
-        match inner.home.move_to(main_loop.id().number(), here) {
-            Ok(Some(before)) => inner.post(&before, Request::Forget),
-            Ok(None) => {}
-            Err(Busy) => {
-                let fd = inner.fd();
-                let text = format!("descriptor {fd} is waited for on another thread; use try_clone for one each");
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
-            }
-        }
-        Ok(())
     }
 
     /// Returns a handle that wakes the waiters of the source. Does not switch.

@@ -96,6 +96,8 @@ pub enum Who {
         /// [`hub_timer_stacks`](crate::hub_timer_stacks) switched it on.
         stack: Option<Arc<Backtrace>>,
     },
+    /// A future that has polled a [`Source`](crate::Source).
+    Future,
 }
 
 /// A waiter for a descriptor, from [`listeners`](crate::listeners).
@@ -214,6 +216,7 @@ impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Who::Greenlet { id, description } => write!(f, "{id} {description}"),
+            Who::Future => f.write_str("a future"),
             Who::Callback { made_at, stack } => {
                 write!(f, "callback made at {made_at}")?;
                 stack.as_ref().map_or(Ok(()), |stack| write!(f, "\n{stack}"))

@@ -214,6 +214,21 @@ pub(crate) fn charge() -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn operations_used_up() -> Result<(), LoopError> {
+    if !is_yield_due() {
+        return Ok(());
+    }
+    let thread = thread();
+    let yielded = thread.let_others_run();
+    thread.operations.set(OPERATIONS - 1);
+    thread.turn.charged_at.set(thread.hand_offs());
+    yielded
+}
+
+/// Grants operations anew. Returns true if no other greenlet has run since the last grant, so that the caller must let
+/// others run first. A future does so by returning.
+#[cold]
+#[inline(never)]
+pub(crate) fn is_yield_due() -> bool {
     let thread = thread();
     let turn = &thread.turn;
     thread.operations.set(OPERATIONS - 1);
@@ -224,14 +239,11 @@ pub(crate) fn operations_used_up() -> Result<(), LoopError> {
     thread.granted.set(thread.granted.get() - charged);
     turn.left.set(turn.left.get() + charged);
     if turn.charged_at.replace(thread.hand_offs()) != thread.hand_offs() {
-        return Ok(());
+        return false;
     }
     // The next greenlet has a full budget, too.
     turn.charged_at.set(thread.hand_offs() + 1);
-    let yielded = thread.let_others_run();
-    thread.operations.set(OPERATIONS - 1);
-    turn.charged_at.set(thread.hand_offs());
-    yielded
+    true
 }
 
 impl RunQueue {

@@ -23,6 +23,20 @@ pub(super) trait Resident {
     fn is_left_behind(&self) -> bool;
 }
 
+/// The waiter that makes its hub the home of a source.
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub(super) enum Mover {
+    Greenlet,
+    Poll,
+}
+
+impl Mover {
+    /// The number of wakers that the mover has counted.
+    fn polls(self) -> u32 {
+        u32::from(self == Mover::Poll)
+    }
+}
+
 /// The error of a move while greenlets of another OS thread wait for the source.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Busy;
@@ -30,10 +44,14 @@ pub(super) struct Busy;
 pub(super) struct Home<M> {
     /// The id of the hub that has the number registered; 0 if none has.
     hub: AtomicU64,
-    /// The number of greenlets that are parked on the source, or about to park.
+    /// The number of greenlets that are parked on the source, or about to park, and of armed wakers.
     waiting: AtomicU32,
-    /// The number of the greenlets in `waiting` that a fork has left behind. It changes under the lock only.
+    /// The number of the wakers in `waiting`. It changes before `waiting` grows, and after `waiting` has shrunk.
+    polling: AtomicU32,
+    /// The number of the waiters in `waiting` that a fork has left behind. It changes under the lock only.
     left_behind: AtomicU32,
+    /// The number of the wakers in `left_behind`.
+    polls_left_behind: AtomicU32,
     mailbox: Mutex<Option<Arc<M>>>,
 }
 
@@ -42,7 +60,9 @@ impl<M: Resident> Home<M> {
         Home {
             hub: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
+            polling: AtomicU32::new(0),
             left_behind: AtomicU32::new(0),
+            polls_left_behind: AtomicU32::new(0),
             mailbox: Mutex::new(None),
         }
     }
@@ -61,6 +81,24 @@ impl<M: Resident> Home<M> {
         CountedWaiter(&self.waiting)
     }
 
+    /// Counts a waker that is about to be armed.
+    pub(super) fn begin_poll(&self) {
+        self.polling.fetch_add(1, SeqCst);
+        self.waiting.fetch_add(1, SeqCst);
+    }
+
+    /// Ends the count of a waker.
+    pub(super) fn end_poll(&self) {
+        self.waiting.fetch_sub(1, SeqCst);
+        self.polling.fetch_sub(1, SeqCst);
+    }
+
+    /// Returns the number of wakers that are armed, or about to be.
+    pub(super) fn polls(&self) -> u32 {
+        self.polling.load(SeqCst)
+    }
+
+    /// Returns the number of greenlets that are parked, or about to park, and of armed wakers.
     pub(super) fn waiters(&self) -> u32 {
         order_for_model();
         self.waiting.load(SeqCst)
@@ -68,12 +106,13 @@ impl<M: Resident> Home<M> {
 
     /// Makes `hub` of the OS thread `here` the home, for a caller that is counted.
     ///
-    /// Returns the OS thread that has to release the number, if there is one.
+    /// Returns the OS thread that has to release the number, if there is one. A poll, unlike a greenlet, also takes the
+    /// source from the wakers of another OS thread: a future may have moved here.
     ///
     /// # Errors
     ///
     /// Returns [`Busy`] and changes nothing if greenlets of another OS thread wait.
-    pub(super) fn move_to(&self, hub: u64, here: Arc<M>) -> Result<Option<Arc<M>>, Busy> {
+    pub(super) fn move_to(&self, hub: u64, here: Arc<M>, by: Mover) -> Result<Option<Arc<M>>, Busy> {
         let mut mailbox = self.lock();
         let before = self.hub.swap(hub, SeqCst);
         // An earlier hub of this thread is gone, with all its registrations.
@@ -83,8 +122,14 @@ impl<M: Resident> Home<M> {
         let others = self.waiting.load(SeqCst) - 1;
         if mailbox.as_ref().is_some_and(|mailbox| mailbox.is_left_behind()) {
             self.left_behind.store(others, Relaxed);
+            self.polls_left_behind.store(self.polling.load(SeqCst).saturating_sub(by.polls()), Relaxed);
         }
-        if elsewhere && others > self.left_behind.load(Relaxed) {
+        // The wakers that another poll may leave: those that a fork has left behind are in `left_behind` already.
+        let wakers = match by {
+            Mover::Greenlet => 0,
+            Mover::Poll => self.polling.load(SeqCst).saturating_sub(1 + self.polls_left_behind.load(Relaxed)),
+        };
+        if elsewhere && others > self.left_behind.load(Relaxed) + wakers {
             self.hub.store(before, SeqCst);
             return Err(Busy);
         }

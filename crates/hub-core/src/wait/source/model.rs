@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
-use super::home::{Home, Resident};
+use super::home::{Home, Mover, Resident};
 use super::word::{Entered, Numbered, Word};
 
 /// A number by which loom finds a close during a use. It counts its closes.
@@ -154,7 +154,7 @@ impl Resident for Here {
 /// Waits at `hub` for as long as `park` runs, unless the source waits elsewhere.
 fn wait(home: &Home<Here>, hub: u64, here: &std::sync::Arc<Here>, park: impl FnOnce()) {
     let _waiting = home.count();
-    if home.hub() == hub || home.move_to(hub, std::sync::Arc::clone(here)).is_ok() {
+    if home.hub() == hub || home.move_to(hub, std::sync::Arc::clone(here), Mover::Greenlet).is_ok() {
         park();
     }
 }

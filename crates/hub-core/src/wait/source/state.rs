@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::home::{Home, Resident};
+use super::home::{Busy, Home, Mover, Resident};
 use super::word::{Closed, Entered, Flags, Numbered, Word};
 use crate::base::fork;
 use crate::error::TrampolineError;
@@ -25,6 +25,7 @@ use crate::greenlet::local;
 use crate::hub::Interest;
 use crate::main_loop::MainLoop;
 use crate::main_loop::remote::{Mailbox, Message};
+use crate::main_loop::wakers::Polled;
 
 pub(super) struct Inner {
     pub(super) id: u64,
@@ -107,6 +108,40 @@ impl Inner {
         unsafe { self.word.take_back() };
     }
 
+    /// Makes this thread's hub the home of the source, for a waiter that is counted. Fails if the source was closed.
+    #[inline(always)]
+    pub(super) fn settle(self: &Arc<Self>, main_loop: &MainLoop, by: Mover) -> io::Result<()> {
+        if self.home.hub() != main_loop.id().number() {
+            self.move_here(main_loop, by)?;
+        }
+        if self.is_closed() {
+            return Err(self.closed_error());
+        }
+        // Both loads are of one word, so this one sees no older value than that of `is_closed`. A waiter by number on
+        // this thread has got the number from an `as_fd` that happened before, so it is seen as well.
+        if self.flags().is_lent() {
+            // A waiter by number has borrowed the number, and stays.
+            main_loop.with_table(|table| table.adopt(self.fd, self.id));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn move_here(self: &Arc<Self>, main_loop: &MainLoop, by: Mover) -> io::Result<()> {
+        main_loop.ensure_hub().map_err(io::Error::from)?;
+        let Some(here) = main_loop.mailbox() else { return Err(self.closed_error()) };
+        match self.home.move_to(main_loop.id().number(), here, by) {
+            Ok(Some(before)) => self.post(&before, Request::Forget),
+            Ok(None) => {}
+            Err(Busy) => {
+                let fd = self.fd;
+                let text = format!("descriptor {fd} is waited for on another thread; use try_clone for one each");
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
+        }
+        Ok(())
+    }
+
     /// Wakes the waiters in `directions` on every thread, so that their operations are tried again.
     pub(super) fn wake(self: &Arc<Self>, directions: Interest) {
         if self.home.waiters() == 0 {
@@ -132,6 +167,22 @@ impl Inner {
         // A mailbox that is gone never runs its hub again, so no call is lent that hub's table any more. The message
         // comes back and is dropped.
         drop(mailbox.post(Message::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
+    }
+}
+
+// SAFETY: `begin_poll` suspends an operation, which keeps the number open until `end_poll` resumes and ends it.
+unsafe impl Polled for Inner {
+    fn begin_poll(&self) -> bool {
+        let Some(entered) = Entered::unless_gone(self) else { return false };
+        self.home.begin_poll();
+        entered.suspend();
+        true
+    }
+
+    unsafe fn end_poll(&self) {
+        // SAFETY: `begin_poll` has suspended an operation on this source, and it is resumed once, by the contract.
+        let _entered = unsafe { Entered::resume(self) };
+        self.home.end_poll();
     }
 }
 

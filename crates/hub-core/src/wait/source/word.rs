@@ -1,7 +1,7 @@
 //! The word of a source: its operations in progress, and the end of its number.
 //!
 //! Ground rules:
-//! - An [`Entered`] counts one operation, from its making to its drop. The number stays open meanwhile, if it was not
+//! - An [`Entered`] counts one operation, from its making to its drop, also while it is suspended. The number stays open meanwhile, if it was not
 //!   `GONE` when the operation was counted.
 //! - The drop of exactly one `Entered` closes the number, once the source is marked closed, no operation is counted, and
 //!   the number is not lent. It sets `GONE` first.
@@ -226,6 +226,20 @@ impl<R: Numbered> Entered<R> {
     pub(super) fn others(&self) -> Option<u64> {
         let word = self.0.word().0.load(Acquire);
         (word & (LENT | GONE) == 0).then(|| word / ENTERED - 1)
+    }
+
+    /// Keeps the operation in progress without this value, until [`Entered::resume`].
+    pub(super) fn suspend(self) {
+        std::mem::forget(self);
+    }
+
+    /// Returns a suspended operation.
+    ///
+    /// # Safety
+    ///
+    /// An operation on the owner was [suspended](Entered::suspend), and is resumed this once.
+    pub(super) unsafe fn resume(source: R) -> Entered<R> {
+        Entered(source)
     }
 
     /// Takes the number for the caller if this operation is the only one. Nothing else closes the number then.

@@ -23,6 +23,9 @@ impl Pauses {
     /// No pause yet.
     pub(crate) const NONE: Pauses = Pauses(0);
 
+    /// The longest pause.
+    pub(crate) const LONGEST: Duration = Duration::from_millis(1 << DOUBLINGS);
+
     pub(crate) fn next(&mut self) -> Duration {
         let pause = pause(self.0);
         self.0 = (self.0 + 1).min(DOUBLINGS);
@@ -31,7 +34,7 @@ impl Pauses {
 }
 
 /// The consecutive unconfirmed reports of one operation. It is small, since every operation has one.
-#[derive(Copy, Clone)]
+#[derive(Copy, Clone, Debug)]
 pub(crate) struct Doubts {
     /// The time of the last report, or the end of the pause after it: the lower 32 bits of the clock's microseconds.
     last: u32,
@@ -42,6 +45,11 @@ pub(crate) struct Doubts {
 impl Doubts {
     /// No report yet.
     pub(crate) const NONE: Doubts = Doubts { last: 0, count: 0 };
+
+    /// Records that an operation has confirmed a report.
+    pub(crate) fn clear(&mut self) {
+        *self = Doubts::NONE;
+    }
 
     /// Records that a report was not confirmed at `now`. Returns for how long the hub must not be asked.
     ///

@@ -1,0 +1,241 @@
+//! The operations of a source in futures: one-shot wakers in place of parked greenlets.
+//!
+//! Ground rule: an armed waker stands for an operation in progress. Its [`PollGuard`] is counted like a parked greenlet,
+//! and keeps the number open.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::home::Mover;
+use super::state::Inner;
+use super::{ReadHint, Source};
+use crate::error::{HubError, LoopError, TrampolineError};
+use crate::greenlet::unwind::{contained, drop_contained};
+use crate::greenlet::{local, run};
+use crate::hub::Interest;
+use crate::main_loop::MainLoop;
+use crate::main_loop::doubt::Pauses;
+use crate::main_loop::remote::Message;
+use crate::main_loop::wakers::{PollGuard, WakeAt};
+
+impl Source {
+    /// Performs `op` for a future. Does not switch.
+    ///
+    /// `direction` is reading or writing. `op` returns its value and a [`ReadHint`] about the next operation; a write
+    /// returns [`ReadHint::Likely`]. While `op` would block, the waker of `cx` is armed for the direction, in the place
+    /// of a parked green thread, and the result is [`Poll::Pending`].
+    ///
+    /// The waker is woken once: by a report of the hub, by [`wake`](Source::wake), by the close of the source on any OS
+    /// thread, when the hub is replaced, when the loop is aborted, and in a forked child. Each direction has one waker:
+    /// a later poll replaces it. A green thread that waits for the same direction makes the poll fail, and an armed
+    /// waker makes the wait of a green thread fail, unless
+    /// [`hub_prevent_multiple_readers`](crate::hub_prevent_multiple_readers) is off: then the later one waits behind
+    /// the earlier one. An armed waker that is no longer wanted is [cancelled](Source::cancel_poll).
+    ///
+    /// After 16 operations without a switch one poll is [`Pending`](Poll::Pending) and wakes its own waker, so that
+    /// others run. The waker is woken on the OS thread of the poll, by the main loop: something has to run it, such as
+    /// a wait of the main greenlet. A future may move to another OS thread between two polls. Polls of one source on
+    /// two OS threads take it from each other; a [wait](Source::wait) on another OS thread is not disturbed, and the
+    /// poll fails. The non-blocking mode of the source changes nothing, since a poll never waits.
+    ///
+    /// ```
+    /// use greenhub::Interest;
+    /// use greenhub::park::{ReadHint, Source};
+    /// use std::task::{Context, Poll, Waker};
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let reader = Source::new(reader.into())?;
+    /// let mut cx = Context::from_waker(Waker::noop());
+    /// let mut buffer = [0; 16];
+    /// let mut poll = || {
+    ///     reader.poll(Interest::READ, &mut cx, |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Nothing)))
+    /// };
+    /// assert!(poll().is_pending());
+    /// std::io::Write::write_all(&mut writer, b"hello")?;
+    /// greenhub::thread::yield_now(); // the main loop finds the data, and wakes the waker
+    /// assert!(matches!(poll(), Poll::Ready(Ok(5))));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `op`. Returns [`NotConnected`](io::ErrorKind::NotConnected) if the source is closed, and
+    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) if a green thread waits: for the same direction, or on another OS
+    /// thread. Returns an error if the hub refuses the descriptor or cannot be built. Nothing is armed then.
+    pub fn poll<R>(
+        &self,
+        direction: Interest,
+        cx: &mut Context<'_>,
+        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
+    ) -> Poll<io::Result<R>> {
+        let inner = &self.inner;
+        if direction != Interest::READ && direction != Interest::WRITE {
+            return Poll::Ready(Err(TrampolineError::Interest { interest: direction, fd: inner.fd() }.into()));
+        }
+        let entered = match inner.enter() {
+            Ok(entered) => entered,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        let Some(local) = local::get_if_any() else { return Poll::Ready(perform_at_end(entered.fd(), op)) };
+        if !run::charge() && run::is_yield_due() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let main_loop = &local.main_loop;
+        let (fd, id) = (inner.fd(), inner.id);
+        let state =
+            main_loop.with_table(|table| (table.may_succeed(fd, id, direction), table.was_reported(fd, id, direction)));
+        let (mut attempt, reported) = state.unwrap_or((true, false));
+        while attempt {
+            main_loop.counters.count_operation();
+            match op(entered.fd()) {
+                Ok((value, left)) => {
+                    main_loop.operated(fd, id, direction, Some(left));
+                    if reported {
+                        main_loop.with_table(|table| table.doubts(fd, id).map(|doubts| doubts.clear()));
+                    }
+                    return Poll::Ready(Ok(value));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    main_loop.operated(fd, id, direction, None);
+                    attempt = false;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        match self.arm(main_loop, direction, cx.waker(), reported) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Arms a waker after an operation that would block. `reported`: the hub had reported the direction.
+    fn arm(&self, main_loop: &MainLoop, direction: Interest, waker: &Waker, reported: bool) -> io::Result<()> {
+        let inner = &self.inner;
+        if main_loop.heartbeat.is_in_hub() {
+            return self.arm_after_hub(main_loop, direction, waker);
+        }
+        if main_loop.renew_waker(inner.fd(), inner.id, direction, waker) {
+            return Ok(());
+        }
+        let guard = inner.guard()?;
+        inner.arm(main_loop, direction, waker.clone(), reported, guard)
+    }
+
+    /// Sends the waker to the loop: the hub, which is running, cannot be called, and may read the table of descriptors.
+    #[cold]
+    fn arm_after_hub(&self, main_loop: &MainLoop, direction: Interest, waker: &Waker) -> io::Result<()> {
+        let Some(mailbox) = main_loop.mailbox() else { return Err(self.inner.closed_error()) };
+        let (inner, waker) = (Arc::clone(&self.inner), waker.clone());
+        // Counted from now on, so that a cancellation, which is sent as well, is not skipped.
+        let guard = inner.guard()?;
+        let request = move || inner.arm_now(waker, direction, guard);
+        mailbox.post(Message::Run(Box::new(request))).map_err(|_| LoopError::from(HubError::ThreadEnding).into())
+    }
+
+    /// Cancels the armed wakers of [`poll`](Source::poll) in `directions`. Does not switch.
+    ///
+    /// They are dropped, and not woken. If they are armed on another OS thread, or if this call is made inside the
+    /// hub's `wait`, they are woken instead. An adapter calls it when it is dropped: otherwise a green thread could not
+    /// wait for the direction.
+    ///
+    /// ```
+    /// use greenhub::Interest;
+    /// use greenhub::park::{ReadHint, Source};
+    /// use std::task::{Context, Waker};
+    /// use std::time::Duration;
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let reader = Source::new(reader.into())?;
+    /// let mut cx = Context::from_waker(Waker::noop());
+    /// let polled = reader.poll(Interest::READ, &mut cx, |fd| Ok((rustix::io::read(fd, &mut [0])?, ReadHint::Perhaps)));
+    /// assert!(polled.is_pending());
+    /// let wait = || reader.wait(Interest::READ, Duration::from_millis(1)).unwrap_err().kind();
+    /// assert_eq!(wait(), std::io::ErrorKind::ResourceBusy);
+    /// reader.cancel_poll(Interest::READ);
+    /// assert_eq!(wait(), std::io::ErrorKind::TimedOut);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn cancel_poll(&self, directions: Interest) {
+        let inner = &self.inner;
+        if inner.home.polls() == 0 {
+            return;
+        }
+        let is_here = local::try_get().is_some_and(|local| {
+            inner.home.hub() == local.main_loop.id().number()
+                && local.main_loop.cancel_wakers(inner.fd(), inner.id, directions)
+        });
+        if !is_here {
+            inner.wake(directions);
+        }
+    }
+}
+
+impl Inner {
+    /// Begins the operation that an armed waker stands for.
+    fn guard(self: &Arc<Self>) -> io::Result<PollGuard> {
+        PollGuard::new(Arc::clone(self) as _).ok_or_else(|| self.closed_error())
+    }
+
+    /// Arms a waker in the table of descriptors of this thread.
+    fn arm(
+        self: &Arc<Self>,
+        main_loop: &MainLoop,
+        direction: Interest,
+        waker: Waker,
+        reported: bool,
+        guard: PollGuard,
+    ) -> io::Result<()> {
+        self.settle(main_loop, Mover::Poll)?;
+        let pause = if reported { self.doubt(main_loop) } else { None };
+        let at = match pause {
+            Some(pause) => WakeAt::Pause(pause),
+            None if direction == Interest::WRITE && self.flags().is_retrying() => WakeAt::ReportOr(Pauses::LONGEST),
+            None => WakeAt::Report,
+        };
+        // SAFETY: `guard` keeps the number open. It is open for the life of the registration: see `park_on_hub`.
+        Ok(unsafe { main_loop.arm_waker(self.fd(), self.id, direction, waker, at, guard) }?)
+    }
+
+    /// Records a report that the operation did not confirm. Returns for how long the hub must not be asked.
+    fn doubt(&self, main_loop: &MainLoop) -> Option<std::time::Duration> {
+        let now = main_loop.now();
+        main_loop.with_table(|table| table.doubts(self.fd(), self.id).and_then(|doubts| doubts.add(now)))?
+    }
+
+    /// Arms a waker that was sent from inside the hub's `wait`, or wakes it.
+    fn arm_now(self: Arc<Self>, waker: Waker, direction: Interest, guard: PollGuard) {
+        let main_loop = &local::get().main_loop;
+        let (fd, id) = (self.fd(), self.id);
+        // A report of that wait has found no waiter.
+        let is_ready = main_loop.with_table(|table| table.may_succeed(fd, id, direction) && table.knows(fd, id));
+        let armed = is_ready == Some(false) && {
+            main_loop.renew_waker(fd, id, direction, &waker)
+                || self.arm(main_loop, direction, waker.clone(), false, guard).is_ok()
+        };
+        if armed {
+            drop_contained(waker);
+        } else if let Err(error) = contained(|| waker.wake()) {
+            run::report_callback("the waker of a future", error);
+        }
+    }
+}
+
+/// Performs `op` in a destructor at the end of a thread, where there is no loop any more.
+#[cold]
+fn perform_at_end<R>(
+    fd: BorrowedFd<'_>,
+    mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
+) -> io::Result<R> {
+    loop {
+        match op(fd) {
+            Ok((value, _)) => return Ok(value),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(LoopError::from(HubError::ThreadEnding).into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
