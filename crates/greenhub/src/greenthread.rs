@@ -6,5 +6,5 @@
 pub use hub_core::{
     ExitKind, GreenletId, KillOutcome, LinkId, Linked, Panic, ScopedGreenThread, StackPolicy, current_id, current_name,
     default_stack_size, exit_kind, lock_patience, panicking_grace, set_default_stack_size, set_lock_patience,
-    set_panicking_grace, set_stack_policy, stack_policy,
+    set_panicking_grace, set_stack_policy, spawn_after_local, stack_policy,
 };

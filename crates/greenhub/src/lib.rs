@@ -186,7 +186,6 @@ pub use greenstd::{debug, fs, greenpool, io, local, net, os, pools, process, sel
 pub use hub_core::hub::Interest;
 pub use hub_core::{
     Builder, GreenError, GreenThread, HubError, HubRef, Timeout, Trampoline, TrampolineError, get_hub, is_exit, kill,
-    scope, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, trampoline, try_get_hub, use_hub_with,
-    with_timeout,
+    scope, shield, sleep, spawn, spawn_after, spawn_n, trampoline, try_get_hub, use_hub_with, with_timeout,
 };
 pub use registry::{get_default_hub, register_hub, use_hub};
