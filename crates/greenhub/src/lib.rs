@@ -82,6 +82,7 @@
 //! | observe the end of a green thread, or share it | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
 //! | join or kill several green threads | [`Group`](greenpool::Group) |
 //! | run blocking code on a pool of OS threads | [`tpool`] |
+//! | wait for a future, or make one of a green thread | [`future`] |
 //! | keep a value per green thread | [`green_local!`](local::green_local) |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`](park::Source) |
 //! | wait for several descriptors at once | [`select`] |
@@ -170,6 +171,7 @@
 //! handles an event of this crate, blocking calls return an error, as in a callback of the main loop. This crate emits
 //! no events for the subscriber's own actions in that time.
 
+pub mod future;
 pub mod greenlet;
 pub mod greenthread;
 pub mod hub;

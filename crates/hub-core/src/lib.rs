@@ -21,7 +21,7 @@
 //! | `greenlet` | stacks, switches, exits, the run queue, the cells of green threads | [`Greenlet`], [`Payload`], [`is_exit`] |
 //! | `main_loop` | one turn after another; the table of descriptors, callbacks, mail from other threads, the blocking detector | [`Stats`], [`Listener`], [`Remote`] |
 //! | `wait` | waits for descriptors, for other threads, for jobs | [`trampoline()`], [`Source`], [`Parker`] |
-//! | `api` | the functions and handles that programs use | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`HubRef`] |
+//! | `api` | the functions and handles that programs use | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`HubRef`], [`future`] |
 //!
 //! # Implementing a hub
 //!
@@ -52,6 +52,7 @@
 mod api;
 mod base;
 mod error;
+pub mod future;
 mod greenlet;
 pub mod hub;
 mod main_loop;

@@ -107,6 +107,8 @@ const HUB_CORE: Layers = Layers {
                 &["api/scope"],
                 &["api/builder"],
                 &["api/link"],
+                &["api/future"],
+                &["future"],
                 &["api/listing"],
                 &["api"],
             ],

@@ -58,14 +58,14 @@ fn each_green_thread_is_listed_with_its_wait_reason() {
         assert!(found.made_at.is_some_and(|at| at.file() == file!()));
         assert!(matches!(
             found.state,
-            GreenletState::Waiting { reason: WaitReason::Descriptor, descriptor: Some((there, Interest::READ)), due_in: Some(_) }
+            GreenletState::Waiting { reason: WaitReason::Descriptor, descriptor: Some((there, Interest::READ)), due_in: Some(_), .. }
                 if there == fd
         ));
         let waits = |id, what| matches!(one(id).state, GreenletState::Waiting { reason, .. } if reason == what);
         assert!(waits(sleeping.id(), WaitReason::Sleep) && waits(joining.id(), WaitReason::Join));
         assert!(greenlets().iter().any(|one| matches!(
             one.state,
-            GreenletState::Waiting { reason: WaitReason::Lock, descriptor: None, due_in: None }
+            GreenletState::Waiting { reason: WaitReason::Lock, descriptor: None, future: None, due_in: None }
         )));
         assert_eq!(one(yielding.id()).state, GreenletState::Ready);
         assert_eq!(one(new.id()).state, GreenletState::Unstarted);

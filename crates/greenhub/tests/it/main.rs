@@ -33,6 +33,7 @@ mod fork;
 mod fork_isolation;
 mod formatting;
 mod fs;
+mod future;
 mod given_up_numbers;
 mod grace;
 mod granted;

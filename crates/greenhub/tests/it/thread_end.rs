@@ -11,6 +11,7 @@ use crate::support::fork::{exits_with, forked};
 use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT};
 use crate::support::{is_child, open_descriptors, rerun, run};
+use greenhub::future::{block_on, defer_to_green_thread};
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Ended, LoopError, LoopErrorKind};
 use greenhub::sync::{Mutex, Semaphore};
@@ -346,6 +347,17 @@ fn timed_out(error: std::io::Error) {
 const BLOCKING: &[(&str, fn())] = &[
     ("sleep", || sleep(Duration::from_millis(1))),
     ("yield_now", yield_now),
+    ("block_on", || {
+        assert_eq!(block_on(std::future::ready(1)), 1);
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(SHORT);
+            sender.send(2)
+        });
+        assert_eq!(block_on(receiver), Ok(2));
+        other.join().unwrap().unwrap();
+    }),
+    ("a deferred", || assert!(block_on(defer_to_green_thread(|| 1)).is_err())),
     ("offload", || assert_eq!(greenhub::tpool::execute(|| 1).unwrap(), 1)),
     ("execute_scoped", || assert_eq!(execute_scoped(|| 1).unwrap(), 1)),
     ("tpool", || assert_eq!(greenhub::tpool::execute(|| 1).unwrap(), 1)),

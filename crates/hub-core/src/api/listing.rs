@@ -96,7 +96,8 @@ fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
             State::Delayed => Some(GreenletState::Delayed { due_in }),
             State::Parked => {
                 let descriptor = descriptors.get(&park).copied();
-                Some(GreenletState::Waiting { reason: control.reason(), descriptor, due_in })
+                let future = describe::future(local, control);
+                Some(GreenletState::Waiting { reason: control.reason(), descriptor, future, due_in })
             }
             State::Free | State::Cancelled | State::Callback | State::Abandoned => None,
         }

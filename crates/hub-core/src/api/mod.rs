@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod detection;
 pub(crate) mod embed;
+pub(crate) mod future;
 pub(crate) mod green_local;
 pub(crate) mod green_thread;
 pub(crate) mod hub_ref;

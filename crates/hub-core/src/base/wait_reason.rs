@@ -38,6 +38,8 @@ pub enum WaitReason {
     Barrier,
     /// Waits to be unparked.
     Park,
+    /// Waits for a future.
+    Future,
 }
 
 impl WaitReason {
@@ -59,6 +61,7 @@ impl WaitReason {
             WaitReason::Condition => "waiting for a condition",
             WaitReason::Barrier => "waiting at a barrier",
             WaitReason::Park => "waiting to be unparked",
+            WaitReason::Future => "waiting for a future",
         }
     }
 }

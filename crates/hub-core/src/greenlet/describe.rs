@@ -1,7 +1,7 @@
 //! Descriptions of greenlets, for reports and listings.
 
 use super::control::{ControlRef, Kind, State};
-use super::driver::Driver;
+use super::driver::{Driver, FutureWaits};
 use super::local::{Local, try_get};
 use super::run::thread;
 use super::stack::StackRef;
@@ -18,11 +18,25 @@ pub(crate) fn greenlet(control: ControlRef) -> String {
     }
 }
 
+/// Describes the wait of a parked greenlet: its reason, and the type of the future if it waits for one.
+pub(crate) fn wait(local: &Local, control: ControlRef) -> String {
+    let reason = control.reason().as_str();
+    match future(local, control) {
+        Some(future) => format!("{reason} ({future})"),
+        None => reason.to_owned(),
+    }
+}
+
+/// Returns the type of the future for which a greenlet is parked.
+pub(crate) fn future(local: &Local, control: ControlRef) -> Option<&'static str> {
+    local.futures.type_name(control.number(), control.ticket())
+}
+
 /// Describes a greenlet for the report of abandoned ones.
-pub(crate) fn abandoned(control: ControlRef) -> String {
+pub(crate) fn abandoned(local: &Local, control: ControlRef) -> String {
     let who = control.with_task(TaskRef::describe).or_else(|| control.describe_raw());
     let who = who.unwrap_or_else(|| "a green thread that is ending".to_owned());
-    if control.has_begun() { format!("{who}, {}", control.reason().as_str()) } else { format!("{who}, not begun") }
+    if control.has_begun() { format!("{who}, {}", wait(local, control)) } else { format!("{who}, not begun") }
 }
 
 /// Describes the parked greenlets and their reasons to wait, for the report of a loop that nothing can wake.
@@ -34,7 +48,7 @@ pub(crate) fn parked(local: &Local) -> Vec<String> {
         .filter(|control| control.state() == State::Parked)
         .filter_map(|control| {
             let who = control.with_task(TaskRef::describe).or_else(|| control.describe_raw())?;
-            Some(format!("{who}, {}", control.reason().as_str()))
+            Some(format!("{who}, {}", wait(local, control)))
         })
         .collect()
 }

@@ -1,7 +1,8 @@
 //! The main loop as greenlets see it: the methods that a switch, an exit and the end of an OS thread need.
 //!
 //! The loop is built of greenlets, so its type belongs to a higher layer. That layer names the type by implementing
-//! [`Install`]. Calls stay direct, and the loop stays part of its OS thread's state.
+//! [`Install`]. Calls stay direct, and the loop stays part of its OS thread's state. So does the table of the futures
+//! that greenlets wait for.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -85,8 +86,27 @@ pub(crate) trait Install {
     type MainLoop: Driver;
 }
 
-/// The type for which [`Install`] is implemented.
+/// The futures for which the greenlets of an OS thread wait, as reports see them.
+///
+/// As with the main loop, a higher layer names the type, by implementing [`InstallFutures`].
+pub(crate) trait FutureWaits {
+    /// Creates the table of an OS thread.
+    fn new() -> Self;
+
+    /// Returns the type of the future for which a greenlet waits in its park `ticket`.
+    fn type_name(&self, greenlet: u32, ticket: u64) -> Option<&'static str>;
+}
+
+/// Names the type of the table of futures. A higher layer implements it for [`Installed`].
+pub(crate) trait InstallFutures {
+    type Futures: FutureWaits;
+}
+
+/// The type for which [`Install`] and [`InstallFutures`] are implemented.
 pub(crate) enum Installed {}
 
 /// The main loop of an OS thread.
 pub(crate) type MainLoop = <Installed as Install>::MainLoop;
+
+/// The table of futures of an OS thread.
+pub(crate) type Futures = <Installed as InstallFutures>::Futures;

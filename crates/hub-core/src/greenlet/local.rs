@@ -20,7 +20,7 @@ use std::ptr::NonNull;
 
 use super::control::{ControlRef, Controls, Kind, State};
 use super::describe;
-use super::driver::{Driver, MainLoop};
+use super::driver::{Driver, FutureWaits, Futures, MainLoop};
 use super::run::{self, thread};
 use super::stack::{StackRef, Stacks};
 use super::switch;
@@ -37,6 +37,7 @@ pub(crate) struct Local {
     pub(crate) controls: Controls,
     pub(crate) tasks: TaskPool,
     pub(crate) stacks: Stacks,
+    pub(crate) futures: Futures,
     pub(crate) main: ControlRef,
     pub(crate) mainloop: Cell<Option<ControlRef>>,
     /// The number of open scopes of the main greenlet.
@@ -149,6 +150,7 @@ fn create(ended: bool) -> &'static Local {
         controls,
         tasks: TaskPool::new(),
         stacks: Stacks::new(),
+        futures: Futures::new(),
         main,
         mainloop: Cell::new(None),
         main_scopes: Cell::new(0),
@@ -310,7 +312,7 @@ fn end(this: &Local) {
         this.pinned.set(true);
         return;
     }
-    let mut abandoned: Vec<String> = this.alive().map(describe::abandoned).collect();
+    let mut abandoned: Vec<String> = this.alive().map(|control| describe::abandoned(this, control)).collect();
     abandoned.extend((0..sent).map(|_| "sent by another OS thread, not begun".to_owned()));
     run::clear_queue(this);
     run::end_mainloop(this);

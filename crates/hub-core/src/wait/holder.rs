@@ -42,15 +42,15 @@ impl Holder {
     /// an ended greenlet may belong to another greenlet by now. Does not switch.
     #[must_use]
     pub fn describe(self) -> String {
-        let found = local::try_get()
-            .and_then(|local| local.controls.in_use().into_iter().find(|control| control.address() == self.0));
-        match found {
+        let elsewhere = || "another OS thread".to_owned();
+        let Some(local) = local::try_get() else { return elsewhere() };
+        match local.controls.in_use().into_iter().find(|control| control.address() == self.0) {
             Some(control) if control == run::current() => format!("{} itself", describe::greenlet(control)),
             Some(control) if control.state() == State::Ready => {
                 format!("{}, ready to run", describe::greenlet(control))
             }
-            Some(control) => format!("{}, {}", describe::greenlet(control), control.reason().as_str()),
-            None => "another OS thread".to_owned(),
+            Some(control) => format!("{}, {}", describe::greenlet(control), describe::wait(local, control)),
+            None => elsewhere(),
         }
     }
 }

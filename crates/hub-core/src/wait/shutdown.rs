@@ -166,7 +166,7 @@ fn abandon_rest(local: &Local) -> usize {
     if rest.is_empty() {
         return 0;
     }
-    let described = rest.iter().map(|&control| describe::abandoned(control)).collect();
+    let described = rest.iter().map(|&control| describe::abandoned(local, control)).collect();
     run::clear_queue(local);
     // All are abandoned before the first is ended, since a link of one may wake another.
     rest.iter().for_each(|control| control.abandon());

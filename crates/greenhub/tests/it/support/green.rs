@@ -181,6 +181,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         },
         masked: false,
     },
+    ParkPoint { name: "a future", park: || greenhub::future::block_on(std::future::pending()), masked: false },
     ParkPoint {
         name: "wait",
         park: || {

@@ -70,6 +70,8 @@ pub enum GreenletState {
         reason: WaitReason,
         /// The descriptor and the direction, if it waits for a descriptor.
         descriptor: Option<(RawFd, Interest)>,
+        /// The type of the future, if it waits for one.
+        future: Option<&'static str>,
         /// The time until a timer ends the wait, if it has one and that time is known.
         due_in: Option<Duration>,
     },
@@ -185,10 +187,13 @@ impl fmt::Display for GreenletState {
             GreenletState::Delayed { due_in: Some(due_in) } => write!(f, "begins in {due_in:?}"),
             GreenletState::Delayed { due_in: None } => f.write_str("begins later"),
             GreenletState::Switched => f.write_str("switched to another"),
-            GreenletState::Waiting { reason, descriptor, due_in } => {
+            GreenletState::Waiting { reason, descriptor, future, due_in } => {
                 f.write_str(reason.as_str())?;
                 if let Some((fd, interest)) = descriptor {
                     write!(f, " ({})", End { fd, interest })?;
+                }
+                if let Some(future) = future {
+                    write!(f, " ({future})")?;
                 }
                 match due_in {
                     Some(due_in) => write!(f, ", {due_in:?} left"),

@@ -112,6 +112,10 @@ impl Remote {
         self.mailbox.hub_id()
     }
 
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
     fn post(&self, message: Message, operation: &'static str) -> Result<(), HubGone> {
         self.mailbox.post(message).map_err(|_| HubGone { operation, hub: self.mailbox.hub_id() })
     }

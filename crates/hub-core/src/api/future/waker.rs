@@ -1,0 +1,210 @@
+//! The waker of a wait for a future, and the state of each OS thread for such waits.
+//!
+//! A wait has one waker for all its polls. The waker leads to a [`WakerSlot`], which holds the unparker of the present
+//! park. Slots are pooled, but a slot returns to the pool only if nothing else holds its waker. So a waker that
+//! outlives its wait leads to a slot that no other wait uses, and ends none.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::task::{Wake, Waker};
+
+use crate::base::wait_reason::WaitReason;
+use crate::error::LoopError;
+use crate::greenlet::driver::{FutureWaits, InstallFutures, Installed};
+use crate::greenlet::local;
+use crate::greenlet::run;
+use crate::main_loop::deadline::Deadline;
+use crate::wait::biased::BiasedMutex;
+use crate::wait::parker::{Parker, Unparker};
+
+/// The target of a waker.
+struct WakerSlot {
+    state: BiasedMutex<WaitState>,
+}
+
+#[derive(Default)]
+struct WaitState {
+    /// Whether the waker was woken since the last poll began.
+    notified: bool,
+    waiting: Option<Unparker>,
+}
+
+impl Wake for WakerSlot {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.notified = true;
+        let waiting = state.waiting.take();
+        // A hub's notifier is foreign code, which may wake this waker again.
+        drop(state);
+        if let Some(unparker) = waiting {
+            unparker.unpark();
+        }
+    }
+}
+
+/// A slot with its waker.
+struct Pair {
+    slot: Arc<WakerSlot>,
+    waker: Waker,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let slot = Arc::new(WakerSlot { state: BiasedMutex::default() });
+        // The lock belongs to this OS thread, which uses it most, even if another one is the first to wake the waker.
+        drop(slot.state.lock());
+        Pair { waker: Waker::from(Arc::clone(&slot)), slot }
+    }
+
+    /// Returns whether nothing outside of this pair holds the slot.
+    fn is_unshared(&self) -> bool {
+        let unshared = Arc::strong_count(&self.slot) == 2;
+        // The last holder elsewhere may have been on another OS thread. What it did comes before this.
+        fence(Ordering::Acquire);
+        unshared
+    }
+}
+
+/// The state of an OS thread for waits for futures.
+///
+/// No foreign code runs while one of its cells is borrowed.
+pub(crate) struct FutureTable {
+    /// Unused slots. There are at most as many as waits took place at the same time, each much smaller than a stack.
+    spare: RefCell<Vec<Pair>>,
+    /// By the number of the greenlet: the ticket of its last park for a future, and the type of that future.
+    ///
+    /// The ticket tells an entry of a present park from an old one, so that no entry has to be removed.
+    parks: RefCell<Vec<(u64, &'static str)>>,
+}
+
+impl InstallFutures for Installed {
+    type Futures = FutureTable;
+}
+
+impl FutureWaits for FutureTable {
+    fn new() -> FutureTable {
+        FutureTable { spare: RefCell::default(), parks: RefCell::default() }
+    }
+
+    fn type_name(&self, greenlet: u32, ticket: u64) -> Option<&'static str> {
+        let (parked, name) = *self.parks.borrow().get(greenlet as usize)?;
+        (parked == ticket).then_some(name)
+    }
+}
+
+impl FutureTable {
+    fn note(&self, greenlet: u32, ticket: u64, name: &'static str) {
+        let (mut parks, index) = (self.parks.borrow_mut(), greenlet as usize);
+        if parks.len() <= index {
+            parks.resize(index + 1, (0, ""));
+        }
+        parks[index] = (ticket, name);
+    }
+}
+
+/// The waker of one wait.
+pub(super) struct WaitWaker {
+    /// `None` only while it is dropped.
+    pair: Option<Pair>,
+}
+
+impl WaitWaker {
+    /// Takes a waker out of the pool of this OS thread, or makes one. An OS thread without greenlets has no pool.
+    #[inline]
+    pub(super) fn take() -> WaitWaker {
+        let spare = local::try_get().and_then(|local| local.futures.spare.borrow_mut().pop());
+        WaitWaker { pair: Some(spare.unwrap_or_else(Pair::new)) }
+    }
+
+    #[inline]
+    fn pair(&self) -> &Pair {
+        match &self.pair {
+            Some(pair) => pair,
+            None => unreachable!("a waker is in use until it is dropped"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn waker(&self) -> &Waker {
+        &self.pair().waker
+    }
+
+    /// Waits until the waker is woken, on behalf of a future of the named type. Switches.
+    ///
+    /// A waker that was woken during the poll only lets the other green threads run: a future that always wakes itself
+    /// must not keep them waiting.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error where the caller may not wait, and the errors that the main loop has for the main greenlet.
+    pub(super) fn wait(&self, future: &'static str) -> Result<(), LoopError> {
+        let slot = &*self.pair().slot;
+        if std::mem::take(&mut slot.state.lock().notified) {
+            return let_others_run();
+        }
+        loop {
+            let mut state = slot.state.lock();
+            if std::mem::take(&mut state.notified) {
+                return Ok(());
+            }
+            let Some(parker) = Parker::if_prepared(WaitReason::Future)? else {
+                drop(state);
+                Parker::prepare(WaitReason::Future)?;
+                continue;
+            };
+            let unparker = parker.unparker();
+            state.waiting = Some(unparker);
+            drop(state);
+            if let (Some(greenlet), Some(local)) = (unparker.number(), local::try_get()) {
+                local.futures.note(greenlet, unparker.ticket, future);
+            }
+            match parker.park(&mut Deadline::none()) {
+                // The next loop goes on.
+                Err(error) if error.is_restart() => {}
+                parked => _ = parked?,
+            }
+        }
+    }
+
+    /// Returns whether the waker was woken, and resets that.
+    pub(super) fn take_notified(&self) -> bool {
+        std::mem::take(&mut self.pair().slot.state.lock().notified)
+    }
+}
+
+impl Drop for WaitWaker {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(pair) = self.pair.take() else { return };
+        let unshared = pair.is_unshared();
+        // A late wake-up finds no waiter.
+        *pair.slot.state.lock() = WaitState::default();
+        if unshared && let Some(local) = local::try_get() {
+            local.futures.spare.borrow_mut().push(pair);
+        }
+    }
+}
+
+/// Lets the other green threads of this OS thread run once, or other OS threads if it has none. Switches.
+fn let_others_run() -> Result<(), LoopError> {
+    // Tells how this OS thread waits, and throws a pending exit.
+    let parker = Parker::new(WaitReason::Future)?;
+    match parker.unparker().number() {
+        Some(_) => {
+            drop(parker);
+            match run::yield_now() {
+                Err(error) if error.is_restart() => Ok(()),
+                yielded => yielded,
+            }
+        }
+        None => {
+            std::thread::yield_now();
+            Ok(())
+        }
+    }
+}
