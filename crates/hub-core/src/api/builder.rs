@@ -7,7 +7,7 @@ use super::green_thread::GreenThread;
 use super::scope::{Scope, ScopedGreenThread};
 use crate::greenlet::local;
 use crate::greenlet::stack;
-use crate::greenlet::task::{Task, TaskRef};
+use crate::greenlet::task::{NewTask, TaskRef};
 
 /// A factory for green threads with a name or a stack size. std's `thread::Builder`.
 ///
@@ -63,7 +63,7 @@ impl Builder {
         T: 'static,
     {
         let settings = self.checked()?;
-        let task = Task::new(local::get(), f, self.spawned_at.unwrap_or(Location::caller()));
+        let task = NewTask::new(local::get(), f, self.spawned_at.unwrap_or(Location::caller()));
         settings.apply(&task);
         Ok(GreenThread { task: task.begin() })
     }

@@ -22,7 +22,7 @@ use crate::error::{GreenError, LoopErrorKind};
 use crate::greenlet::control::Kind;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Park};
-use crate::greenlet::task::{Task, TaskHandle, TaskRef};
+use crate::greenlet::task::{NewTask, Task, TaskHandle, TaskRef};
 use crate::greenlet::unwind::Exit;
 
 /// A scope to spawn scoped green threads in, see [`scope()`]. std's `thread::Scope`.
@@ -158,7 +158,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     {
         // SAFETY: `scope` has made sure that it can mask. It waits under a mask until every child is done, and drops every
         // result, before it returns or unwinds. The values that the children borrow live at least as long.
-        let task = unsafe { Task::borrowing(local::get(), f, place) };
+        let task = unsafe { NewTask::borrowing(local::get(), f, place) };
         prepare(&task);
         let (child, greenlet) = task.split();
         // SAFETY: the scope keeps the cell until every child is done and every result was dropped. Only children and

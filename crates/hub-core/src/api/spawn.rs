@@ -11,7 +11,7 @@ use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::greenlet::task::{self, NewTask, Task, TaskRef, WeakTask};
+use crate::greenlet::task::{self, NewTask, TaskRef, WeakTask};
 use crate::greenlet::trace;
 
 /// Spawns a green thread that runs `f`. Eventlet's `spawn`. Never switches.
@@ -129,7 +129,7 @@ where
 #[inline]
 pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     let local = local::get();
-    GreenThread { task: Task::new(local, f, place).begin() }
+    GreenThread { task: NewTask::new(local, f, place).begin() }
 }
 
 /// Spawns a green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
@@ -177,7 +177,7 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let task = Task::new(local::get(), f, Location::caller());
+    let task = NewTask::new(local::get(), f, Location::caller());
     begin_after(delay, task)
 }
 
@@ -224,7 +224,7 @@ where
         drop(linked);
         alive.then(f)
     };
-    let green = begin_after(delay, Task::optional(local::get(), body, Location::caller()));
+    let green = begin_after(delay, NewTask::optional(local::get(), body, Location::caller()));
     if let (Some(timer), Some(control)) = (green.task.timer(), green.task.control()) {
         let target = Target::Start { greenlet: control.number(), ticket: control.ticket() };
         let begin = move |_: &TaskRef| local::get().main_loop.fire_now(timer, target);

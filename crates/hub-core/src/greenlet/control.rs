@@ -69,12 +69,12 @@ pub(crate) enum Wake {
 #[repr(C, align(64))]
 pub(crate) struct Control {
     /// Link of the run queue or of the free list.
-    pub(super) next: Cell<Option<ControlRef>>,
+    next: Cell<Option<ControlRef>>,
     /// The context in which it is suspended; 0 if it runs or has not begun.
-    pub(super) context: Cell<usize>,
+    context: Cell<usize>,
     /// Identifies the current park. Grows with each park that ends, and is never reset.
-    pub(super) ticket: Cell<u64>,
-    pub(super) stack: Cell<Option<StackRef>>,
+    ticket: Cell<u64>,
+    stack: Cell<Option<StackRef>>,
     pub(super) task: TaskSlot,
     /// The state that most greenlets never need: pending exits, the node of a plain greenlet.
     pub(super) cold: ColdSlot,
@@ -82,16 +82,16 @@ pub(crate) struct Control {
     /// The time of the loop's turn in which it was made.
     born: Cell<Stamp>,
     /// The number of masks in force. Exits are deferred until there is none.
-    pub(super) masks: Cell<u8>,
+    masks: Cell<u8>,
     /// The number of shields in force. A kill is deferred, and so is the exit of a scope opened under fewer shields.
     pub(super) shields: Cell<u8>,
-    pub(super) state: Cell<State>,
+    state: Cell<State>,
     /// Whether an exit is pending.
     pub(super) exit: Cell<bool>,
-    pub(super) wake: Cell<Wake>,
+    wake: Cell<Wake>,
     /// The reason of the last park.
     pub(super) reason: Cell<WaitReason>,
-    pub(super) kind: Cell<Kind>,
+    kind: Cell<Kind>,
 }
 
 /// The kind of greenlet that a block is used for.
@@ -114,8 +114,11 @@ pub(crate) enum Kind {
 pub(crate) struct ControlRef(NonNull<Control>);
 
 impl ControlRef {
-    pub(super) fn as_ptr(self) -> *const Control {
-        self.0.as_ptr()
+    /// Returns the place for the context of the greenlet, which is left.
+    #[inline]
+    pub(super) fn context_place(self) -> *const Cell<usize> {
+        // SAFETY: a block is mapped, see `deref`.
+        unsafe { &raw const (*self.0.as_ptr()).context }
     }
 
     /// Returns the address of the block, for comparisons only.
@@ -173,12 +176,6 @@ impl Control {
         self.task.with(f)
     }
 
-    /// Turns the suspension in a raw switch into a park, so that the greenlet can be woken.
-    pub(crate) fn set_parked(&self) {
-        debug_assert_eq!(self.state.get(), State::Switched);
-        self.state.set(State::Parked);
-    }
-
     /// Returns how many bytes of its stack were touched.
     pub(crate) fn stack_high_water(&self) -> Option<usize> {
         let stack = self.stack.get()?;
@@ -199,15 +196,6 @@ impl Control {
     /// Returns whether its body has begun.
     pub(crate) fn has_begun(&self) -> bool {
         !matches!(self.state.get(), State::Unstarted | State::Delayed)
-    }
-
-    /// Abandons the greenlet: nothing wakes or enters it again.
-    ///
-    /// It is suspended, and was removed from the run queue.
-    pub(crate) fn abandon(&self) {
-        debug_assert!(matches!(self.state.get(), State::Ready | State::Parked | State::Switched));
-        self.state.set(State::Abandoned);
-        self.ticket.set(self.ticket.get() + 1);
     }
 
     /// Returns whether it has begun and is ready, parked or switched away.
@@ -233,6 +221,121 @@ impl Control {
     #[inline]
     pub(crate) fn shields(&self) -> u8 {
         self.shields.get()
+    }
+}
+
+/// The parts on which the safety of switches rests. Each change of them is an unsafe function.
+impl Control {
+    /// Returns the next block in the run queue.
+    #[inline]
+    pub(super) fn next(&self) -> Option<ControlRef> {
+        self.next.get()
+    }
+
+    /// Sets the next block in the run queue, and returns the former one.
+    ///
+    /// # Safety
+    ///
+    /// The caller changes the run queue. It may leave out no block and have none twice.
+    #[inline]
+    pub(super) unsafe fn set_next(&self, next: Option<ControlRef>) -> Option<ControlRef> {
+        self.next.replace(next)
+    }
+
+    /// # Safety
+    ///
+    /// The state is the true one: see [`State`] and the ground rules of the [run queue](super::run).
+    #[inline]
+    pub(super) unsafe fn set_state(&self, state: State) {
+        self.state.set(state);
+    }
+
+    /// Returns the stack that is lent to the greenlet.
+    #[inline]
+    pub(super) fn stack(&self) -> Option<StackRef> {
+        self.stack.get()
+    }
+
+    /// Lends the greenlet a stack.
+    ///
+    /// # Safety
+    ///
+    /// The stack was taken from its pool and has no other user. The greenlet is about to run on it.
+    #[inline]
+    pub(super) unsafe fn set_stack(&self, stack: StackRef) {
+        self.stack.set(Some(stack));
+    }
+
+    /// Sets the context by which the greenlet is entered.
+    ///
+    /// # Safety
+    ///
+    /// The greenlet was lent a stack, and only this greenlet enters it by this context.
+    #[inline]
+    pub(super) unsafe fn set_context(&self, context: usize) {
+        self.context.set(context);
+    }
+
+    /// Takes the stack of the greenlet away.
+    ///
+    /// # Safety
+    ///
+    /// The greenlet has ended, and the caller is the user of the stack from now on.
+    #[inline]
+    pub(super) unsafe fn take_stack(&self) -> Option<StackRef> {
+        self.stack.take()
+    }
+
+    /// Takes the context of the greenlet.
+    ///
+    /// # Safety
+    ///
+    /// The greenlet is suspended or fresh, and the caller jumps to the context.
+    #[inline]
+    pub(super) unsafe fn take_context(&self) -> usize {
+        let context = self.context.replace(0);
+        debug_assert_ne!(context, 0, "entered twice");
+        context
+    }
+
+    /// Returns the number of masks in force.
+    #[inline]
+    pub(super) fn masks(&self) -> u8 {
+        self.masks.get()
+    }
+
+    /// # Safety
+    ///
+    /// `masks` is the number of [`Mask`](super::run::Mask)s that exist for the greenlet.
+    #[inline]
+    pub(super) unsafe fn set_masks(&self, masks: u8) {
+        self.masks.set(masks);
+    }
+}
+
+/// The parts that parks and wake-ups change.
+impl Control {
+    /// Ends the park with the present ticket. Returns the next ticket.
+    #[inline]
+    pub(super) fn advance_ticket(&self) -> u64 {
+        let ticket = self.ticket.get() + 1;
+        self.ticket.set(ticket);
+        ticket
+    }
+
+    #[inline]
+    pub(super) fn wake(&self) -> Wake {
+        self.wake.get()
+    }
+
+    #[inline]
+    pub(super) fn set_wake(&self, wake: Wake) {
+        self.wake.set(wake);
+    }
+
+    /// Marks the greenlet as a main greenlet.
+    pub(super) fn become_main(&self) {
+        self.kind.set(Kind::Main);
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn parked(local: &Local) -> Vec<String> {
 
 /// Writes which greenlet runs on a stack. Runs in a signal handler, on the OS thread whose stack has overflowed.
 pub(super) fn write_owner(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
-    let current = thread().running().filter(|current| current.stack.get() == Some(stack));
+    let current = thread().running().filter(|current| current.stack() == Some(stack));
     match current.map(|current| (current.kind(), current)) {
         Some((Kind::Thread, current)) => write_green_thread(current, out),
         Some((Kind::Mainloop, _)) => out(b"the main loop"),

@@ -145,7 +145,8 @@ fn get_slowly() -> &'static Local {
 fn create(ended: bool) -> &'static Local {
     let controls = Controls::new();
     let main = controls.take(Kind::Main, Stamp::NONE);
-    main.state.set(State::Running);
+    // SAFETY: this greenlet is running.
+    unsafe { main.set_state(State::Running) };
     let local = Box::new(Local {
         controls,
         tasks: TaskPool::new(),
@@ -172,7 +173,8 @@ fn create(ended: bool) -> &'static Local {
         thread().local.set(Some(local));
         GUARDS[0]();
     }
-    thread().set_current(main);
+    // SAFETY: the main greenlet runs until the first switch.
+    unsafe { thread().set_current(main) };
     super::overflow::set_describe(describe::write_owner);
     this
 }
@@ -181,7 +183,7 @@ fn create(ended: bool) -> &'static Local {
 ///
 /// Returns `None` for the main greenlet, which uses the OS thread's stack.
 pub(crate) fn running_stack() -> Option<std::ops::Range<usize>> {
-    let stack = thread().running()?.stack.get()?;
+    let stack = thread().running()?.stack()?;
     // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
     let stack = unsafe { stack.as_ref() };
     Some(stack.bottom().addr()..stack.top().addr())
@@ -240,10 +242,7 @@ impl Local {
     pub(crate) fn mainloop_stack_size(&self) -> usize {
         // SAFETY: the main loop keeps its stack until it has ended, and stack headers are never freed while their thread's
         // state exists.
-        self.mainloop
-            .get()
-            .and_then(|mainloop| mainloop.stack.get())
-            .map_or(0, |stack| unsafe { stack.as_ref() }.size())
+        self.mainloop.get().and_then(|mainloop| mainloop.stack()).map_or(0, |stack| unsafe { stack.as_ref() }.size())
     }
 
     /// Takes a stack of the given size, or of the default size.
@@ -271,9 +270,12 @@ pub(super) unsafe fn enter_stack(stack: StackRef) -> usize {
 }
 
 /// Gives the memory of a cell back to its pool.
-pub(super) fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
-    // SAFETY: cells are made with the pool of their OS thread and never leave it. The cell that frees itself passes its
-    // own class and layout. A state with cells in use is never freed.
+///
+/// # Safety
+///
+/// The memory was taken from the pool of this OS thread with that class and layout, and is not used afterwards.
+pub(super) unsafe fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
+    // SAFETY: by the contract. A state with cells in use is never freed.
     unsafe { get().tasks.give(memory, class, layout) };
 }
 
@@ -315,7 +317,8 @@ fn end(this: &Local) {
     let mut abandoned: Vec<String> = this.alive().map(|control| describe::abandoned(this, control)).collect();
     abandoned.extend((0..sent).map(|_| "sent by another OS thread, not begun".to_owned()));
     run::clear_queue(this);
-    run::end_mainloop(this);
+    // SAFETY: the main greenlet runs this, the thread has ended, and its loop is closed and its queue empty.
+    unsafe { run::end_mainloop(this) };
     if !abandoned.is_empty() {
         report::abandoned(abandoned);
     }

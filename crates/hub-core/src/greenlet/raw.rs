@@ -277,20 +277,24 @@ impl Greenlet {
             Route::Hub(_) => return Err(GreenletError::Hub.into()),
             Route::Parked(_) => return Err(GreenletError::Parked.into()),
             Route::Enter(target, message) => {
-                deliver(target, message);
+                // SAFETY: the target is entered below, and no foreign code runs before.
+                unsafe { deliver(target, message) };
                 target
             }
             Route::Begin(node, value) => {
                 let stack = local.take_stack(None).inspect_err(|_| spans::entered(me))?;
                 let target = begin(local, &node, value);
-                target.stack.set(Some(stack));
                 // SAFETY: the stack was just taken, and is entered by this context only.
-                target.context.set(unsafe { local::enter_stack(stack) });
+                unsafe {
+                    target.set_stack(stack);
+                    target.set_context(local::enter_stack(stack));
+                }
                 target
             }
         };
-        me.wake.set(Wake::Event);
-        me.state.set(State::Switched);
+        me.set_wake(Wake::Event);
+        // SAFETY: the running greenlet is left below.
+        unsafe { me.set_state(State::Switched) };
         if let Some(node) = me.raw_node()
             && node.handles.get() == 0
         {

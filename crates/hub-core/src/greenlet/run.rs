@@ -166,8 +166,20 @@ pub(super) unsafe fn start(control: ControlRef) {
         // SAFETY: by the contract.
         return unsafe { refuse(control) };
     }
-    control.state.set(State::Unstarted);
-    thread().push(control);
+    // SAFETY: the greenlet has not begun and is in no queue, by the contract.
+    unsafe { thread().push(control, State::Unstarted) };
+}
+
+/// Ends the park or the raw switch in which a greenlet is suspended. Does nothing for any other greenlet.
+pub(crate) fn end_switch(control: ControlRef, why: Wake) {
+    if control.state() == State::Switched && control.kind() != Kind::Mainloop {
+        // SAFETY: a greenlet in a raw switch is suspended, and in no queue. Only the main loop is entered without a look at
+        // its state.
+        unsafe { control.set_state(State::Parked) };
+    }
+    if control.state() == State::Parked {
+        Waiter::new(control, control.ticket()).wake_with(why);
+    }
 }
 
 /// Queues a green thread whose start time has come. Does nothing if it is not delayed any more.
@@ -191,8 +203,8 @@ pub(crate) fn yield_now() -> Result<(), LoopError> {
 /// Queues an entry for a callback of the main loop, so that the callback keeps its place among the greenlets.
 pub(crate) fn queue_callback() {
     let control = local::get().controls.take(Kind::Thread, Stamp::NONE);
-    control.state.set(State::Callback);
-    thread().push(control);
+    // SAFETY: the block was just taken, for this entry.
+    unsafe { thread().push(control, State::Callback) };
 }
 
 /// A value that changes whenever another greenlet runs, or the same one again.
@@ -269,18 +281,26 @@ impl RunQueue {
         self.budget.set(budget);
     }
 
+    /// Adds a block to the queue, in the given state.
+    ///
+    /// # Safety
+    ///
+    /// The block is in no queue, and the state is the true one. A running greenlet is left before anything else runs.
     #[inline]
-    fn push(&self, control: ControlRef) {
-        control.next.set(None);
+    unsafe fn push(&self, control: ControlRef, state: State) {
         self.ready.set(self.ready.get() + 1);
-        match self.tail.replace(Some(control)) {
-            Some(tail) => tail.next.set(Some(control)),
-            None => {
-                self.head.set(Some(control));
-                if self.asleep.get() {
-                    self.wake_loop();
-                }
+        // SAFETY: the block is added as the last one, in a state of the queue.
+        unsafe {
+            control.set_state(state);
+            control.set_next(None);
+            if let Some(tail) = self.tail.replace(Some(control)) {
+                tail.set_next(Some(control));
+                return;
             }
+        }
+        self.head.set(Some(control));
+        if self.asleep.get() {
+            self.wake_loop();
         }
     }
 
@@ -295,7 +315,8 @@ impl RunQueue {
     /// Removes `head`, which is the head of the queue.
     #[inline]
     fn pop(&self, head: ControlRef) {
-        let next = head.next.take();
+        // SAFETY: the block leaves the queue, and the head becomes the one behind it.
+        let next = unsafe { head.set_next(None) };
         self.head.set(next);
         if next.is_none() {
             self.tail.set(None);
@@ -313,7 +334,8 @@ impl RunQueue {
     }
 
     /// Removes `head`, the head of the queue, which is cancelled.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     fn discard_cancelled(&self, local: &Local, head: ControlRef) {
         self.pop_unrun(head);
         // SAFETY: a cancelled greenlet has not begun, and was just taken out of the queue.
@@ -323,9 +345,9 @@ impl RunQueue {
     /// Queues a greenlet that is parked. It has a new ticket.
     #[inline]
     fn queue_if_parked(&self, control: ControlRef) {
-        if control.state.get() == State::Parked {
-            control.state.set(State::Ready);
-            self.push(control);
+        if control.state() == State::Parked {
+            // SAFETY: a parked greenlet is suspended, and in no queue.
+            unsafe { self.push(control, State::Ready) };
         }
     }
 
@@ -337,9 +359,11 @@ impl RunQueue {
     #[inline]
     pub(super) fn park(&self, me: ControlRef) -> Result<(), LoopError> {
         assert!(self.current.get() == Some(me), "a greenlet begins a park of another greenlet");
-        me.state.set(State::Parked);
-        // SAFETY: `me` is the running greenlet, and is parked.
-        unsafe { self.leave::<false>(me) }
+        // SAFETY: `me` is the running greenlet, and is parked and left.
+        unsafe {
+            me.set_state(State::Parked);
+            self.leave::<false>(me)
+        }
     }
 
     /// Like [`yield_running`](RunQueue::yield_running), without the safety condition.
@@ -358,11 +382,12 @@ impl RunQueue {
         if self.budget.get() == 0 && !self.renew() {
             self.launch_mainloop()?;
         }
-        me.state.set(State::Ready);
-        me.wake.set(Wake::Event);
-        self.push(me);
-        // SAFETY: `me` is the running greenlet, and is queued.
-        unsafe { self.leave::<true>(me) }
+        me.set_wake(Wake::Event);
+        // SAFETY: `me` is the running greenlet, which is in no queue. It is queued and left.
+        unsafe {
+            self.push(me, State::Ready);
+            self.leave::<true>(me)
+        }
     }
 
     /// Leaves the running greenlet for the next one.
@@ -373,17 +398,19 @@ impl RunQueue {
     #[inline]
     unsafe fn leave<const QUEUED: bool>(&self, me: ControlRef) -> Result<(), LoopError> {
         if let Some(next) = self.head.get()
-            && next.state.get() == State::Ready
+            && next.state() == State::Ready
             && (self.budget.get() != 0 || self.renew())
         {
             self.pop(next);
             self.budget.set(self.budget.get() - 1);
-            if QUEUED && next == me {
-                me.state.set(State::Running);
-            } else {
-                // SAFETY: `next` is suspended and was just taken out of the queue. `me` is running, and parked or queued.
-                // A parked greenlet is not in the queue, so it is not `next`.
-                unsafe { self.switch(me, next) };
+            // SAFETY: `next` was just taken out of the queue. If it is `me`, that runs on. Otherwise it is suspended, and
+            // `me` is running, and parked or queued. A parked greenlet is not in the queue, so it is not `next`.
+            unsafe {
+                if QUEUED && next == me {
+                    me.set_state(State::Running);
+                } else {
+                    self.switch(me, next);
+                }
             }
             return Ok(());
         }
@@ -404,9 +431,10 @@ impl RunQueue {
                 // A yield has checked for a main loop before it queued `me`, so `me` is parked here. No wake-up can reach
                 // this park any more, so it is undone.
                 debug_assert_eq!(me.state(), State::Parked, "a queued greenlet leaves without a main loop");
-                me.ticket.set(me.ticket.get() + 1);
-                me.wake.set(Wake::Event);
-                me.state.set(State::Running);
+                me.advance_ticket();
+                me.set_wake(Wake::Event);
+                // SAFETY: `me` was not left.
+                unsafe { me.set_state(State::Running) };
                 return Err(error);
             }
         };
@@ -429,11 +457,14 @@ impl RunQueue {
             }
             self.pop(next);
             self.budget.set(self.budget.get() - 1);
-            if next == me {
-                me.state.set(State::Running);
-            } else {
-                // SAFETY: `next` is suspended or fresh and was just taken out of the queue; `me` is parked or queued.
-                unsafe { self.switch(me, next) };
+            // SAFETY: `next` was just taken out of the queue. If it is `me`, that runs on. Otherwise it is suspended or
+            // fresh, and `me` is parked or queued.
+            unsafe {
+                if next == me {
+                    me.set_state(State::Running);
+                } else {
+                    self.switch(me, next);
+                }
             }
             return Ok(());
         }
@@ -450,13 +481,13 @@ impl RunQueue {
     /// which it will be entered again.
     #[inline]
     pub(super) unsafe fn switch(&self, me: ControlRef, next: ControlRef) {
-        next.state.set(State::Running);
-        self.current.set(Some(next));
-        let context = next.context.replace(0);
-        debug_assert_ne!(context, 0, "entered twice");
-        // SAFETY: the context was just taken out of its cell. Control blocks are never unmapped while their thread
-        // runs, so `save` is valid.
-        unsafe { switch::jump(context, &raw const (*me.as_ptr()).context) };
+        // SAFETY: `next` is suspended or fresh, by the contract, and is entered here by the context that is taken out.
+        // Control blocks are never unmapped while their thread runs, so the place for the context of `me` is valid.
+        unsafe {
+            next.set_state(State::Running);
+            self.current.set(Some(next));
+            switch::jump(next.take_context(), me.context_place());
+        }
     }
 
     #[cold]
@@ -475,10 +506,12 @@ impl RunQueue {
         }
         let stack = local.take_stack(local.main_loop.stack_size())?;
         let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
-        mainloop.stack.set(Some(stack));
-        // SAFETY: the stack was just taken, and is entered by this context only.
-        mainloop.context.set(unsafe { local::enter_stack(stack) });
-        mainloop.state.set(State::Switched);
+        // SAFETY: the stack was just taken, and is entered by this context only. The main loop is fresh, and in no queue.
+        unsafe {
+            mainloop.set_stack(stack);
+            mainloop.set_context(local::enter_stack(stack));
+            mainloop.set_state(State::Switched);
+        }
         local.mainloop.set(Some(mainloop));
         Ok(mainloop)
     }
@@ -488,9 +521,11 @@ impl RunQueue {
 #[inline]
 fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
     let stack = local.take_stack(requested_size(control))?;
-    control.stack.set(Some(stack));
     // SAFETY: the stack was just taken, and is entered by this context only.
-    control.context.set(unsafe { local::enter_stack(stack) });
+    unsafe {
+        control.set_stack(stack);
+        control.set_context(local::enter_stack(stack));
+    }
     Ok(())
 }
 
@@ -522,7 +557,8 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
         // here: `run_raw` has dropped the locals and cleared the exits, its spans have ended with its body, and a kill that
         // has come since contains no value of the program.
         me.drop_cold();
-        let stack = me.stack.take().expect("a greenlet that runs here was lent this stack");
+        // SAFETY: the body of `me` has returned. This loop runs on the stack, and lends it again or gives it back.
+        let stack = unsafe { me.take_stack() }.expect("a greenlet that runs here was lent this stack");
         // SAFETY: the body of the running greenlet has returned, and `drop_cold` has run the last foreign code. A running
         // greenlet is in no queue.
         unsafe { local.controls.give(me) };
@@ -534,15 +570,20 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
             None => thread.successor(local, size).unwrap_or_else(|| thread.mainloop_after(local, size)),
         };
         if next.state() == State::Unstarted {
-            next.state.set(State::Running);
-            next.stack.set(Some(stack));
+            // SAFETY: `next` was just taken out of the queue, and begins on this stack in the next round.
+            unsafe {
+                next.set_state(State::Running);
+                next.set_stack(stack);
+            }
             thread.current.set(Some(next));
             continue;
         }
-        next.state.set(State::Running);
         thread.current.set(Some(next));
-        let context = next.context.replace(0);
-        debug_assert_ne!(context, 0, "entered twice");
+        // SAFETY: `next` is suspended or fresh, in no queue, and is entered by the caller.
+        let context = unsafe {
+            next.set_state(State::Running);
+            next.take_context()
+        };
         // SAFETY: the body has returned and nothing of it is on the stack. No other code can take the stack before the
         // jump leaves it.
         unsafe { local.stacks.give(stack) };
@@ -576,7 +617,8 @@ impl RunQueue {
             }
         }
         let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
-        mainloop.state.set(State::Unstarted);
+        // SAFETY: a new greenlet, which is entered by the caller instead of being queued.
+        unsafe { mainloop.set_state(State::Unstarted) };
         local.mainloop.set(Some(mainloop));
         mainloop
     }
@@ -601,7 +643,8 @@ impl RunQueue {
                         if give_stack(local, next).is_err() {
                             return None;
                         }
-                        next.state.set(State::Ready);
+                        // SAFETY: `next` has a stack of its own now, and is entered like a suspended greenlet.
+                        unsafe { next.set_state(State::Ready) };
                     }
                 }
                 _ => return None,
@@ -621,7 +664,8 @@ impl RunQueue {
 #[inline]
 fn requested_size(control: ControlRef) -> Option<usize> {
     // SAFETY: a greenlet that is about to begin or has just begun keeps its cell. Nothing runs meanwhile.
-    unsafe { control.task.get() }.and_then(|task| task.stack_size())
+    let task = unsafe { control.task.get() }?;
+    task.stack_size()
 }
 
 fn run_task(me: ControlRef) {
@@ -684,10 +728,12 @@ impl RunQueue {
         let me = current();
         self.pop(head);
         self.budget.set(self.budget.get() - 1);
-        me.state.set(State::Switched);
-        // SAFETY: `head` is suspended or fresh and was just taken out of the queue. The main loop is entered by a
-        // greenlet that finds nothing to run.
-        unsafe { self.switch(me, head) };
+        // SAFETY: `head` is suspended or fresh and was just taken out of the queue. The main loop is left, and entered by
+        // a greenlet that finds nothing to run.
+        unsafe {
+            me.set_state(State::Switched);
+            self.switch(me, head);
+        }
         true
     }
 
@@ -696,7 +742,10 @@ impl RunQueue {
         self.current.get()
     }
 
-    pub(super) fn set_current(&self, control: ControlRef) {
+    /// # Safety
+    ///
+    /// The greenlet is the running one.
+    pub(super) unsafe fn set_current(&self, control: ControlRef) {
         self.current.set(Some(control));
     }
 
@@ -719,13 +768,29 @@ pub(crate) fn clear_queue(local: &Local) {
     }
 }
 
-/// Lets the main loop of an ended OS thread return, so that its stack is free. Called by the main greenlet.
-pub(super) fn end_mainloop(local: &Local) {
+/// Empties the run queue, and abandons the given greenlets if they are suspended: nothing wakes or enters them again.
+pub(crate) fn abandon(local: &Local, greenlets: &[ControlRef]) {
+    clear_queue(local);
+    for control in greenlets.iter().filter(|control| control.is_alive() && control.is_suspended()) {
+        // SAFETY: the greenlet is suspended. The queue is empty, so it is in none.
+        unsafe { control.set_state(State::Abandoned) };
+        control.advance_ticket();
+    }
+}
+
+/// Lets the main loop of an ended OS thread return, so that its stack is free.
+///
+/// # Safety
+///
+/// The main greenlet runs. The OS thread is marked as ended, its loop is closed, and its run queue is empty.
+pub(super) unsafe fn end_mainloop(local: &Local) {
     if let Some(mainloop) = local.mainloop.get() {
-        local.main.state.set(State::Switched);
-        // SAFETY: the main loop is suspended and in no queue. It runs nothing else, because the queue is empty, and
+        // SAFETY: the main greenlet runs this, by the contract, and is left. The main loop is suspended and in no queue. It runs nothing else, because the queue is empty, and
         // returns, because the loop is closed. In an ended thread the greenlet that returns goes to the main greenlet.
-        unsafe { thread().switch(local.main, mainloop) };
+        unsafe {
+            local.main.set_state(State::Switched);
+            thread().switch(local.main, mainloop);
+        }
     }
 }
 
@@ -733,5 +798,5 @@ pub(super) fn end_mainloop(local: &Local) {
 ///
 /// Every park of a main greenlet takes the checked path, which refuses parks on an ended OS thread.
 pub(super) fn end_here(me: ControlRef) {
-    me.kind.set(Kind::Main);
+    me.become_main();
 }

@@ -4,14 +4,14 @@
 //! green thread has ended and no handle is left. Cells are pooled in size classes.
 //!
 //! Ground rules:
-//! - `bits` describes the content of the body: the closure until [`STARTED`], nothing while it runs, the result from
-//!   [`DONE`] until [`TAKEN`]. Only this module and its vtable read or write the body.
-//! - A cell is freed by the code that clears the last of [`HANDLE`], [`ALIVE`] and the pins.
+//! - `bits` describes the content of the body: the closure until [`STARTED`], nothing while it runs, the result while
+//!   [`RESULT`] is set. Only this module and its vtable read or write the body.
+//! - A cell is freed by the code that clears the last of [`HANDLE`], [`ALIVE`] and [`PINNED`].
 //! - A [`TaskRef`] is not `Clone`. Safe code gets a reference to one, from a value that keeps the cell: a [`TaskHandle`]
 //!   has the bit [`HANDLE`], and [`TaskSlot::with`] and [`WeakTask::with`] pin the cell during a call.
 //! - Foreign code (closures, destructors, links, the text of errors) runs while [`HANDLE`], [`ALIVE`] or a pin keeps the
 //!   cell, or when nothing else refers to it any more. The value it works on was moved out of the body, or is lent and
-//!   stays: `looks` or [`TAKEN`] prevents it from being taken.
+//!   stays: `looks`, or a [`RESULT`] that was cleared, prevents it from being taken.
 
 mod cell;
 mod pool;
@@ -26,7 +26,7 @@ use std::panic::Location;
 use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
 
-use self::cell::{ALIVE, Body, DONE, Extra, HANDLE, Header, Link, PIN, PINS, SEEN, STARTED, TAKEN, TaskCell, vtable};
+use self::cell::{ALIVE, Body, DONE, Extra, HANDLE, Header, Link, PINNED, RESULT, SEEN, STARTED, TaskCell, vtable};
 use self::unhandled::{Borrowed, Failure, Owned, OwnedOption, Unhandled};
 use super::control::{ControlRef, Kind, State};
 use super::driver::Driver;
@@ -72,6 +72,7 @@ impl TaskRef {
             waiter: Cell::new(None),
             extra: Cell::new(None),
             looks: Cell::new(0),
+            pins: Cell::new(0),
             bits: Cell::new(if handle { ALIVE | HANDLE } else { ALIVE }),
             class,
         };
@@ -103,7 +104,7 @@ impl TaskRef {
         debug_assert!(bits & STARTED == 0, "a cell is started once");
         header.bits.set(bits | STARTED);
         // SAFETY: the closure is still in the body, because STARTED was not set before, by the contract.
-        unsafe { (header.vtable.run)(self) };
+        unsafe { (header.vtable.run)(self.0) };
     }
 
     /// Ends a cell that never started. The closure is dropped, and `error` becomes the result.
@@ -117,8 +118,8 @@ impl TaskRef {
         header.bits.set(header.bits.get() | STARTED);
         // SAFETY: the closure is still in the body, as in `run`.
         unsafe {
-            (header.vtable.drop_closure)(self);
-            (header.vtable.fail)(self, error);
+            (header.vtable.drop_closure)(self.0);
+            (header.vtable.fail)(self.0, error);
         }
     }
 
@@ -135,7 +136,7 @@ impl TaskRef {
         debug_assert!(self.has_started() && !self.is_done());
         // SAFETY: the body of the cell is empty. The closure was moved out when it began. Its root would write the
         // result, but the stack of the root is never entered again.
-        unsafe { (header.vtable.fail)(self, error) };
+        unsafe { (header.vtable.fail)(self.0, error) };
         // SAFETY: the result was just stored, for the first time.
         unsafe { self.finish() };
     }
@@ -148,7 +149,7 @@ impl TaskRef {
     #[inline]
     pub(super) unsafe fn finish(&self) {
         let header = self.header();
-        header.bits.set(header.bits.get() | DONE);
+        header.bits.set(header.bits.get() | DONE | RESULT);
         trace::ended(self);
         header.control.set(None);
         if header.extra.get().is_some() {
@@ -164,9 +165,9 @@ impl TaskRef {
             }
         }
         header.bits.set(header.bits.get() & !ALIVE);
-        if header.bits.get() & (HANDLE | PINS) == 0 {
+        if header.bits.get() & (HANDLE | PINNED) == 0 {
             // SAFETY: `ALIVE` was the last bit, and the body contains the result, by the contract.
-            unsafe { self.free() };
+            unsafe { TaskRef(self.0).free() };
         }
     }
 
@@ -201,30 +202,46 @@ impl TaskRef {
         true
     }
 
+    /// Gives up the handle.
+    ///
+    /// # Safety
+    ///
+    /// The cell has a handle, which is not used afterwards.
+    #[inline(always)]
+    unsafe fn release(&self) {
+        let bits = &self.header().bits;
+        bits.set(bits.get() & !HANDLE);
+        if bits.get() & (ALIVE | PINNED) == 0 {
+            // SAFETY: `HANDLE` was the last bit, and `finish` has cleared `ALIVE`.
+            unsafe { TaskRef(self.0).free() };
+        }
+    }
+
     /// Frees the cell.
     ///
     /// # Safety
     ///
     /// The caller has cleared the last bit that kept the cell, and has stored the result before.
     #[inline]
-    unsafe fn free(&self) {
+    unsafe fn free(self) {
         let header = self.header();
         let bits = header.bits.get();
-        if bits & TAKEN == 0 {
+        if bits & RESULT != 0 {
             if bits & SEEN == 0 {
-                // SAFETY: the body contains the result: DONE is set and TAKEN is not.
-                if let Some(failure) = unsafe { (header.vtable.unhandled)(self) } {
+                // SAFETY: the body contains the result: RESULT is set.
+                if let Some(failure) = unsafe { (header.vtable.unhandled)(self.0) } {
                     self.report(failure);
                 }
             }
             // SAFETY: as above, and nothing refers to the cell after this.
-            unsafe { (header.vtable.drop_result)(self) };
+            unsafe { (header.vtable.drop_result)(self.0) };
         }
         if let Some(extra) = header.extra.take() {
             // SAFETY: leaked by `extra_or_new`, and just taken out of its cell.
             drop_contained(unsafe { Box::from_raw(extra.as_ptr()) });
         }
-        super::local::give_task(self.0.cast(), header.class, header.vtable.layout);
+        // SAFETY: the cell was made with the pool of its OS thread, which it never leaves, and nothing refers to it.
+        unsafe { super::local::give_task(self.0.cast(), header.class, header.vtable.layout) };
     }
 
     /// Returns whether the cell contains the result, or contained it.
@@ -257,16 +274,15 @@ impl TaskRef {
     pub(crate) fn discard(&self) -> bool {
         let header = self.header();
         let bits = header.bits.get();
-        if bits & (DONE | TAKEN) != DONE || header.looks.get() != 0 {
+        if bits & RESULT == 0 || header.looks.get() != 0 {
             return false;
         }
         // Must be first: the text of an error is foreign code, which may run code that has a handle.
-        header.bits.set(bits | TAKEN | SEEN);
-        // SAFETY: the body contains the result: DONE was set and TAKEN was not. With TAKEN no other code uses it any
-        // more.
-        let failure = if bits & SEEN == 0 { unsafe { (header.vtable.unhandled)(self) } } else { None };
+        header.bits.set((bits | SEEN) & !RESULT);
+        // SAFETY: the body contains the result: RESULT was set. Without RESULT no other code uses it any more.
+        let failure = if bits & SEEN == 0 { unsafe { (header.vtable.unhandled)(self.0) } } else { None };
         // SAFETY: as above.
-        unsafe { (header.vtable.drop_result)(self) };
+        unsafe { (header.vtable.drop_result)(self.0) };
         match failure {
             None => false,
             Some(Failure::Ended(_)) => true,
@@ -505,19 +521,24 @@ impl Pinned {
     /// The cell lives.
     unsafe fn new(cell: NonNull<Header>) -> Pinned {
         let task = TaskRef(cell);
-        let bits = &task.header().bits;
-        bits.set(bits.get().checked_add(PIN).expect("a cell is pinned a thousand times"));
+        let header = task.header();
+        header.pins.set(header.pins.get().checked_add(1).expect("a cell is not pinned 65,536 times"));
+        header.bits.set(header.bits.get() | PINNED);
         Pinned(task)
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let bits = &self.0.header().bits;
-        bits.set(bits.get() - PIN);
-        if bits.get() & (HANDLE | ALIVE | PINS) == 0 {
+        let header = self.0.header();
+        header.pins.set(header.pins.get() - 1);
+        if header.pins.get() != 0 {
+            return;
+        }
+        header.bits.set(header.bits.get() & !PINNED);
+        if header.bits.get() & (HANDLE | ALIVE) == 0 {
             // SAFETY: this pin was the last one, and `finish` has cleared `ALIVE`.
-            unsafe { self.0.free() };
+            unsafe { TaskRef(self.0.0).free() };
         }
     }
 }
@@ -571,30 +592,35 @@ impl Deref for TaskHandle {
 }
 
 impl Drop for TaskHandle {
-    #[inline]
     fn drop(&mut self) {
-        let bits = &self.0.header().bits;
-        bits.set(bits.get() & !HANDLE);
-        if bits.get() & (ALIVE | PINS) == 0 {
-            // SAFETY: `HANDLE` was the last bit, and `finish` has cleared `ALIVE`.
-            unsafe { self.0.free() };
-        }
+        // SAFETY: the handle is dropped once, and is not used afterwards.
+        unsafe { self.0.release() };
     }
 }
 
 /// The handle of a cell whose result has the type `T`.
+///
+/// It contains no [`TaskHandle`], so that its `Drop` is generic and inlined into the caller.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Task<T> {
-    handle: TaskHandle,
+    cell: TaskRef,
     result: PhantomData<*const T>,
+}
+
+impl<T> Drop for Task<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the handle is dropped once, and is not used afterwards.
+        unsafe { self.cell.release() };
+    }
 }
 
 impl<T> Deref for Task<T> {
     type Target = TaskRef;
     #[inline]
     fn deref(&self) -> &TaskRef {
-        &self.handle
+        &self.cell
     }
 }
 
@@ -613,7 +639,8 @@ impl Unbegun {
 
     /// Marks the greenlet as delayed: it is queued by its timer, or runs in place.
     pub(crate) fn delay(self) {
-        self.0.state.set(State::Delayed);
+        // SAFETY: a new greenlet has not begun and is in no queue, and this value was the only one that can queue it.
+        unsafe { self.0.set_state(State::Delayed) };
     }
 }
 
@@ -630,7 +657,32 @@ impl<T> NewTask<T> {
     /// The cell is new, with a handle that belongs to the caller, and its closure returns a `T`.
     #[inline]
     unsafe fn of((task, greenlet): (TaskRef, Unbegun)) -> NewTask<T> {
-        NewTask { task: Task { handle: TaskHandle(task), result: PhantomData }, greenlet }
+        NewTask { task: Task { cell: task, result: PhantomData }, greenlet }
+    }
+
+    /// Creates a greenlet with a cell that will run `closure`, and a handle. It is in no queue yet.
+    #[inline]
+    pub(crate) fn new<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> NewTask<T>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        // SAFETY: neither type borrows anything, and the result of the closure is a `T`.
+        unsafe { NewTask::of(TaskRef::new::<F, T, Owned>(local, closure, true, spawned_at)) }
+    }
+
+    /// Creates a greenlet with a cell that will run a `closure` which may borrow, and a handle. It is in no queue yet.
+    ///
+    /// # Safety
+    ///
+    /// The closure and the result must be dropped before anything that `F` or `T` borrows goes away. The cell itself may
+    /// live longer.
+    pub(crate) unsafe fn borrowing<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> NewTask<T>
+    where
+        F: FnOnce() -> T,
+    {
+        // SAFETY: by the contract, and the result of the closure is a `T`.
+        unsafe { NewTask::of(TaskRef::new::<F, T, Borrowed>(local, closure, true, spawned_at)) }
     }
 
     /// Queues the greenlet.
@@ -660,6 +712,19 @@ impl<T> Deref for NewTask<T> {
     }
 }
 
+impl<T: 'static> NewTask<Option<T>> {
+    /// Like [`new`](NewTask::new), for a closure that returns `None` if its body is not to run.
+    ///
+    /// An `Err` in its `Some` is an error of the green thread.
+    pub(crate) fn optional<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> NewTask<Option<T>>
+    where
+        F: FnOnce() -> Option<T> + 'static,
+    {
+        // SAFETY: neither type borrows anything, and the result of the closure is an `Option<T>`.
+        unsafe { NewTask::of(TaskRef::new::<F, Option<T>, OwnedOption>(local, closure, true, spawned_at)) }
+    }
+}
+
 /// Spawns a green thread without a handle.
 #[inline]
 pub(crate) fn spawn_detached<F, T>(local: &Local, closure: F, spawned_at: &'static Location<'static>)
@@ -674,46 +739,21 @@ where
 }
 
 impl<T> Task<T> {
-    /// Creates a greenlet with a cell that will run `closure`, and a handle. It is in no queue yet.
-    #[inline]
-    pub(crate) fn new<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> NewTask<T>
-    where
-        F: FnOnce() -> T + 'static,
-        T: 'static,
-    {
-        // SAFETY: neither type borrows anything, and the result of the closure is a `T`.
-        unsafe { NewTask::of(TaskRef::new::<F, T, Owned>(local, closure, true, spawned_at)) }
-    }
-
     /// Creates a cell with a handle, and runs `closure` at once in the running greenlet. Never unwinds.
     pub(crate) fn run_at_once<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> Task<T>
     where
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        let task = Task::new(local, closure, spawned_at).delay();
+        let task = NewTask::new(local, closure, spawned_at).delay();
         task.run_here(local);
         task
-    }
-
-    /// Creates a greenlet with a cell that will run a `closure` which may borrow, and a handle. It is in no queue yet.
-    ///
-    /// # Safety
-    ///
-    /// The closure and the result must be dropped before anything that `F` or `T` borrows goes away. The cell itself may
-    /// live longer.
-    pub(crate) unsafe fn borrowing<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> NewTask<T>
-    where
-        F: FnOnce() -> T,
-    {
-        // SAFETY: by the contract, and the result of the closure is a `T`.
-        unsafe { NewTask::of(TaskRef::new::<F, T, Borrowed>(local, closure, true, spawned_at)) }
     }
 
     /// Returns the handle without the type of the result.
     pub(crate) fn erase(self) -> TaskHandle {
         let task = ManuallyDrop::new(self);
-        TaskHandle(TaskRef(task.handle.0.0))
+        TaskHandle(TaskRef(task.cell.0))
     }
 
     /// Returns a second value for the same cell, which does not keep it.
@@ -722,7 +762,7 @@ impl<T> Task<T> {
     ///
     /// The value is used only as long as something keeps the cell.
     pub(crate) unsafe fn lend(&self) -> ManuallyDrop<Task<T>> {
-        ManuallyDrop::new(Task { handle: TaskHandle(TaskRef(self.handle.0.0)), result: PhantomData })
+        ManuallyDrop::new(Task { cell: TaskRef(self.cell.0), result: PhantomData })
     }
 
     /// Adds a callback for the end. Returns a number for [`remove_link`](TaskRef::remove_link).
@@ -741,11 +781,11 @@ impl<T> Task<T> {
     pub(crate) fn take_result(&self) -> Result<T, GreenError> {
         let header = self.header();
         let bits = header.bits.get();
-        if bits & (DONE | TAKEN) != DONE || header.looks.get() != 0 {
+        if bits & RESULT == 0 || header.looks.get() != 0 {
             return Err(GreenError::Taken);
         }
-        header.bits.set(bits | TAKEN | SEEN);
-        // SAFETY: DONE is set and TAKEN was not: the body contains the result, and a `Task<T>` is made for results of
+        header.bits.set((bits | SEEN) & !RESULT);
+        // SAFETY: RESULT was set: the body contains the result, and a `Task<T>` is made for results of
         // type `T`.
         unsafe { ManuallyDrop::take(&mut *self.result_ptr::<T>()) }
     }
@@ -761,27 +801,14 @@ impl<T> Task<T> {
         }
         let header = self.header();
         let bits = header.bits.get();
-        if bits & (DONE | TAKEN) != DONE {
+        if bits & RESULT == 0 {
             return None;
         }
         header.looks.set(header.looks.get() + 1);
         let _looked_at = LookedAt(&header.looks);
-        // SAFETY: DONE is set and TAKEN is not: the body contains the result, and `looks` keeps it there. What lends
+        // SAFETY: RESULT is set: the body contains the result, and `looks` keeps it there. What lends
         // `self` keeps the cell. `T` is right, as in `take_result`.
         Some(at(unsafe { &*self.result_ptr::<T>() }))
-    }
-}
-
-impl<T: 'static> Task<Option<T>> {
-    /// Like [`new`](Task::new), for a closure that returns `None` if its body is not to run.
-    ///
-    /// An `Err` in its `Some` is an error of the green thread.
-    pub(crate) fn optional<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> NewTask<Option<T>>
-    where
-        F: FnOnce() -> Option<T> + 'static,
-    {
-        // SAFETY: neither type borrows anything, and the result of the closure is an `Option<T>`.
-        unsafe { NewTask::of(TaskRef::new::<F, Option<T>, OwnedOption>(local, closure, true, spawned_at)) }
     }
 }
 

@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use super::MainLoop;
 use super::callback_table::CallbackId;
 use crate::error::{LoopError, LoopErrorKind, LoopExit};
-use crate::greenlet::control::{State, Wake};
+use crate::greenlet::control::Wake;
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::drop_contained;
 use crate::greenlet::{describe, trace};
@@ -126,13 +126,8 @@ impl MainLoop {
         self.standstill.stir();
         drop_contained(self.ending.main_error.replace(Some(error)));
         let main = local::get().main;
-        match main.state() {
-            // The greenlet that it has switched to may be parked forever.
-            State::Switched => main.set_parked(),
-            State::Parked => {}
-            _ => return,
-        }
-        Waiter::new(main, main.ticket()).wake_with(Wake::Failed);
+        // In a raw switch, too: the greenlet that it has switched to may be parked forever.
+        run::end_switch(main, Wake::Failed);
     }
 
     /// Forgets a request to end the loop, and the error for the main greenlet.

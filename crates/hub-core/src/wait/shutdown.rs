@@ -167,9 +167,8 @@ fn abandon_rest(local: &Local) -> usize {
         return 0;
     }
     let described = rest.iter().map(|&control| describe::abandoned(local, control)).collect();
-    run::clear_queue(local);
     // All are abandoned before the first is ended, since a link of one may wake another.
-    rest.iter().for_each(|control| control.abandon());
+    run::abandon(local, &rest);
     reach::abandon(rest.iter().map(|control| control.number()));
     for &control in &rest {
         run::end_abandoned(control, GreenError::Loop(LoopErrorKind::ThreadEnding.into()));

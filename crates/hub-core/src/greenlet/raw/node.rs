@@ -131,20 +131,26 @@ pub(super) fn accept_exit(me: ControlRef, message: Message) -> Message {
     message
 }
 
-/// Ends the switch in which a greenlet is suspended. The caller must enter the greenlet.
-pub(super) fn deliver(target: ControlRef, message: Message) {
-    target.ticket.set(target.ticket() + 1);
+/// Ends the switch in which a greenlet is suspended.
+///
+/// # Safety
+///
+/// The caller enters the greenlet at once.
+pub(super) unsafe fn deliver(target: ControlRef, message: Message) {
+    target.advance_ticket();
     match message {
         Err(GreenError::Exit) if target.kind() != Kind::Main => drop(target.set_exit(Exit::Kill(GreenError::Exit))),
         message => target.put_message(message),
     }
-    target.state.set(State::Running);
+    // SAFETY: the caller enters the target at once.
+    unsafe { target.set_state(State::Running) };
 }
 
 /// Gives a greenlet that has not begun a control block, and a value to begin with. The caller must enter it.
 pub(super) fn begin(local: &Local, node: &Rc<Node>, value: Payload) -> ControlRef {
     let control = local.controls.take(Kind::Raw, local.main_loop.last_stamp());
-    control.state.set(State::Unstarted);
+    // SAFETY: the body has not begun, and the caller enters the greenlet instead of queueing it.
+    unsafe { control.set_state(State::Unstarted) };
     node.status.set(Status::Live(control));
     control.set_node(Rc::clone(node));
     control.put_message(Ok(value));
@@ -171,7 +177,8 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
     };
     let next = match destination {
         Route::Enter(target, message) => {
-            deliver(target, message);
+            // SAFETY: the caller enters the target.
+            unsafe { deliver(target, message) };
             Some(target)
         }
         Route::Begin(parent, value) => Some(begin(local::get(), &parent, value)),
@@ -211,8 +218,8 @@ pub(super) fn take_waiter(waiter: Waiter) -> Option<ControlRef> {
     if dropper.ticket() != waiter.ticket() || dropper.state() != State::Parked {
         return None;
     }
-    dropper.ticket.set(waiter.ticket() + 1);
-    dropper.wake.set(Wake::Event);
+    dropper.advance_ticket();
+    dropper.set_wake(Wake::Event);
     Some(dropper)
 }
 
@@ -346,8 +353,7 @@ impl Node {
             let _ = run::interrupt(target, exit, false);
             if shielded && target.state() == State::Switched {
                 // No greenlet can switch to it any more, so its switch ends with the exit as an error.
-                target.set_parked();
-                Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
+                run::end_switch(target, Wake::Exit);
             }
             return;
         }
@@ -362,14 +368,15 @@ impl Node {
         in_drop(true);
         self.successor.set(Successor::Dropper(Waiter::new(me, me.ticket())));
         target.set_exit(exit);
-        me.wake.set(Wake::Event);
+        me.set_wake(Wake::Event);
         if target.state() == State::Ready {
             // Without a main loop this returns at once. The target keeps its place.
             let _ = thread().park(me);
         } else {
-            me.state.set(State::Parked);
-            target.ticket.set(target.ticket() + 1);
-            target.wake.set(Wake::Exit);
+            // SAFETY: the running greenlet is left below.
+            unsafe { me.set_state(State::Parked) };
+            target.advance_ticket();
+            target.set_wake(Wake::Exit);
             // SAFETY: the target was suspended before `Away::new`, which calls subscribers. A subscriber cannot switch,
             // so the target is still suspended. If a subscriber has woken the target, it is `Ready` and in the run
             // queue: that is the branch above. Here the target is in no queue. It is not `me`, because `me` runs. The

@@ -356,7 +356,7 @@ impl RunQueue {
         while let Some(next) = turn.due_head.get()
             && !turn.cut.get()
         {
-            turn.due_head.set(next.next.get());
+            turn.due_head.set(next.next());
             if turn.due_head.get().is_none() {
                 turn.due_tail.set(None);
             }
@@ -386,10 +386,11 @@ impl RunQueue {
         if count == 0 || handed_off >= fired.older + count {
             return;
         }
-        let after = last.next.take();
+        // SAFETY: the blocks up to `last` leave the queue for the list of due ones. The rest stays linked.
+        let after = unsafe { last.set_next(None) };
         let first = match fired.before {
-            // `before` is still in its place, and so is everything between it and `last`.
-            Some(before) if handed_off < fired.older => before.next.replace(after),
+            // SAFETY: `before` is still in its place, and so is everything between it and `last`.
+            Some(before) if handed_off < fired.older => unsafe { before.set_next(after) },
             _ => self.head.replace(after),
         };
         if after.is_none() {
@@ -400,7 +401,8 @@ impl RunQueue {
 
     /// Puts the greenlets linked from `head` to `tail`, which are counted already, before the queue.
     fn push_front(&self, head: ControlRef, tail: ControlRef) {
-        tail.next.set(self.head.replace(Some(head)));
+        // SAFETY: the blocks from `head` to `tail` have just left the list of due ones. All others follow them.
+        unsafe { tail.set_next(self.head.replace(Some(head))) };
         if self.tail.get().is_none() {
             self.tail.set(Some(tail));
         }
@@ -410,7 +412,8 @@ impl RunQueue {
         let turn = &self.turn;
         let (Some(head), Some(tail)) = (head, tail) else { return };
         match turn.due_tail.replace(Some(tail)) {
-            Some(before) => before.next.set(Some(head)),
+            // SAFETY: the blocks from `head` to `tail` have just left the queue, and follow the due ones.
+            Some(before) => _ = unsafe { before.set_next(Some(head)) },
             None => turn.due_head.set(Some(head)),
         }
     }

@@ -9,8 +9,7 @@ use super::super::patience;
 use super::super::spans::{self, Away};
 use super::super::unwind::Exit;
 use super::exits::{check_exit, has_to_exit};
-use super::waiter::Waiter;
-use super::{current, thread};
+use super::{current, end_switch, thread};
 use crate::error::GreenError;
 
 /// Makes a greenlet other than the running one exit.
@@ -79,8 +78,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
             if later || has_to_exit(me) {
                 // A masked wait passes the exit on to the greenlets it waits for. A shielded wait continues unchanged.
                 if !shielded {
-                    target.state.set(State::Parked);
-                    Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
+                    end_switch(target, Wake::Exit);
                 }
                 if at_once {
                     check_exit();
@@ -88,11 +86,11 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
                 return true;
             }
             let thread = thread();
-            target.ticket.set(target.ticket() + 1);
-            target.wake.set(Wake::Exit);
-            me.state.set(State::Ready);
-            me.wake.set(Wake::Event);
-            thread.push(me);
+            target.advance_ticket();
+            target.set_wake(Wake::Exit);
+            me.set_wake(Wake::Event);
+            // SAFETY: the running greenlet is left below.
+            unsafe { thread.push(me, State::Ready) };
             // SAFETY: the target is suspended and in no queue, and no foreign code ran since that was checked; `me` is
             // queued.
             unsafe { thread.switch(me, target) };
@@ -108,7 +106,8 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
 ///
 /// The body has not begun. If the greenlet is in no queue, the caller gives its block back.
 pub(super) unsafe fn cancel(target: ControlRef, error: GreenError) {
-    target.state.set(State::Cancelled);
+    // SAFETY: the body has not begun, by the contract, and never will: the greenlet loses its cell below.
+    unsafe { target.set_state(State::Cancelled) };
     let _span = spans::unentered(target);
     // SAFETY: the cell is finished below.
     if let Some(task) = unsafe { target.task.take() } {

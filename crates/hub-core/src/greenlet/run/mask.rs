@@ -1,4 +1,7 @@
 //! Masks and shields, which defer exits.
+//!
+//! Ground rule: the masks of a greenlet are counted by the [`Mask`]s that exist for it. A masked wait is not left early, so
+//! the code under a mask may lend its frame.
 
 use super::super::control::ControlRef;
 use super::current;
@@ -12,20 +15,22 @@ pub(crate) struct Mask {
 impl Mask {
     /// Returns whether another mask fits. Masks end in reverse order, so one fits as well after a call that began here.
     pub(crate) fn fits() -> bool {
-        current().masks.get() < u8::MAX
+        current().masks() < u8::MAX
     }
 
     pub(crate) fn new() -> Mask {
         let me = current();
-        let masks = me.masks.get().checked_add(1).expect("masks are nested 255 deep");
-        me.masks.set(masks);
+        let masks = me.masks().checked_add(1).expect("masks are nested 255 deep");
+        // SAFETY: one more mask exists from now on.
+        unsafe { me.set_masks(masks) };
         Mask { me }
     }
 }
 
 impl Drop for Mask {
     fn drop(&mut self) {
-        self.me.masks.set(self.me.masks.get() - 1);
+        // SAFETY: this mask was counted, and exists no more.
+        unsafe { self.me.set_masks(self.me.masks() - 1) };
     }
 }
 

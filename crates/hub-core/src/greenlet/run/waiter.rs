@@ -44,11 +44,11 @@ impl Waiter {
     #[inline]
     pub(crate) fn wake_with(self, why: Wake) -> bool {
         let control = self.control;
-        if control.ticket.get() != self.ticket {
+        if control.ticket() != self.ticket {
             return false;
         }
-        control.ticket.set(self.ticket + 1);
-        control.wake.set(why);
+        control.advance_ticket();
+        control.set_wake(why);
         // A greenlet that has a ticket but has not parked yet detects at its park that the ticket has moved.
         thread().queue_if_parked(control);
         true
@@ -79,7 +79,7 @@ impl Park {
             may_park(control, reason)?;
         }
         control.reason.set(reason);
-        Ok(Park { control, ticket: control.ticket.get() })
+        Ok(Park { control, ticket: control.ticket() })
     }
 
     /// Like [`current`](Park::current), but takes a fresh ticket, so a wake-up meant for an earlier, abandoned park
@@ -96,8 +96,7 @@ impl Park {
             return Ok(None);
         }
         control.reason.set(reason);
-        let ticket = control.ticket.get() + 1;
-        control.ticket.set(ticket);
+        let ticket = control.advance_ticket();
         Ok(Some(Park { control, ticket }))
     }
 
@@ -144,7 +143,7 @@ impl Park {
     #[inline(always)]
     pub(crate) fn park(self) -> Result<Wake, LoopError> {
         self.park_until_entered()?;
-        let wake = self.control.wake.get();
+        let wake = self.control.wake();
         if matches!(wake, Wake::Exit | Wake::Failed) {
             arrive_interrupted(self.control)?;
         }
@@ -165,7 +164,7 @@ impl Park {
     #[inline]
     pub(crate) fn park_deferring_exit(self) -> Result<Wake, LoopError> {
         self.park_until_entered()?;
-        let wake = self.control.wake.get();
+        let wake = self.control.wake();
         if wake == Wake::Failed {
             take_main_error(self.control)?;
         }
@@ -178,10 +177,10 @@ impl Park {
         if trace::in_subscriber() {
             may_leave(me, me.reason())?;
         }
-        if me.ticket.get() == self.ticket && spans::exited_for(self.waiter()) {
+        if me.ticket() == self.ticket && spans::exited_for(self.waiter()) {
             thread().park(me).inspect_err(|_| spans::entered(me))?;
             // Every end of a park advances the ticket, so no late wake-up finds this greenlet.
-            debug_assert_ne!(me.ticket.get(), self.ticket);
+            debug_assert_ne!(me.ticket(), self.ticket);
         }
         spans::entered(me);
         Ok(())
@@ -194,7 +193,7 @@ impl Park {
 #[inline]
 pub(in super::super) fn arrive(me: ControlRef) -> Result<Wake, LoopError> {
     spans::entered(me);
-    let wake = me.wake.get();
+    let wake = me.wake();
     if me.exit.get() || wake == Wake::Failed {
         arrive_interrupted(me)?;
     }
@@ -235,7 +234,7 @@ pub(super) fn may_begin(me: ControlRef, reason: WaitReason) -> Result<bool, Loop
     }
     may_park(me, reason)?;
     if has_to_exit(me) {
-        patience::begin(me, me.ticket.get() + 1);
+        patience::begin(me, me.ticket() + 1);
     }
     Ok(true)
 }

@@ -21,28 +21,25 @@ use crate::error::GreenError;
 use crate::timer_queue::TimerId;
 
 /// A handle exists.
-pub(super) const HANDLE: u16 = 1;
+pub(super) const HANDLE: u8 = 1;
 
 /// The green thread has not ended.
-pub(super) const ALIVE: u16 = 2;
+pub(super) const ALIVE: u8 = 2;
 
 /// The closure was taken out.
-pub(super) const STARTED: u16 = 4;
+pub(super) const STARTED: u8 = 4;
 
 /// The body contains the result, or contained it.
-pub(super) const DONE: u16 = 8;
+pub(super) const DONE: u8 = 8;
 
-/// The result was taken out.
-pub(super) const TAKEN: u16 = 16;
+/// The body contains the result.
+pub(super) const RESULT: u8 = 16;
 
 /// A caller has seen the result, so nothing needs to be reported.
-pub(super) const SEEN: u16 = 32;
+pub(super) const SEEN: u8 = 32;
 
-/// One pin. The upper bits count the calls during which the cell is kept.
-pub(super) const PIN: u16 = 64;
-
-/// The bits of the count of pins.
-pub(super) const PINS: u16 = !(PIN - 1);
+/// `pins` is not zero.
+pub(super) const PINNED: u8 = 64;
 
 /// The part of a cell that does not depend on the body's type.
 #[repr(C)]
@@ -54,7 +51,9 @@ pub(super) struct Header {
     pub(super) extra: Cell<Option<NonNull<Extra>>>,
     /// The number of calls that borrow the result in place at present.
     pub(super) looks: Cell<u32>,
-    pub(super) bits: Cell<u16>,
+    /// The number of calls during which the cell is kept.
+    pub(super) pins: Cell<u16>,
+    pub(super) bits: Cell<u8>,
     pub(super) class: u8,
 }
 
@@ -83,11 +82,11 @@ pub(super) struct Vtable {
     pub(super) layout: Layout,
     /// The offset of the body in the cell.
     pub(super) body: usize,
-    pub(super) run: unsafe fn(&TaskRef),
-    pub(super) drop_closure: unsafe fn(&TaskRef),
-    pub(super) drop_result: unsafe fn(&TaskRef),
-    pub(super) fail: unsafe fn(&TaskRef, GreenError),
-    pub(super) unhandled: unsafe fn(&TaskRef) -> Option<Failure>,
+    pub(super) run: unsafe fn(NonNull<Header>),
+    pub(super) drop_closure: unsafe fn(NonNull<Header>),
+    pub(super) drop_result: unsafe fn(NonNull<Header>),
+    pub(super) fail: unsafe fn(NonNull<Header>, GreenError),
+    pub(super) unhandled: unsafe fn(NonNull<Header>) -> Option<Failure>,
 }
 
 #[repr(C)]
@@ -107,37 +106,37 @@ where
     U: Unhandled<T>,
 {
     /// # Safety: the cell is a `TaskCell<F, T>` that contains its closure.
-    unsafe fn run<F: FnOnce() -> T, T>(task: &TaskRef) {
+    unsafe fn run<F: FnOnce() -> T, T>(cell: NonNull<Header>) {
         // SAFETY: by the contract.
-        let closure = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).closure) };
+        let closure = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(cell)).closure) };
         let result = contained(closure);
         // SAFETY: the closure was moved out, and nothing else refers to the body.
-        unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(result) };
+        unsafe { (*body::<F, T>(cell)).result = ManuallyDrop::new(result) };
     }
     /// # Safety: the cell is a `TaskCell<F, T>` that contains its closure.
-    unsafe fn drop_closure<F, T>(task: &TaskRef) {
+    unsafe fn drop_closure<F, T>(cell: NonNull<Header>) {
         // SAFETY: by the contract.
-        drop_contained(unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).closure) });
+        drop_contained(unsafe { ManuallyDrop::take(&mut (*body::<F, T>(cell)).closure) });
     }
     /// # Safety: the cell is a `TaskCell<F, T>` that contains its result.
-    unsafe fn drop_result<F, T>(task: &TaskRef) {
+    unsafe fn drop_result<F, T>(cell: NonNull<Header>) {
         if std::mem::needs_drop::<Result<T, GreenError>>() {
             // SAFETY: by the contract.
-            let result = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).result) };
+            let result = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(cell)).result) };
             if std::mem::needs_drop::<T>() || result.is_err() {
                 drop_contained(result);
             }
         }
     }
     /// # Safety: the cell is a `TaskCell<F, T>` with an empty body.
-    unsafe fn fail<F, T>(task: &TaskRef, error: GreenError) {
+    unsafe fn fail<F, T>(cell: NonNull<Header>, error: GreenError) {
         // SAFETY: by the contract.
-        unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(Err(error)) };
+        unsafe { (*body::<F, T>(cell)).result = ManuallyDrop::new(Err(error)) };
     }
     /// # Safety: the cell is a `TaskCell<F, T>` that contains its result.
-    unsafe fn unhandled<F, T, U: Unhandled<T>>(task: &TaskRef) -> Option<Failure> {
+    unsafe fn unhandled<F, T, U: Unhandled<T>>(cell: NonNull<Header>) -> Option<Failure> {
         // SAFETY: by the contract.
-        match unsafe { &*(*body::<F, T>(task)).result } {
+        match unsafe { &*(*body::<F, T>(cell)).result } {
             // Not reported: the code that ended the green thread knows of it.
             Err(GreenError::Exit | GreenError::Loop(_)) => None,
             Err(error) => Some(Failure::Ended(text_of(error))),
@@ -155,8 +154,8 @@ where
     }
 }
 
-fn body<F, T>(task: &TaskRef) -> *mut Body<F, T> {
-    let cell = task.0.cast::<TaskCell<F, T>>();
+fn body<F, T>(cell: NonNull<Header>) -> *mut Body<F, T> {
+    let cell = cell.cast::<TaskCell<F, T>>();
     // SAFETY: this computes an address within the allocation, and reads nothing.
     unsafe { UnsafeCell::raw_get(&raw const (*cell.as_ptr()).body) }
 }
