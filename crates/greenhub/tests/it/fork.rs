@@ -613,6 +613,32 @@ fn close_in_a_child_closes_a_socket_that_moved_to_its_hub() {
 }
 
 #[test]
+fn close_in_a_child_closes_a_socket_that_another_thread_of_the_child_waits_for() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let (waits, in_the_child) = (Arc::clone(&here), Arc::clone(&here));
+        let number = here.as_raw_fd();
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let file = file_at(number).expect("open");
+        let in_the_child = Cell::new(Some(in_the_child));
+        let child = forked(|| {
+            let waits = in_the_child.take().expect("mine");
+            let reader = tracked(move || read(&waits, 8));
+            until_asleep(&reader);
+            here.close();
+            let read = reader.1.join().expect("no panic");
+            assert_eq!(read.expect_err("closed").kind(), io::ErrorKind::NotConnected);
+            assert_ne!(file_at(number), Some(file));
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
 fn a_drop_in_a_child_closes_a_socket_that_another_thread_waited_for() {
     in_child(|| {
         let (here, there) = pair();

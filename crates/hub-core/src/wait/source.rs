@@ -458,7 +458,6 @@ impl Source {
     pub fn close(&self) {
         if let Some(entered) = Entered::unless_gone(&self.inner) {
             entered.close();
-            entered.close_if_left_behind();
         }
     }
 

@@ -12,6 +12,7 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
 
+use crate::base::fork;
 use crate::base::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, order_for_model};
 
 /// The OS thread of a hub.
@@ -21,6 +22,11 @@ pub(super) trait Resident {
 
     /// Returns whether a fork has left the OS thread behind.
     fn is_left_behind(&self) -> bool;
+
+    /// Returns whether the OS thread has ended in this process.
+    fn is_ended(&self) -> bool {
+        self.is_gone() && !self.is_left_behind()
+    }
 }
 
 /// The waiter that makes its hub the home of a source.
@@ -48,10 +54,13 @@ pub(super) struct Home<M> {
     waiting: AtomicU32,
     /// The number of the wakers in `waiting`. It changes before `waiting` grows, and after `waiting` has shrunk.
     polling: AtomicU32,
-    /// The number of the waiters in `waiting` that a fork has left behind. It changes under the lock only.
+    /// The number of the waiters in `waiting` that will never leave: a fork or the end of their OS thread has left them
+    /// behind. It changes under the lock only.
     left_behind: AtomicU32,
     /// The number of the wakers in `left_behind`.
     polls_left_behind: AtomicU32,
+    /// The generation of forks in which `left_behind` was last counted. It changes under the lock only.
+    generation: AtomicU32,
     mailbox: Mutex<Option<Arc<M>>>,
 }
 
@@ -63,6 +72,7 @@ impl<M: Resident> Home<M> {
             polling: AtomicU32::new(0),
             left_behind: AtomicU32::new(0),
             polls_left_behind: AtomicU32::new(0),
+            generation: AtomicU32::new(fork::generation()),
             mailbox: Mutex::new(None),
         }
     }
@@ -77,12 +87,14 @@ impl<M: Resident> Home<M> {
     /// Counts a greenlet that is about to park.
     #[inline]
     pub(super) fn count(&self) -> CountedWaiter<'_> {
+        self.notice_fork();
         self.waiting.fetch_add(1, SeqCst);
         CountedWaiter(&self.waiting)
     }
 
     /// Counts a waker that is about to be armed.
     pub(super) fn begin_poll(&self) {
+        self.notice_fork();
         self.polling.fetch_add(1, SeqCst);
         self.waiting.fetch_add(1, SeqCst);
     }
@@ -120,7 +132,9 @@ impl<M: Resident> Home<M> {
         // The caller is counted too.
         order_for_model();
         let others = self.waiting.load(SeqCst) - 1;
-        if mailbox.as_ref().is_some_and(|mailbox| mailbox.is_left_behind()) {
+        if mailbox.as_ref().is_some_and(|mailbox| mailbox.is_ended()) {
+            // A caller on a third thread that is about to come here, too, is counted among them. It is woken like them
+            // when the source moves on.
             self.left_behind.store(others, Relaxed);
             self.polls_left_behind.store(self.polling.load(SeqCst).saturating_sub(by.polls()), Relaxed);
         }
@@ -134,6 +148,38 @@ impl<M: Resident> Home<M> {
             return Err(Busy);
         }
         Ok(mailbox.replace(here).filter(|_| elsewhere))
+    }
+
+    /// Returns the number of greenlets that never leave, because their OS thread does not exist in this process.
+    pub(super) fn left_behind(&self) -> u32 {
+        let mailbox = self.lock();
+        self.count_left_behind(&mailbox);
+        let (waiters, polls) = match &*mailbox {
+            Some(mailbox) if mailbox.is_ended() => (self.waiters(), self.polls()),
+            _ => (self.left_behind.load(Relaxed), self.polls_left_behind.load(Relaxed)),
+        };
+        waiters.saturating_sub(polls)
+    }
+
+    /// Counts the waiters that a fork has left behind, before the first waiter of the child.
+    #[inline]
+    fn notice_fork(&self) {
+        if self.generation.load(Relaxed) != fork::generation() {
+            self.count_left_behind(&self.lock());
+        }
+    }
+
+    /// Counts the waiters that the last fork has left behind: those of an OS thread that the child does not have.
+    ///
+    /// A waiter of the child comes here before it counts itself. So all that are counted now were counted before the fork.
+    #[cold]
+    fn count_left_behind(&self, mailbox: &Option<Arc<M>>) {
+        if self.generation.swap(fork::generation(), Relaxed) != fork::generation()
+            && mailbox.as_ref().is_some_and(|mailbox| mailbox.is_left_behind())
+        {
+            self.left_behind.store(self.waiting.load(SeqCst), Relaxed);
+            self.polls_left_behind.store(self.polls(), Relaxed);
+        }
     }
 
     /// Returns the OS thread of the hub that has, or had, the number registered.
@@ -159,5 +205,69 @@ impl Drop for CountedWaiter<'_> {
     #[inline]
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::OnceLock;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::base::fork::tests::{holds_in_child, in_own_process};
+
+    /// An OS thread that ends, or is left behind, when a test says so.
+    #[derive(Default)]
+    struct Thread {
+        has_ended: AtomicBool,
+        is_left_behind: AtomicBool,
+    }
+
+    impl Resident for Thread {
+        fn is_gone(&self) -> bool {
+            self.has_ended.load(Relaxed) || self.is_left_behind()
+        }
+
+        fn is_left_behind(&self) -> bool {
+            self.is_left_behind.load(Relaxed)
+        }
+    }
+
+    /// Returns the home of a source for which a greenlet of the returned OS thread waits.
+    fn home_with_waiter() -> (Home<Thread>, Arc<Thread>) {
+        let (home, thread) = (Home::new(), Arc::new(Thread::default()));
+        std::mem::forget(home.count());
+        assert!(home.move_to(1, Arc::clone(&thread), Mover::Greenlet).is_ok());
+        (home, thread)
+    }
+
+    #[test]
+    fn a_live_waiter_is_not_counted_as_left_behind_by_a_fork() {
+        static HOME: OnceLock<(Home<Thread>, Arc<Thread>)> = OnceLock::new();
+        in_own_process("wait::source::home::tests::a_live_waiter_is_not_counted_as_left_behind_by_a_fork", || {
+            fork::install().unwrap();
+            assert!(HOME.set(home_with_waiter()).is_ok());
+            assert!(holds_in_child(|| {
+                let (home, before) = HOME.get().unwrap();
+                before.is_left_behind.store(true, Relaxed);
+                // Two OS threads of the child are about to wait. The second one to come finds the first one waiting.
+                let (_first, _second) = (home.count(), home.count());
+                let came = home.move_to(2, Arc::default(), Mover::Greenlet).is_ok();
+                came && home.left_behind() == 1 && matches!(home.move_to(3, Arc::default(), Mover::Greenlet), Err(Busy))
+            }));
+        });
+    }
+
+    #[test]
+    fn the_waiters_of_an_ended_thread_keep_no_thread_away() {
+        let (home, ended) = home_with_waiter();
+        ended.has_ended.store(true, Relaxed);
+        assert_eq!(home.left_behind(), 1);
+        for hub in [2, 3] {
+            let waiter = home.count();
+            assert!(home.move_to(hub, Arc::default(), Mover::Greenlet).is_ok());
+            drop(waiter);
+            assert_eq!(home.left_behind(), 1);
+        }
     }
 }

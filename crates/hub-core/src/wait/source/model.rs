@@ -31,6 +31,8 @@ unsafe impl Numbered for Number {
     unsafe fn close_number(&self) {
         self.count_close();
     }
+
+    fn left_to(&self, _: u64) {}
 }
 
 // SAFETY: both methods are those of the shared number.
@@ -42,6 +44,8 @@ unsafe impl Numbered for Arc<Number> {
     unsafe fn close_number(&self) {
         self.count_close();
     }
+
+    fn left_to(&self, _: u64) {}
 }
 
 impl Number {

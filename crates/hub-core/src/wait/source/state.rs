@@ -4,8 +4,8 @@
 //! - The number is open from `new` on. It is closed by the caller to which the [`Word`] says so. Otherwise the drop of
 //!   the last `Inner` closes it.
 //! - A greenlet that a fork or the end of its OS thread has left behind stays [`Entered`] and counted as a waiter for
-//!   ever. So the close of such a source redirects its number to a dead file, which releases the source's own file; the
-//!   number stays open. It does so only if all other operations are such waiters: a live one may use the file.
+//!   ever. So the last other operation on such a source, once it is closed, redirects its number to a dead file, which
+//!   releases the source's own file; the number stays open. A live operation may use the file until it ends.
 //! - After the source was marked closed, the hub that has the number registered is asked to deregister it. (A hub that
 //!   finds an open source at home keeps it.) If that hub belongs to another thread, a request is sent there. The request
 //!   is itself `Entered`, and so keeps the number open until it was carried out.
@@ -19,7 +19,6 @@ use std::sync::{Arc, Weak};
 
 use super::home::{Busy, Home, Mover, Resident};
 use super::word::{Closed, Entered, Flags, Numbered, Word};
-use crate::base::fork;
 use crate::error::TrampolineError;
 use crate::greenlet::local;
 use crate::hub::Interest;
@@ -30,8 +29,6 @@ use crate::main_loop::wakers::Polled;
 pub(super) struct Inner {
     pub(super) id: u64,
     fd: RawFd,
-    /// The generation of forks in which the source was made.
-    generation: u32,
     word: Word,
     pub(super) home: Home<Mailbox>,
 }
@@ -49,13 +46,7 @@ impl Resident for Mailbox {
 impl Inner {
     pub(super) fn new(fd: OwnedFd) -> Inner {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Inner {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            fd: fd.into_raw_fd(),
-            generation: fork::generation(),
-            word: Word::new(),
-            home: Home::new(),
-        }
+        Inner { id: NEXT.fetch_add(1, Ordering::Relaxed), fd: fd.into_raw_fd(), word: Word::new(), home: Home::new() }
     }
 
     /// Returns the number, which may be closed.
@@ -205,6 +196,23 @@ unsafe impl Numbered for Inner {
         // SAFETY: the number was open until now, and nothing else closes it, by the contract.
         drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
     }
+
+    /// Releases the open file of a closed source if only greenlets that were left behind keep the number open.
+    ///
+    /// Every hub of this process has deregistered the number by then: a request to do so counts as an operation.
+    #[cold]
+    fn left_to(&self, others: u64) {
+        let only_left_behind = |others: u64| others != 0 && others == self.home.left_behind().into();
+        if !only_left_behind(others) {
+            return;
+        }
+        let Some(entered) = Entered::unless_gone(self) else { return };
+        // Another operation that began meanwhile comes here after this one.
+        if entered.others().is_some_and(only_left_behind) && entered.set_released() {
+            // Without a spare descriptor the file stays open.
+            let _ = entered.lead_to_dead_file();
+        }
+    }
 }
 
 impl<R: Numbered + AsRef<Inner>> Entered<R> {
@@ -217,28 +225,6 @@ impl<R: Numbered + AsRef<Inner>> Entered<R> {
     #[inline]
     fn inner(&self) -> &Inner {
         self.source().as_ref()
-    }
-
-    /// Releases the open file of a closed source if greenlets that were left behind keep the number open forever.
-    ///
-    /// The hub of this thread has deregistered the number. If the hub of another thread has the number registered, that
-    /// thread does this once its hub has deregistered it: a hub cannot deregister a file that the number no longer
-    /// names.
-    pub(super) fn close_if_left_behind(&self) {
-        let source = self.inner();
-        // A greenlet that was left behind is counted as a waiter for ever. Any other operation may be using the file.
-        if self.others().is_none_or(|others| others == 0 || others != source.home.waiters().into()) {
-            return;
-        }
-        let is_left_behind = match &source.home.resident() {
-            Some(mailbox) if mailbox.is_gone() => true,
-            Some(mailbox) if !is_own_mailbox(mailbox) => false,
-            _ => source.generation != fork::generation(),
-        };
-        if is_left_behind {
-            // Without a spare descriptor the file stays open.
-            let _ = self.lead_to_dead_file();
-        }
     }
 
     /// Makes the number name a socket that is at its end in both directions.
@@ -357,9 +343,6 @@ impl ReleaseRequest {
         let is_here = source.home.settled_hub() == main_loop.id().number();
         if !is_here || source.word.is_closed() {
             self.source.forget_here(main_loop);
-        }
-        if source.word.is_closed() {
-            self.source.close_if_left_behind();
         }
     }
 }

@@ -28,8 +28,11 @@ const GONE: u64 = 8;
 /// Waiting writes also try again after pauses.
 const RETRYING: u64 = 16;
 
-/// One operation in progress. The upper 59 bits of the word count the operations. No program can use up 59 bits.
-const ENTERED: u64 = 32;
+/// The closed source has released its file, and only operations that never end keep the number open.
+const RELEASED: u64 = 32;
+
+/// One operation in progress. The upper 58 bits of the word count the operations. No program can use up 58 bits.
+const ENTERED: u64 = 64;
 
 /// The flags of a source at one moment.
 #[derive(Copy, Clone)]
@@ -81,14 +84,15 @@ impl Word {
         Flags(self.0.fetch_add(ENTERED, Acquire))
     }
 
-    /// Ends an operation. Returns true if the caller has to close the number.
+    /// Ends an operation. Returns the word of a closed source, for [`claim`](Word::claim).
     #[inline]
     #[must_use]
-    fn leave(&self) -> bool {
+    fn leave(&self) -> Option<u64> {
         let left = self.0.fetch_sub(ENTERED, AcqRel) - ENTERED;
-        left & CLOSED != 0 && self.claim(left)
+        (left & CLOSED != 0).then_some(left)
     }
 
+    /// Returns whether the operation whose end has left `word` has to close the number.
     #[cold]
     fn claim(&self, mut word: u64) -> bool {
         while word & (CLOSED | LENT | GONE) == CLOSED && word < ENTERED {
@@ -160,6 +164,9 @@ pub(super) unsafe trait Numbered {
     ///
     /// The word has chosen the caller: the number is `GONE`, and was open until now.
     unsafe fn close_number(&self);
+
+    /// Called after an operation has left a closed source on which `others` are in progress.
+    fn left_to(&self, others: u64);
 }
 
 // SAFETY: both methods are those of the same owner.
@@ -173,6 +180,10 @@ unsafe impl<T: Numbered> Numbered for &T {
         // SAFETY: by the contract.
         unsafe { T::close_number(self) }
     }
+
+    fn left_to(&self, others: u64) {
+        T::left_to(self, others);
+    }
 }
 
 // SAFETY: both methods are those of the same owner.
@@ -185,6 +196,10 @@ unsafe impl<T: Numbered> Numbered for Arc<T> {
     unsafe fn close_number(&self) {
         // SAFETY: by the contract.
         unsafe { T::close_number(self) }
+    }
+
+    fn left_to(&self, others: u64) {
+        T::left_to(self, others);
     }
 }
 
@@ -259,10 +274,27 @@ impl<R: Numbered> Entered<R> {
 impl<R: Numbered> Drop for Entered<R> {
     #[inline]
     fn drop(&mut self) {
-        if self.0.word().leave() {
+        if let Some(word) = self.0.word().leave() {
+            self.leave_closed(word);
+        }
+    }
+}
+
+impl<R: Numbered> Entered<R> {
+    /// Ends an operation on a closed source, whose end has left `word`.
+    #[cold]
+    fn leave_closed(&self, word: u64) {
+        if self.0.word().claim(word) {
             // SAFETY: the word has just chosen this call, and the number was open until now, by the ground rules.
             unsafe { self.0.close_number() };
+        } else if word & (LENT | GONE | RELEASED) == 0 && word >= ENTERED {
+            self.0.left_to(word / ENTERED);
         }
+    }
+
+    /// Marks the file of a closed source as released. Returns false if it was before.
+    pub(super) fn set_released(&self) -> bool {
+        self.0.word().0.fetch_or(RELEASED, AcqRel) & RELEASED == 0
     }
 }
 
