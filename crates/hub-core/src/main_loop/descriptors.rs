@@ -220,12 +220,20 @@ impl Descriptors {
     }
 
     /// Queues a waiter behind the first one.
-    pub(super) fn queue(&mut self, fd: RawFd, direction: Interest, target: Target) {
+    ///
+    /// # Safety
+    ///
+    /// The descriptor stays open until the waiter has left the queue, and then as for [`arm`](Descriptors::arm).
+    pub(super) unsafe fn queue(&mut self, fd: RawFd, direction: Interest, target: Target) {
         self.slots[fd as usize].queued.push_back((direction, target));
     }
 
     /// Queues a waiter that pauses: nothing is armed for it. Later waiters still find the direction taken.
-    pub(super) fn queue_paused(&mut self, fd: RawFd, direction: Interest, target: Target) {
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`queue`](Descriptors::queue).
+    pub(super) unsafe fn queue_paused(&mut self, fd: RawFd, direction: Interest, target: Target) {
         let slot = &mut self.slots[fd as usize];
         // `arm_again` does not check the queue.
         slot.watched = slot.watched.without(direction);
@@ -286,7 +294,11 @@ impl Descriptors {
     }
 
     /// Makes the waiters of a number that a socket has lent waiters of the socket's own.
-    pub(crate) fn adopt(&mut self, fd: RawFd, socket: u64) {
+    ///
+    /// # Safety
+    ///
+    /// The number is that of the socket, which gives it up before it closes it.
+    pub(crate) unsafe fn adopt(&mut self, fd: RawFd, socket: u64) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
             && slot.owner == Owner::Raw
             && slot.target != [Target::Vacant; 2]
@@ -504,6 +516,11 @@ mod tests {
         }
     }
 
+    fn queue(table: &mut Descriptors, fd: RawFd, direction: Interest, target: Target) {
+        // SAFETY: the tests only look at numbers and never use the descriptors.
+        unsafe { table.queue(fd, direction, target) };
+    }
+
     #[test]
     fn a_target_takes_16_bytes() {
         assert!(size_of::<Target>() <= 16);
@@ -606,7 +623,7 @@ mod tests {
     fn no_waiter_moves_up_while_the_direction_is_taken() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        table.queue(5, Interest::READ, TWO);
+        queue(&mut table, 5, Interest::READ, TWO);
         assert_eq!(table.next_queued(key, Interest::READ), None);
         assert!(table.leave(key, Interest::READ, ONE));
         assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
@@ -618,11 +635,12 @@ mod tests {
         let owner = Owner::Socket(3);
         let key = armed(&mut table, 7, owner, Interest::READ, ONE);
         table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
-        table.queue_paused(7, Interest::READ, ONE);
+        // SAFETY: the tests only look at numbers and never use the descriptors.
+        unsafe { table.queue_paused(7, Interest::READ, ONE) };
         // SAFETY: the tests only look at numbers and never use the descriptors.
         assert!(unsafe { table.arm_again(7, owner, Interest::READ, TWO) }.is_none());
         assert_eq!(table.prepare(7, owner, Interest::READ, Rearm::Level), Prepared::Taken);
-        table.queue(7, Interest::READ, TWO);
+        queue(&mut table, 7, Interest::READ, TWO);
         assert!(table.leave(key, Interest::READ, ONE));
         assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
     }
@@ -634,7 +652,7 @@ mod tests {
         let key = armed(&mut table, 7, owner, Interest::READ, ONE);
         let call = Target::Call(1);
         armed(&mut table, 7, owner, Interest::WRITE, call);
-        table.queue(7, Interest::READ, TWO);
+        queue(&mut table, 7, Interest::READ, TWO);
         assert!(table.take_parked(7, 4, Interest::BOTH).is_empty(), "another socket");
         assert_eq!(table.take_parked(7, 3, Interest::BOTH), [(ONE, Interest::READ), (TWO, Interest::READ)]);
         assert_eq!(table.watched.armed(key), Interest::WRITE, "a callback stays");
@@ -647,7 +665,7 @@ mod tests {
         let old = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         table.retire(5);
         armed(&mut table, 5, Owner::Raw, Interest::WRITE, ONE);
-        table.queue(5, Interest::READ, TWO);
+        queue(&mut table, 5, Interest::READ, TWO);
         assert_eq!(table.next_queued(old, Interest::READ), None);
     }
 
@@ -655,7 +673,7 @@ mod tests {
     fn an_invalid_number_is_reported_to_queued_waiters_too() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        table.queue(5, Interest::READ, TWO);
+        queue(&mut table, 5, Interest::READ, TWO);
         let mut target = Vec::new();
         table.report(key, Readiness::INVALID, Rearm::Level, &mut target);
         assert_eq!(target.iter().map(|(one, ..)| *one).collect::<Vec<_>>(), [ONE, TWO]);
@@ -666,7 +684,8 @@ mod tests {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         assert!(table.is_stale_for(5, Owner::Socket(3)));
-        table.adopt(5, 3);
+        // SAFETY: the tests only look at numbers and never use the descriptors.
+        unsafe { table.adopt(5, 3) };
         assert!(!table.is_stale_for(5, Owner::Socket(3)));
         assert_eq!(
             table.prepare(5, Owner::Socket(3), Interest::WRITE, Rearm::Level),
@@ -678,7 +697,7 @@ mod tests {
     fn evicting_from_a_socket_returns_its_waiters_and_keeps_its_key() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Socket(3), Interest::READ, ONE);
-        table.queue(5, Interest::READ, TWO);
+        queue(&mut table, 5, Interest::READ, TWO);
         assert_eq!(table.evict(5), Some(vec![ONE, TWO]));
         assert!(table.watched.is_empty());
         assert_eq!(
@@ -699,7 +718,7 @@ mod tests {
     fn retiring_a_number_returns_all_waiters() {
         let mut table = Descriptors::default();
         armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        table.queue(5, Interest::READ, TWO);
+        queue(&mut table, 5, Interest::READ, TWO);
         let (_, waited) = table.retire(5).expect("known");
         assert_eq!(waited, [ONE, TWO]);
         assert!(table.watched.is_empty());

@@ -179,7 +179,8 @@ impl MainLoop {
         let id = self.wakers.insert(waker, Some(guard));
         let owner = Owner::Socket(socket);
         let placed = match at {
-            WakeAt::Pause(_) => self.place_paused(fd, owner, direction, id.target()),
+            // SAFETY: the caller upholds the same contract.
+            WakeAt::Pause(_) => unsafe { self.place_paused(fd, owner, direction, id.target()) },
             // SAFETY: the caller upholds the same contract.
             WakeAt::Report | WakeAt::ReportOr(_) => unsafe { self.place_waiter(fd, owner, direction, id.target()) },
         };

@@ -103,7 +103,8 @@ impl MainLoop {
         let key = {
             let mut descriptors = self.descriptors.borrow_mut();
             descriptors.prepare(fd, owner, direction, self.slot.rearm());
-            descriptors.queue_paused(fd, direction, target);
+            // SAFETY: the caller upholds the same contract. The entry below removes the waiter.
+            unsafe { descriptors.queue_paused(fd, direction, target) };
             descriptors.watched.key(fd).expect("a prepared descriptor has a key")
         };
         let entry = DescriptorWaiter { main_loop: self, key, direction, target, timer: Cell::new(None) };
@@ -198,7 +199,11 @@ impl MainLoop {
     }
 
     /// Puts `target` into the table without a watch of the hub: a close of the number notifies it.
-    pub(super) fn place_paused(
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`place_waiter`](MainLoop::place_waiter).
+    pub(super) unsafe fn place_paused(
         &self,
         fd: RawFd,
         owner: Owner,
@@ -213,7 +218,8 @@ impl MainLoop {
         if prepared == Prepared::Taken && PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) {
             return Err(TrampolineError::SecondSimultaneous { direction, fd });
         }
-        descriptors.queue_paused(fd, direction, target);
+        // SAFETY: the caller upholds the same contract.
+        unsafe { descriptors.queue_paused(fd, direction, target) };
         Ok(descriptors.watched.key(fd).expect("a prepared descriptor has a key"))
     }
 
@@ -240,7 +246,8 @@ impl MainLoop {
             }
             Prepared::Taken => {
                 let mut descriptors = self.descriptors.borrow_mut();
-                descriptors.queue(fd, direction, target);
+                // SAFETY: the caller upholds the same contract.
+                unsafe { descriptors.queue(fd, direction, target) };
                 Ok(descriptors.watched.key(fd).expect("a taken direction has a key"))
             }
             Prepared::Watched(key) => {

@@ -112,7 +112,8 @@ impl Inner {
         // this thread has got the number from an `as_fd` that happened before, so it is seen as well.
         if self.flags().is_lent() {
             // A waiter by number has borrowed the number, and stays.
-            main_loop.with_table(|table| table.adopt(self.fd, self.id));
+            // SAFETY: the number is this source's, which makes this loop, its home, give it up before it is closed.
+            main_loop.with_table(|table| unsafe { table.adopt(self.fd, self.id) });
         }
         Ok(())
     }
@@ -251,7 +252,8 @@ impl<R: Numbered + AsRef<Inner>> Entered<R> {
         let is_known = main_loop.with_table(|table| {
             // A waiter by number borrows the number from this source, even if no hub has the source registered.
             if source.word.is_closed() && source.word.flags().is_lent() {
-                table.adopt(source.fd, source.id);
+                // SAFETY: the number is this source's, and is given up below.
+                unsafe { table.adopt(source.fd, source.id) };
             }
             table.knows(source.fd, source.id)
         });
