@@ -76,7 +76,7 @@
 //! | use files, pipes, standard input | [`fs`], [`io`] |
 //! | start child processes and talk to them | [`process`] |
 //! | limit how long an operation takes | [`with_timeout`], the timeouts of sockets |
-//! | supervise jobs that panic | [`is_exit`], whose example is a supervisor; [`exit_kind`](greenthread::exit_kind) |
+//! | supervise jobs that panic | [`is_exit`](greenthread::is_exit), whose example is a supervisor; [`exit_kind`](greenthread::exit_kind) |
 //! | clean up despite a kill, a timeout or a link | [`shield`], which also lists where exits are delivered |
 //! | bound concurrency | [`GreenPool`], [`GreenPile`](greenpool::GreenPile) |
 //! | observe the end of a green thread, or share it | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
@@ -187,7 +187,7 @@ pub use greenstd::greenpool::GreenPool;
 pub use greenstd::{debug, fs, greenpool, io, local, net, os, pools, process, select, sync, thread, time, tpool};
 pub use hub_core::hub::Interest;
 pub use hub_core::{
-    Builder, GreenError, GreenThread, HubError, HubRef, Timeout, Trampoline, TrampolineError, get_hub, is_exit, kill,
-    scope, shield, sleep, spawn, spawn_after, spawn_n, trampoline, try_get_hub, use_hub_with, with_timeout,
+    Builder, GreenError, GreenThread, HubError, HubRef, Timeout, Trampoline, TrampolineError, get_hub, kill, scope,
+    shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, trampoline, try_get_hub, use_hub_with, with_timeout,
 };
 pub use registry::{get_default_hub, register_hub, use_hub};

@@ -12,11 +12,13 @@ use crate::support::green::{
 };
 use crate::support::random::Rng;
 use crate::support::{alone, in_child, run};
-use greenhub::greenthread::{KillOutcome, current_id, spawn_after_local};
+use greenhub::greenthread::{KillOutcome, current_id};
 use greenhub::hub::{LoopError, LoopErrorKind};
 use greenhub::sync::Event;
 use greenhub::thread::yield_now;
-use greenhub::{Builder, GreenError, GreenThread, shield, sleep, spawn, spawn_after, spawn_n, with_timeout};
+use greenhub::{
+    Builder, GreenError, GreenThread, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout,
+};
 use hub_core::internal::{KillProgress, kill_progress};
 
 #[test]

@@ -15,10 +15,10 @@ use crate::support::green::{LONG, Log, SHORT, held, keep_reports, quiet_panic, r
 use crate::support::random::Rng;
 use crate::support::run;
 use greenhub::greenpool::GreenPile;
-use greenhub::greenthread::{KillOutcome, current_id, spawn_after_local};
+use greenhub::greenthread::{KillOutcome, current_id};
 use greenhub::pools::Pool;
 use greenhub::thread::yield_now;
-use greenhub::{GreenError, GreenPool, sleep, spawn, with_timeout};
+use greenhub::{GreenError, GreenPool, sleep, spawn, spawn_after_local, with_timeout};
 
 /// Counts the workers that run at present, and the highest count so far.
 #[derive(Clone, Default)]

@@ -10,10 +10,10 @@ use crate::support::green::{
     Drops, LONG, Log, OnDrop, SHORT, held, keep_reports, quiet_panic, reports, wait_until_held,
 };
 use crate::support::run;
-use greenhub::greenthread::KillOutcome;
+use greenhub::greenthread::{KillOutcome, is_exit};
 use greenhub::local::green_local;
 use greenhub::thread::yield_now;
-use greenhub::{Builder, GreenThread, get_hub, is_exit, shield, sleep, spawn, spawn_after, spawn_n};
+use greenhub::{Builder, GreenThread, get_hub, shield, sleep, spawn, spawn_after, spawn_n};
 
 /// Returns a value that panics in its destructor and counts its drops.
 fn panics_at_drop(drops: &Drops) -> impl Sized + use<> {

@@ -12,12 +12,10 @@ use crate::support::green::{LONG, Log, SHORT, keep_reports, reports};
 use crate::support::{alone, run};
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::greenpool::Group;
-use greenhub::greenthread::{ExitKind, KillOutcome, exit_kind};
+use greenhub::greenthread::{ExitKind, KillOutcome, exit_kind, is_exit};
 use greenhub::net::{Cluster, StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::thread::yield_now;
-use greenhub::{
-    GreenError, GreenPool, GreenThread, get_hub, is_exit, scope, shield, sleep, spawn, spawn_n, with_timeout,
-};
+use greenhub::{GreenError, GreenPool, GreenThread, get_hub, scope, shield, sleep, spawn, spawn_n, with_timeout};
 
 /// The number of times the same exit is thrown.
 const MAX: usize = 100;

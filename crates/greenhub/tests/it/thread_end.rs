@@ -368,7 +368,7 @@ const BLOCKING: &[(&str, fn())] = &[
     }),
     ("spawn_n", || spawn_n(|| panic!("begun in a thread that has ended"))),
     ("spawn_after", || assert!(spawn_after(SHORT, || 1).join().is_err())),
-    ("spawn_after_local", || assert!(greenhub::greenthread::spawn_after_local(SHORT, || 1).join().is_err())),
+    ("spawn_after_local", || assert!(greenhub::spawn_after_local(SHORT, || 1).join().is_err())),
     ("Builder", || assert!(greenhub::Builder::new().name("late".into()).spawn(|| 1).unwrap().join().is_err())),
     ("kill", || _ = spawn(|| 1).kill()),
     ("scope", || {

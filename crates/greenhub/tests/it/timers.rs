@@ -9,10 +9,12 @@ use crate::support::green::{keep_reports, reports};
 use crate::support::hubs;
 use crate::support::limited;
 use crate::support::random::Rng;
-use greenhub::greenthread::{GreenletId, current_id, spawn_after_local};
+use greenhub::greenthread::{GreenletId, current_id};
 use greenhub::hub::{Readiness, Timer, TimerHandle};
 use greenhub::thread::yield_now;
-use greenhub::{GreenError, HubRef, Interest, get_hub, sleep, spawn, spawn_after, trampoline, with_timeout};
+use greenhub::{
+    GreenError, HubRef, Interest, get_hub, sleep, spawn, spawn_after, spawn_after_local, trampoline, with_timeout,
+};
 use hub_core::hub::{ManualClock, Time};
 
 const SHORT: Duration = Duration::from_millis(5);

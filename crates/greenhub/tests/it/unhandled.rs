@@ -13,10 +13,9 @@ use crate::support::green::{OnDrop, SHORT, keep_reports, quiet_panic, reports, r
 use crate::support::{alone, run};
 use greenhub::debug::set_error_message;
 use greenhub::greenpool::{GreenPile, Group};
-use greenhub::greenthread::spawn_after_local;
 use greenhub::net::{Cluster, Resolver, StopServe, SystemResolver, TcpListener, TcpStream, serve, serve_until};
 use greenhub::thread::yield_now;
-use greenhub::{Builder, GreenPool, get_hub, scope, sleep, spawn, spawn_after, spawn_n};
+use greenhub::{Builder, GreenPool, get_hub, scope, sleep, spawn, spawn_after, spawn_after_local, spawn_n};
 
 /// An error with neither `Debug` nor `Display`.
 struct Opaque;

@@ -204,7 +204,7 @@ fn begin_after<T>(delay: Duration, task: NewTask<T>) -> GreenThread<T> {
 ///
 /// ```
 /// use std::time::Duration;
-/// let spawner = greenhub::spawn(|| greenhub::greenthread::spawn_after_local(Duration::from_secs(3600), || "never"));
+/// let spawner = greenhub::spawn(|| greenhub::spawn_after_local(Duration::from_secs(3600), || "never"));
 /// let green = spawner.join()?;
 /// assert_eq!(green.join()?, None);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

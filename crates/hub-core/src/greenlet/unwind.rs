@@ -458,8 +458,8 @@ impl Pending {
 /// A worker that survives the panics of its jobs, and can be killed:
 ///
 /// ```
-/// use greenhub::{is_exit, sleep, spawn};
-/// use greenhub::greenthread::KillOutcome;
+/// use greenhub::greenthread::{KillOutcome, is_exit};
+/// use greenhub::{sleep, spawn};
 /// use greenhub::thread::yield_now;
 /// use std::panic::{catch_unwind, resume_unwind};
 /// use std::time::Duration;
