@@ -49,7 +49,7 @@ fn run(count: usize) -> io::Result<()> {
         threads.push(spawn(move || {
             parked.set(parked.get() + 1);
             // The gate ends by a kill, which `wait` returns as an error.
-            assert!(gate.wait().is_err_and(|error| error.is_exit()));
+            assert!(gate.wait().is_err_and(|error| error.is_kill()));
             number
         }));
     }

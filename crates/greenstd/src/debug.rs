@@ -28,7 +28,7 @@ use std::fmt::{Display, Write};
 pub use self::console::{Console, console};
 
 pub use hub_core::{
-    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Report, TimerInfo, TimerPurpose, Who, greenlets,
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Report, TargetInfo, TimerInfo, TimerPurpose, greenlets,
     hub_blocking_detection, hub_exceptions, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks,
     listeners, quiet_time, set_error_message, set_quiet_time, set_report_stream, timers,
 };

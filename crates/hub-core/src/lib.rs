@@ -69,7 +69,8 @@ pub use api::hub_ref::{HubRef, Registration, TimerHandle, get_hub, has_hub, try_
 pub use api::kill::KillOutcome;
 pub use api::link::LinkId;
 pub use api::listing::{
-    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets, listeners, timers,
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TargetInfo, TimerInfo, TimerPurpose, greenlets, listeners,
+    timers,
 };
 pub use api::scope::{Scope, ScopedGreenThread, scope};
 pub use api::shield::shield;

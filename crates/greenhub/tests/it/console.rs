@@ -129,7 +129,7 @@ fn kill_ends_a_green_thread_and_no_other() {
         let mut client = Client::new(&path);
         let number = target.id().unwrap();
         assert_eq!(client.ask(&format!("kill {number}")), format!("green thread {number} ends when it runs next\n"));
-        assert!(target.join().unwrap_err().is_exit());
+        assert!(target.join().unwrap_err().is_kill());
         assert!(dropped.get() && !other.is_finished());
         assert!(
             client.ask("kill 0").contains("there is no green thread 0"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::green::{LONG, SHORT, pipe, quiet_panic};
 use crate::support::{is_child, rerun, run};
 use greenhub::debug::{
-    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerPurpose, Who, format_green_threads,
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TargetInfo, TimerPurpose, format_green_threads,
     format_hub_listeners, format_hub_timers, greenlets, hub_exceptions, hub_listener_stacks,
     hub_prevent_multiple_readers, hub_timer_stacks, listeners, timers,
 };
@@ -22,9 +22,9 @@ fn one(id: Option<GreenletId>) -> GreenletInfo {
     all.into_iter().find(|one| Some(one.id) == id).expect("the green thread has not ended")
 }
 
-fn description(who: &Who) -> String {
-    match who {
-        Who::Greenlet { description, .. } => description.clone(),
+fn description(target: &TargetInfo) -> String {
+    match target {
+        TargetInfo::Greenlet { description, .. } => description.clone(),
         other => other.to_string(),
     }
 }
@@ -169,7 +169,7 @@ fn queued_waiters_of_a_descriptor_are_listed_in_order() {
     let found: Vec<ListenerInfo> = listeners();
     assert_eq!(found.iter().map(|one| one.queued).collect::<Vec<_>>(), [false, true, true]);
     for (listener, name) in found.iter().zip(names) {
-        assert!(description(&listener.who).contains(name), "{listener}");
+        assert!(description(&listener.target).contains(name), "{listener}");
     }
     drop(writer);
     waiting.into_iter().for_each(|one| one.join().unwrap().unwrap());

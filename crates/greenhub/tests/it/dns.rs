@@ -313,7 +313,7 @@ fn a_killed_lookup_is_taken_over_by_the_next_waiter() {
         assert_eq!(fake.count(), 1);
         askers[0].kill();
         let found: Vec<_> = askers.into_iter().map(|asker| asker.join()).collect();
-        assert!(found[0].as_ref().unwrap_err().is_exit());
+        assert!(found[0].as_ref().unwrap_err().is_kill());
         assert_eq!(found[1].as_ref().unwrap(), &[address(2)]);
         assert_eq!(found[2].as_ref().unwrap(), &[address(2)]);
         assert_eq!(fake.count(), 2);
@@ -331,7 +331,7 @@ fn kill_ends_a_waiter_of_a_shared_lookup() {
         });
         greenhub::thread::yield_now();
         second.kill();
-        assert!(second.join().unwrap_err().is_exit());
+        assert!(second.join().unwrap_err().is_kill());
         assert_eq!(first.join().unwrap(), [address(1)]);
         assert_eq!(fake.count(), 1);
     });

@@ -267,7 +267,7 @@ fn a_kill_between_two_reads_loses_no_byte() {
             yield_now();
             assert!(!reader.is_finished(), "it lets others run in between");
             reader.kill();
-            killed += usize::from(matches!(reader.wait(), Err(GreenError::Exit)));
+            killed += usize::from(matches!(reader.wait(), Err(GreenError::Kill)));
         }
         assert!(killed > 1);
         (&far).read_to_end(&mut got.borrow_mut()).unwrap();

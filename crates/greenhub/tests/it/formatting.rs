@@ -135,7 +135,7 @@ fn green_threads_are_used_while_they_are_formatted() {
     let parker = Parker::new(greenhub::park::WaitReason::Lock).expect("the caller can park");
     shown(&parker, |parker| parker.unparker());
     shown(&parker.unparker(), |unparker| unparker.unpark());
-    printed(&GreenError::Exit, nothing);
+    printed(&GreenError::Kill, nothing);
     printed(&ExitKind::Kill, nothing);
     printed(&GreenletError::Main, nothing);
     green_local!(static VALUE: u8 = 1);

@@ -178,7 +178,7 @@ fn a_kill_drops_the_future_on_the_stack_of_its_green_thread() {
         let id = green.id().unwrap();
         assert_eq!(green.kill(), KillOutcome::Ended);
         assert_eq!(dropped_by.get(), Some(id));
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
     });
 }
 
@@ -512,7 +512,7 @@ fn a_shield_defers_a_kill_until_the_future_is_ready() {
         sleep(SHORT);
         assert_eq!((done.get(), gate.polls()), (0, 1));
         gate.open();
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         assert_eq!((done.get(), gate.polls()), (1, 2));
     });
 }

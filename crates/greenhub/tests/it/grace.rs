@@ -29,7 +29,7 @@ fn while_unwinding(f: impl FnMut() + 'static) {
     });
     yield_now();
     assert_eq!(green.kill(), KillOutcome::Ended);
-    assert!(green.join().unwrap_err().is_exit());
+    assert!(green.join().unwrap_err().is_kill());
 }
 
 /// Returns a TCP connection with a full send buffer, and its peer, which does not read.

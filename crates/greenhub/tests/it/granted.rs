@@ -238,7 +238,7 @@ fn a_scoped_job_returns_its_result_before_the_kill_strikes() {
         yield_now();
         assert_eq!(green.kill(), KillOutcome::Scheduled);
         go.send(()).unwrap();
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         assert_eq!(got.get(), 7);
     });
 }

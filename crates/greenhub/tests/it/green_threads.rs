@@ -438,7 +438,7 @@ fn kill_unwinds_its_target_before_it_returns() {
         log.add("kill returned");
         log.is(&["unwound", "kill returned"]);
         assert!(one.is_finished());
-        assert!(one.join().unwrap_err().is_exit());
+        assert!(one.join().unwrap_err().is_kill());
     });
 }
 
@@ -486,7 +486,7 @@ fn kill_of_an_unstarted_green_thread_drops_its_body_and_runs_its_links() {
             }
             assert_eq!(one.kill(), KillOutcome::Cancelled);
             assert_eq!(drops.count(), 1);
-            assert!(waiter.join().unwrap().unwrap_err().is_exit());
+            assert!(waiter.join().unwrap().unwrap_err().is_kill());
             assert_eq!(one.kill(), KillOutcome::Dead);
             log.is(&["link: the green thread was killed"]);
         }
@@ -530,7 +530,7 @@ fn cancel_works_only_before_the_start() {
             let early = spawn_after(delay, || 1);
             assert!(early.cancel());
             assert!(!early.cancel());
-            assert!(early.join().unwrap_err().is_exit());
+            assert!(early.join().unwrap_err().is_kill());
         }
         let late = spawn(|| {
             sleep(SHORT);
@@ -561,7 +561,7 @@ fn a_swallowed_kill_is_thrown_again_at_the_next_park() {
         yield_now();
         assert_eq!(one.kill(), KillOutcome::Ended);
         log.is(&["swallowed", "swallowed again"]);
-        assert!(one.join().unwrap_err().is_exit());
+        assert!(one.join().unwrap_err().is_kill());
 
         // A green thread that does not park again keeps its result.
         let stubborn = spawn(|| catch_unwind(|| sleep(LONG)).is_err());
@@ -787,7 +787,7 @@ fn a_kill_at_every_park_point_leaks_nothing() {
                 "{}",
                 point.name
             );
-            assert!(one.join().unwrap_err().is_exit(), "{}", point.name);
+            assert!(one.join().unwrap_err().is_kill(), "{}", point.name);
             assert_eq!(drops.count(), 1, "{}", point.name);
             wait_until_held(&before, point.name);
         });
@@ -813,7 +813,7 @@ fn a_kill_takes_effect_even_if_the_killer_has_a_pending_exit() {
         yield_now();
         killer.kill();
         let target = killer.join().unwrap();
-        assert!(target.join().unwrap_err().is_exit());
+        assert!(target.join().unwrap_err().is_kill());
         assert_eq!(drops.count(), 1);
     });
 }
@@ -857,7 +857,7 @@ fn a_delayed_body_whose_destructor_blocks_is_dropped_once() {
         yield_now();
         assert!(!cancelled.is_finished());
         assert_eq!(cancelled.kill(), KillOutcome::Cancelled);
-        assert!(cancelled.wait().unwrap_err().is_exit());
+        assert!(cancelled.wait().unwrap_err().is_kill());
         assert_eq!(killer.join().unwrap(), KillOutcome::Cancelled);
         assert_eq!(drops.count(), 1);
         drop(cancelled);
@@ -896,7 +896,7 @@ fn a_queued_body_whose_destructor_blocks_does_not_affect_others() {
             assert_eq!(bystander.join().unwrap(), index);
         }
         assert_eq!(killer.join().unwrap(), KillOutcome::Cancelled);
-        assert!(target.wait().unwrap_err().is_exit());
+        assert!(target.wait().unwrap_err().is_kill());
         drop(target);
         assert_eq!(held(), before);
     });
@@ -1107,7 +1107,7 @@ fn no_body_runs_twice_under_random_kills() {
         for one in all {
             match one.join() {
                 Ok(index) => assert_eq!(runs.borrow()[index], 1),
-                Err(error) => assert!(error.is_exit(), "{error}"),
+                Err(error) => assert!(error.is_kill(), "{error}"),
             }
         }
         sleep(Duration::from_millis(20));

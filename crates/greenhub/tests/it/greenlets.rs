@@ -48,7 +48,7 @@ fn words(outcome: Outcome) -> String {
 }
 
 fn is_exit(outcome: Outcome) -> bool {
-    matches!(outcome, Ok(payload) if payload.is_exit())
+    matches!(outcome, Ok(payload) if payload.is_kill())
 }
 
 /// Panics without a printed message.
@@ -246,7 +246,7 @@ fn an_exit_is_returned_to_the_parent() {
         assert!(greenlet.is_dead());
         assert_eq!(*log.borrow(), ["unwound"]);
         // An exit that a body returns, or that a greenlet throws into itself, is returned too.
-        assert!(is_exit(Greenlet::new(|_| Err(GreenError::Exit)).switch(Payload::unit())));
+        assert!(is_exit(Greenlet::new(|_| Err(GreenError::Kill)).switch(Payload::unit())));
         assert!(is_exit(Greenlet::new(|_| Greenlet::current().kill()).switch(Payload::unit())));
     });
 }
@@ -254,10 +254,10 @@ fn an_exit_is_returned_to_the_parent() {
 #[test]
 fn an_exit_of_the_main_greenlet_is_an_error() {
     test("an_exit_of_the_main_greenlet_is_an_error", || {
-        assert!(matches!(Greenlet::main().kill(), Err(GreenError::Exit)));
+        assert!(matches!(Greenlet::main().kill(), Err(GreenError::Kill)));
         let main = Greenlet::main();
         let greenlet = Greenlet::new(move |_| main.kill());
-        assert!(matches!(greenlet.switch(Payload::unit()), Err(GreenError::Exit)));
+        assert!(matches!(greenlet.switch(Payload::unit()), Err(GreenError::Kill)));
     });
 }
 
@@ -1451,7 +1451,7 @@ fn a_payload_has_the_type_of_its_value() {
     let payload = Payload::new(7);
     assert!(payload.is::<i32>());
     assert!(!payload.is::<u32>());
-    assert!(!payload.is_exit());
+    assert!(!payload.is_kill());
 }
 
 mod random {
@@ -1555,9 +1555,9 @@ mod random {
 
         fn arrived(&self, me: usize, outcome: Outcome) {
             let what = match outcome {
-                Ok(payload) if payload.is_exit() => Message::Exited,
+                Ok(payload) if payload.is_kill() => Message::Exited,
                 Ok(payload) => Message::Value(payload.downcast::<Counted>().expect("a counted value").0),
-                Err(GreenError::Exit) => Message::Exit,
+                Err(GreenError::Kill) => Message::Exit,
                 Err(GreenError::Custom(error)) => Message::Error(error.to_string().parse().expect("a number")),
                 Err(GreenError::Panic(panic)) => Message::Panic(panic.message().parse().expect("a number")),
                 Err(other) => panic!("seed {}: {me} got {other}", self.seed),

@@ -240,7 +240,7 @@ fn kill_all_strikes_each_member_once() {
         group.kill_all();
         group.wait_all().unwrap();
         log.is(&["destructor blocks", "destructor ends"]);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
     });
 }
 
@@ -272,7 +272,7 @@ fn kill_all_does_not_switch_and_keeps_members_until_they_have_run() {
         let own = group.clone();
         let _timer = get_hub().schedule(Duration::ZERO, move || own.kill_all());
         group.wait_all().unwrap();
-        assert!(member.join().unwrap_err().is_exit());
+        assert!(member.join().unwrap_err().is_kill());
     });
 }
 
@@ -412,7 +412,7 @@ fn a_wait_that_ends_early_leaves_nothing_behind() {
             // The wait was granted before the kill, which takes effect at the next wait.
             member.kill();
             waiting.kill();
-            assert!(waiting.join().unwrap_err().is_exit());
+            assert!(waiting.join().unwrap_err().is_kill());
             drop(member);
             wait(&group).unwrap();
         }

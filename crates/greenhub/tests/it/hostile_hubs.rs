@@ -346,7 +346,7 @@ fn rule_06_no_method_of_a_hub_switches_to_another_green_thread() {
                 assert!(scope(|s| s.spawn(|| ()).join()).is_err());
                 assert!(matches!(spawn(|| ()).join(), Err(GreenError::Loop(error)) if is_in_mainloop(&error)));
                 assert!(raw.switch(Payload::unit()).is_err());
-                assert!(child.throw(GreenError::Exit).is_err());
+                assert!(child.throw(GreenError::Kill).is_err());
                 assert!(!parked.is_finished());
                 parked.kill();
                 assert!(!parked.is_finished(), "it ends when the call has ended");

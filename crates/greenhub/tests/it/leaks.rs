@@ -78,7 +78,7 @@ fn a_kill_leaks_nothing() {
     leaks_nothing(|point, drops| {
         let one = parked_at(point, drops);
         one.kill();
-        assert!(one.join().expect_err("killed").is_exit(), "{}", point.name);
+        assert!(one.join().expect_err("killed").is_kill(), "{}", point.name);
     });
 }
 
@@ -137,7 +137,7 @@ fn a_dropped_handle_and_a_kill_by_a_link_leak_nothing() {
             target.kill();
         });
         drop(other);
-        assert!(one.wait().expect_err("killed").is_exit(), "{}", point.name);
+        assert!(one.wait().expect_err("killed").is_kill(), "{}", point.name);
     });
 }
 

@@ -139,7 +139,7 @@ fn a_link_is_called_once() {
         let link = green.link(move |_| to.add("called"));
         green.kill();
         green.kill();
-        assert!(green.wait().unwrap_err().is_exit());
+        assert!(green.wait().unwrap_err().is_kill());
         let other = log.clone();
         green.link(move |_| other.add("another"));
         assert!(!green.unlink(link));
@@ -258,7 +258,7 @@ fn leaving_a_linked_scope_unlinks_it() {
             let killed = spawn(move || own.with_link(|| sleep(LONG)));
             yield_now();
             killed.kill();
-            assert!(killed.join().unwrap_err().is_exit());
+            assert!(killed.join().unwrap_err().is_kill());
             // A bystander that reuses the slot of the killed green thread is not struck either.
             let bystander = spawn(|| sleep(SHORT));
             green.kill();
@@ -302,7 +302,7 @@ fn two_green_threads_linked_to_each_other_end_together() {
             yield_now();
             let pair = partners.take();
             pair[first].kill();
-            assert!(pair[first].wait().unwrap_err().is_exit());
+            assert!(pair[first].wait().unwrap_err().is_kill());
             assert!(pair[1 - first].wait().unwrap(), "ends with the other");
         }
     });
@@ -320,7 +320,7 @@ fn a_strike_waits_for_the_next_wait_within_the_scope() {
             yield_now();
             log.add("never");
         });
-        assert!(linked.unwrap_err().error().unwrap().is_exit());
+        assert!(linked.unwrap_err().error().unwrap().is_kill());
         // Without a wait the scope returns its value, and the strike is dropped.
         let value = other.with_link(|| {
             other.kill();
@@ -346,7 +346,7 @@ fn linked_scopes_and_timeouts_nest_and_each_catches_its_own() {
             let _ = with_timeout(LONG, || inner.with_link(|| sleep(LONG)));
             unreachable!("goes on to the outer scope");
         });
-        assert!(Result::<(), _>::unwrap_err(struck).error().unwrap().is_exit());
+        assert!(Result::<(), _>::unwrap_err(struck).error().unwrap().is_kill());
         // The inner scope catches its own strike, and the timeout strikes after it.
         killer(&inner);
         let log = Log::new();
@@ -431,7 +431,7 @@ fn a_strike_and_a_kill_at_once_end_as_killed() {
             other.kill();
             victim.kill();
         });
-        assert!(linked.wait().unwrap_err().is_exit());
+        assert!(linked.wait().unwrap_err().is_kill());
     });
 }
 
@@ -483,8 +483,8 @@ fn waiting_for_a_killed_green_thread_is_an_error() {
         yield_now();
         green.kill();
         // The kill is an error, never a result.
-        assert!(waiter.join().unwrap().unwrap_err().is_exit());
-        assert!(matches!(green.wait(), Err(GreenError::Exit)));
+        assert!(waiter.join().unwrap().unwrap_err().is_kill());
+        assert!(matches!(green.wait(), Err(GreenError::Kill)));
         // The kill is not thrown into the waiter, which continues.
         yield_now();
     });

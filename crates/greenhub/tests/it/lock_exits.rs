@@ -62,7 +62,7 @@ fn a_kill_waits_until_a_destructor_has_acquired_its_lock() {
         assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert_eq!(green.kill(), KillOutcome::Scheduled);
         release();
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         assert_eq!(*free.lock().unwrap(), [1]);
     });
 }
@@ -107,7 +107,7 @@ fn an_exit_strikes_when_the_patience_is_over() {
             });
             yield_now();
             assert_eq!(green.kill(), KillOutcome::Scheduled, "{wait}");
-            assert!(green.join().unwrap_err().is_exit(), "{wait}");
+            assert!(green.join().unwrap_err().is_kill(), "{wait}");
         }
         // The same holds for an exit pending at the start of the wait, and for a timeout.
         assert!(with_timeout(Duration::ZERO, || drop(mutex.lock())).is_err());
@@ -144,7 +144,7 @@ fn a_shield_around_a_lock_outlasts_the_patience() {
         sleep(SHORT * 4);
         assert!(!green.is_finished());
         release();
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         assert_eq!(*free.lock().unwrap(), [1]);
     });
 }
@@ -167,7 +167,7 @@ fn a_killed_waiter_passes_its_notification_on() {
         pair.1.notify_one();
         yield_now();
         assert_eq!(first.kill(), KillOutcome::Scheduled);
-        assert!(first.join().unwrap_err().is_exit());
+        assert!(first.join().unwrap_err().is_kill());
         drop(guard);
         second.join().unwrap();
         log.is(&["2"]);

@@ -124,7 +124,7 @@ fn only_a_panic_has_a_payload() {
             green.join().unwrap_err()
         };
         assert!(!killed().is_panic());
-        assert!(killed().try_into_panic().unwrap_err().is_exit());
+        assert!(killed().try_into_panic().unwrap_err().is_kill());
         let misused = spawn(move || drop(killed().into_panic())).join().unwrap_err();
         let expected = "into_panic for a green thread that did not panic: the green thread was killed";
         assert_eq!(describe(misused.into_panic()), format!("String {expected}"));

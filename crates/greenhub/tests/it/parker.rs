@@ -326,7 +326,7 @@ fn a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing() {
         });
         yield_now();
         waiting.kill();
-        assert!(waiting.join().unwrap_err().is_exit());
+        assert!(waiting.join().unwrap_err().is_kill());
         let timed = with_timeout(SHORT, || Parker::new(WaitReason::Queue).unwrap().park(&mut Deadline::none()));
         assert!(timed.is_err());
         assert_eq!(held(), before);

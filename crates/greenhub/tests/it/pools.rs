@@ -154,7 +154,7 @@ fn an_exit_in_a_spawn_run_in_place_ends_the_worker() {
             .unwrap();
         yield_now();
         assert_eq!(worker.kill(), KillOutcome::Ended);
-        assert!(worker.join().unwrap_err().is_exit());
+        assert!(worker.join().unwrap_err().is_kill());
         log.is(&["inner unwound", "worker unwound"]);
         // A timeout of the worker unwinds the nested spawn too, up to the timeout's scope.
         let own = pool.clone();
@@ -414,10 +414,10 @@ fn kill_all_ends_running_workers_and_admits_waiting_spawners() {
         let spawner = spawn(move || own.spawn(|| "let in").unwrap().join().unwrap());
         pool.wait_all().unwrap();
         for ended in [parked, unstarted] {
-            assert!(ended.join().unwrap_err().is_exit());
+            assert!(ended.join().unwrap_err().is_kill());
         }
         let killer: Result<(), _> = killer.join();
-        assert!(killer.unwrap_err().is_exit());
+        assert!(killer.unwrap_err().is_kill());
         log.is(&["dropped", "unwound"]);
         assert_eq!(spawner.join().unwrap(), "let in");
         pool.kill_all();
@@ -837,7 +837,7 @@ fn a_failed_maker_passes_its_slot_to_the_next_waiter() {
         let results: Vec<_> = users.into_iter().map(|user| user.join()).collect();
         assert_eq!(results[0].as_ref().unwrap().as_ref().unwrap_err(), "refused");
         assert!(matches!(&results[1], Err(GreenError::Panic(panic)) if panic.message() == "broken"));
-        assert!(results[2].as_ref().unwrap_err().is_exit());
+        assert!(results[2].as_ref().unwrap_err().is_kill());
         assert_eq!(results[3].as_ref().unwrap().as_ref().unwrap(), &3);
         assert_eq!((pool.free(), pool.len()), (1, 1));
         drop(results);

@@ -275,7 +275,7 @@ fn rule_10_a_body_killed_before_its_start_fires_its_links() {
                 let first = spawn(move || taken.take().into_iter().for_each(|unstarted| cancel(&unstarted)));
                 let unstarted = Rc::new(make(Box::new(move || never.add("never"))));
                 unstarted.link(move |result| {
-                    assert!(result.as_ref().is_err_and(|error| error.is_exit()));
+                    assert!(result.as_ref().is_err_and(|error| error.is_kill()));
                     links.add("link");
                 });
                 unstarted.link_error(move |_| errors.add("link of errors"));
@@ -287,7 +287,7 @@ fn rule_10_a_body_killed_before_its_start_fires_its_links() {
                     log.is(&["link", "link of errors"]);
                     first.join().unwrap();
                 }
-                assert!(unstarted.wait().unwrap_err().is_exit());
+                assert!(unstarted.wait().unwrap_err().is_kill());
                 waits.add("waiter");
                 log.is(&["link", "link of errors", "waiter"]);
             }
@@ -303,7 +303,7 @@ fn rule_10_a_body_killed_before_its_start_wakes_its_waiters() {
         let waiters: Vec<_> = (0..3)
             .map(|_| {
                 let later = later.clone();
-                spawn(move || later.wait().is_err_and(|error| error.is_exit()))
+                spawn(move || later.wait().is_err_and(|error| error.is_kill()))
             })
             .collect();
         yield_now();
@@ -325,7 +325,7 @@ fn rule_10_a_body_killed_before_its_start_may_panic_in_drop() {
                 let captured = panics_at_drop(&drops);
                 let unstarted = make(Box::new(move || drop(captured)));
                 assert!(catch_unwind(AssertUnwindSafe(|| cancel(&unstarted))).is_ok());
-                assert!(unstarted.join().unwrap_err().is_exit());
+                assert!(unstarted.join().unwrap_err().is_kill());
             }
         }
         assert_eq!(drops.count(), 6);

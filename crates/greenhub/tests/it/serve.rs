@@ -449,7 +449,7 @@ fn killing_the_server_leaves_its_handlers_alone() {
         let client = greenhub::spawn(move || ask(address).unwrap());
         until(|| pool.running() == 1);
         server.kill();
-        assert!(server.join().unwrap_err().is_exit());
+        assert!(server.join().unwrap_err().is_kill());
         greenhub::sleep(SHORT);
         assert_eq!(pool.running(), 1);
         gate.open();

@@ -51,7 +51,7 @@ fn a_kill_strikes_at_the_first_wait_after_a_shield() {
         assert!(!green.is_finished());
         log.is(&[]);
         event.send(1).unwrap();
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["woken", "after"]);
     });
 }
@@ -71,7 +71,7 @@ fn a_kill_of_a_ready_green_thread_waits_for_its_shield() {
         });
         yield_now();
         assert_eq!(green.kill(), KillOutcome::Scheduled);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["in"]);
     });
 }
@@ -96,7 +96,7 @@ fn a_self_kill_waits_for_the_shield() {
         me.replace(Some(green));
         yield_now();
         yield_now();
-        assert!(me.take().unwrap().join().unwrap_err().is_exit());
+        assert!(me.take().unwrap().join().unwrap_err().is_kill());
         log.is(&["in"]);
     });
 }
@@ -116,7 +116,7 @@ fn every_wait_outlasts_a_kill_and_ends_with_a_timeout_of_its_own() {
             });
             yield_now();
             assert_eq!(green.kill(), KillOutcome::Scheduled, "{}", point.name);
-            assert!(green.join().unwrap_err().is_exit(), "{}", point.name);
+            assert!(green.join().unwrap_err().is_kill(), "{}", point.name);
             assert!(log.any("struck by its own"), "{}: {log:?}", point.name);
         }
     });
@@ -145,7 +145,7 @@ fn no_exit_strikes_an_operation_served_at_once_in_a_shield() {
             received.get()
         );
         assert_eq!(green.kill(), KillOutcome::Scheduled);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         assert!((ITEMS - 50..ITEMS).contains(&received.get()), "{}", received.get());
     });
 }
@@ -220,7 +220,7 @@ fn an_inner_shield_does_not_end_the_outer_one() {
         });
         yield_now();
         assert_eq!(green.kill(), KillOutcome::Scheduled);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["between", "outer"]);
     });
 }
@@ -248,7 +248,7 @@ fn a_timeout_between_two_shields_waits_for_the_inner_one_only() {
         });
         yield_now();
         green.kill();
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["inner", "struck", "outer"]);
     });
 }
@@ -288,7 +288,7 @@ fn a_panic_leaves_a_shield_with_a_kill_held_back() {
         });
         yield_now();
         assert_eq!(green.kill(), KillOutcome::Scheduled);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["caught"]);
     });
 }
@@ -313,7 +313,7 @@ fn a_scope_inside_a_shield_keeps_its_children() {
         yield_now();
         yield_now();
         assert_eq!(green.kill(), KillOutcome::Scheduled);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["child", "joined"]);
     });
 }
@@ -351,7 +351,7 @@ fn a_destructor_in_a_shield_is_not_interrupted() {
         });
         yield_now();
         assert_eq!(green.kill(), KillOutcome::Scheduled);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["given back"]);
     });
 }
@@ -440,7 +440,7 @@ fn shields_nest_deeper_than_their_counter() {
         });
         yield_now();
         assert_eq!(green.kill(), KillOutcome::Scheduled);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["deepest"]);
     });
 }
@@ -453,7 +453,7 @@ fn a_plain_greenlet_in_a_shield_gets_its_exit_as_an_error() {
         let main = Greenlet::current();
         let greenlet = Greenlet::new(move |_| {
             let switched = shield(|| main.switch(Payload::unit()));
-            own.add(if matches!(switched, Err(GreenError::Exit)) { "an error" } else { "something else" });
+            own.add(if matches!(switched, Err(GreenError::Kill)) { "an error" } else { "something else" });
             sleep(SHORT);
             own.add("never");
             Ok(Payload::unit())

@@ -126,7 +126,7 @@ fn ctrl_c_interrupts_an_idle_hub() {
         write(&there, b"x").expect("room");
         assert_eq!(read(&here, 8).expect("data"), b"x");
         sleeper.kill();
-        assert!(sleeper.join().expect_err("killed here").is_exit());
+        assert!(sleeper.join().expect_err("killed here").is_kill());
         // A second signal interrupts as well.
         raise(Signal::SIGINT).expect("our own process");
         let error = read(&here, 1).expect_err("interrupted");

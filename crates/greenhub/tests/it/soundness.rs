@@ -90,7 +90,7 @@ fn rule_01_a_masked_park_is_not_left_early() {
                     yield_now();
                     yield_now();
                     assert_eq!(parent.kill(), KillOutcome::Scheduled);
-                    assert!(parent.join().unwrap_err().is_exit());
+                    assert!(parent.join().unwrap_err().is_kill());
                 });
             },
             |body| assert!(with_timeout(SHORT, body).is_err()),
@@ -170,7 +170,7 @@ fn rule_01_a_wait_for_a_borrowing_job_is_not_left_early() {
             assert_eq!(lives.load(Ordering::SeqCst), 1, "its frame was left while the job borrows it");
             drop(go);
             let ended = parent.join();
-            assert!(if by_kill { ended.is_err_and(|error| error.is_exit()) } else { ended.unwrap().is_err() });
+            assert!(if by_kill { ended.is_err_and(|error| error.is_kill()) } else { ended.unwrap().is_err() });
             assert_eq!(intact.load(Ordering::SeqCst), 1);
         }
         assert_eq!(held(), before);
@@ -203,7 +203,7 @@ fn rule_01_masks_nest() {
         });
         sleep(SHORT);
         parent.kill();
-        assert!(parent.join().unwrap_err().is_exit());
+        assert!(parent.join().unwrap_err().is_kill());
         log.is(&["grandchild", "child"]);
         assert_eq!(held(), before);
     });
@@ -1316,7 +1316,7 @@ fn rule_09_nothing_switches_while_panicking() {
             quiet_panic(());
         }));
         assert!(caught.is_err() && checked.get());
-        assert!(bystander.wait().unwrap_err().is_exit());
+        assert!(bystander.wait().unwrap_err().is_kill());
         assert!(!log.any("panics"));
         drop(bystander);
         assert_eq!(held(), before);
@@ -1448,7 +1448,7 @@ fn rule_11_a_kill_returns_to_the_killer() {
         yield_now();
         let (to, victim) = (log.clone(), target.clone());
         get_hub().schedule(Duration::ZERO, move || to.add(format!("{:?}", victim.kill())));
-        assert!(target.wait().unwrap_err().is_exit());
+        assert!(target.wait().unwrap_err().is_kill());
         log.is(&["unwound", "killer", "Scheduled", "unwound later"]);
         // Two green threads that kill each other.
         let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
@@ -1466,8 +1466,8 @@ fn rule_11_a_kill_returns_to_the_killer() {
             sleep(LONG);
         }));
         *slot.borrow_mut() = Some(second.clone());
-        assert!(second.wait().unwrap_err().is_exit());
-        assert!(first.wait().unwrap_err().is_exit());
+        assert!(second.wait().unwrap_err().is_kill());
+        assert!(first.wait().unwrap_err().is_kill());
         drop((target, first, second));
         assert_eq!(held(), before);
     });

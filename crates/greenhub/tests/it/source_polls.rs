@@ -18,7 +18,7 @@ use crate::support::descriptors::{
 use crate::support::fork::{ends_well, forked};
 use crate::support::hubs::{Calls, Tap, Wait, use_manual_clock};
 use crate::support::{alone, in_child, run};
-use greenhub::debug::{Who, hub_prevent_multiple_readers, listeners};
+use greenhub::debug::{TargetInfo, hub_prevent_multiple_readers, listeners};
 use greenhub::hub::Hub;
 use greenhub::park::{ReadHint, Source};
 use greenhub::thread::yield_now;
@@ -967,7 +967,7 @@ fn a_listing_shows_an_armed_waker() {
         let listed = listeners();
         let [waiter] = &listed[..] else { panic!("{listed:?}") };
         assert_eq!((waiter.fd, waiter.interest), (here.as_raw_fd(), Interest::READ));
-        assert!(matches!(waiter.who, Who::Future) && waiter.who.to_string() == "a future");
+        assert!(matches!(waiter.target, TargetInfo::Future) && waiter.target.to_string() == "a future");
     });
 }
 

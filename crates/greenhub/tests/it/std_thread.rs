@@ -190,7 +190,7 @@ fn a_park_is_left_by_a_kill_and_the_thread_outlives_it() {
         greenhub::thread::yield_now();
         let thread = parked.thread().clone();
         parked.kill();
-        assert!(parked.join().unwrap_err().is_exit());
+        assert!(parked.join().unwrap_err().is_kill());
         thread.unpark();
         let next = greenhub::spawn(|| greenhub::thread::current().id());
         assert_ne!(next.join().unwrap(), thread.id(), "an id is not given again");
@@ -316,7 +316,7 @@ fn parks_match_their_model_under_kills_and_timeouts() {
             }
             for (green, _, _) in real {
                 green.kill();
-                assert!(green.join().unwrap_err().is_exit());
+                assert!(green.join().unwrap_err().is_kill());
             }
             assert_eq!(held(), before, "seed {seed}");
         }

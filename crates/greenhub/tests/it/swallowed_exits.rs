@@ -138,7 +138,7 @@ fn a_target_that_waits_in_a_shield_after_a_throw_is_killed_after_it() {
         });
         yield_now();
         assert_eq!(green.kill(), KillOutcome::Scheduled);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["gave back"]);
     });
 }
@@ -318,7 +318,7 @@ fn a_killer_that_is_killed_during_its_kill_unwinds() {
         let killer = spawn(move || target.green.kill());
         yield_now();
         assert_eq!(killer.kill(), KillOutcome::Ended);
-        assert!(killer.join().unwrap_err().is_exit());
+        assert!(killer.join().unwrap_err().is_kill());
         while one.caught.get() < MAX {
             yield_now();
         }

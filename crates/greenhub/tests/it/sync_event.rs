@@ -84,7 +84,7 @@ fn a_second_send_and_a_reset_of_a_fresh_event_are_errors() {
     assert_eq!(event.reset(), Err(EventError::Fresh));
     event.send(1).unwrap();
     assert_eq!(event.send(2), Err(EventError::Sent));
-    assert_eq!(event.send_error(GreenError::Exit), Err(EventError::Sent));
+    assert_eq!(event.send_error(GreenError::Kill), Err(EventError::Sent));
     assert_eq!(event.poll_result(), Some(1));
     event.reset().unwrap();
     assert_eq!(event.reset(), Err(EventError::Fresh));
@@ -138,7 +138,7 @@ fn a_send_does_not_wake_a_waiter_that_has_left() {
         yield_now();
         assert_eq!(event.waiting(), 2);
         killed.kill();
-        assert!(killed.join().unwrap_err().is_exit());
+        assert!(killed.join().unwrap_err().is_kill());
         while log.len() == 0 {
             sleep(SHORT);
         }
@@ -164,7 +164,7 @@ fn a_waiter_that_is_killed_after_the_send_receives_and_ends_at_its_next_wait() {
         yield_now();
         event.send(1).unwrap();
         green.kill();
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         assert_eq!((received.get(), event.wait().unwrap()), (1, 1));
     });
 }
@@ -419,7 +419,7 @@ fn random_waits_kills_and_timeouts_leave_no_waiter_behind() {
                 match green.join() {
                     Ok(value) => assert!(value.is_none_or(|value| value == seed)),
                     Err(error) => {
-                        assert!(error.is_exit(), "{error}");
+                        assert!(error.is_kill(), "{error}");
                         exits += 1;
                     }
                 }

@@ -399,7 +399,7 @@ fn the_item_of_a_killed_putter_is_not_taken_in() {
             let green = putter(&queue, "killed");
             assert_eq!(queue.putting(), 1);
             green.kill();
-            assert!(green.join().unwrap_err().is_exit());
+            assert!(green.join().unwrap_err().is_kill());
             assert_eq!((queue.putting(), queue.len()), (0, capacity));
             assert_eq!(drain(&queue), vec!["there"; capacity]);
         }
@@ -864,7 +864,7 @@ fn random_puts_gets_kills_and_timeouts_lose_and_duplicate_no_item() {
             for green in greens {
                 green.kill();
                 if let Err(error) = green.join() {
-                    assert!(error.is_exit(), "{error}");
+                    assert!(error.is_kill(), "{error}");
                 }
             }
             assert_eq!((queue.getting(), queue.putting()), (0, 0), "seed {seed}");
@@ -953,7 +953,7 @@ fn random_channel_ends_under_kills_and_timeouts_lose_and_duplicate_no_item() {
             for green in greens {
                 green.kill();
                 if let Err(error) = green.join() {
-                    assert!(error.is_exit(), "seed {seed}: {error}");
+                    assert!(error.is_kill(), "seed {seed}: {error}");
                 }
             }
             assert_eq!((channel.waiting(), channel.sending()), (0, 0), "seed {seed}");

@@ -335,7 +335,7 @@ fn a_killed_waiter_leaves_its_token_to_the_next() {
         let semaphore = tokens(0);
         let (first, second, third) = (taker(&semaphore), taker(&semaphore), taker(&semaphore));
         second.kill();
-        assert!(second.join().unwrap_err().is_exit());
+        assert!(second.join().unwrap_err().is_kill());
         semaphore.release();
         // The token was granted before the kill, although the waiter has not run.
         first.kill();
@@ -598,7 +598,7 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
             for green in greens {
                 // No wait is endless, since every holder releases its token.
                 if let Err(error) = green.join() {
-                    assert!(error.is_exit(), "seed {seed}: {error}");
+                    assert!(error.is_kill(), "seed {seed}: {error}");
                 }
             }
             assert_eq!((semaphore.balance(), holding.get()), (start as isize, 0), "seed {seed}");

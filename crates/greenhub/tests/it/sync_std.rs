@@ -749,10 +749,10 @@ fn a_killed_writer_admits_the_readers() {
             let [first, second] = writers;
             let [killed, last] = if which == 0 { [first, second] } else { [second, first] };
             assert_eq!(killed.kill(), KillOutcome::Scheduled);
-            assert!(killed.join().unwrap_err().is_exit());
+            assert!(killed.join().unwrap_err().is_kill());
             assert!(!reader.is_finished());
             last.kill();
-            assert!(last.join().unwrap_err().is_exit());
+            assert!(last.join().unwrap_err().is_kill());
             yield_now();
             assert!(reader.is_finished(), "the reader still waits");
             drop(reading);
@@ -933,7 +933,7 @@ fn an_item_granted_to_a_receiver_is_not_free_for_a_newcomer() {
         sender.try_send(2).unwrap();
         assert_eq!(newcomer.join().unwrap(), Err(mpsc::TryRecvError::Empty));
         assert_eq!(second.join().unwrap(), 2);
-        assert!(first.join().unwrap_err().is_exit());
+        assert!(first.join().unwrap_err().is_kill());
     });
 }
 

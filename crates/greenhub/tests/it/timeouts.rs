@@ -109,7 +109,7 @@ fn a_timeout_ends_with_its_scope() {
         let killed = spawn(move || with_timeout(limit, || sleep(LONG)));
         yield_now();
         killed.kill();
-        assert!(killed.join().unwrap_err().is_exit());
+        assert!(killed.join().unwrap_err().is_kill());
         let outer = with_timeout(SHORT, || with_timeout(limit, || sleep(LONG)));
         assert!(outer.is_err());
         assert_eq!(held(), before);
@@ -410,7 +410,7 @@ fn a_timeout_and_a_kill_at_once_end_as_killed() {
         yield_now();
         std::thread::sleep(Duration::from_millis(20));
         one.kill();
-        assert!(one.join().unwrap_err().is_exit());
+        assert!(one.join().unwrap_err().is_kill());
         // A timeout does not hide a swallowed kill that is still pending.
         let one = spawn(|| {
             let _ = catch_unwind(AssertUnwindSafe(|| sleep(LONG)));
@@ -419,7 +419,7 @@ fn a_timeout_and_a_kill_at_once_end_as_killed() {
         });
         yield_now();
         one.kill();
-        assert!(one.join().unwrap_err().is_exit());
+        assert!(one.join().unwrap_err().is_kill());
     });
 }
 

@@ -186,7 +186,7 @@ fn a_local_timer_fires_while_its_green_thread_lives() {
         });
         let (local, cancelled) = spawner.join().unwrap();
         assert_eq!(local.unwrap(), Some(7));
-        assert!(matches!(cancelled, Err(GreenError::Exit)));
+        assert!(matches!(cancelled, Err(GreenError::Kill)));
         assert_eq!(hub.stats().timers, 0);
         assert_eq!(
             spawn_after_local(SHORT, || 9).join().unwrap(),

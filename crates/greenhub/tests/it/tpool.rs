@@ -210,7 +210,7 @@ fn a_kill_waits_for_a_borrowing_job() {
         assert_eq!(green.kill(), KillOutcome::Scheduled);
         log.is(&[]);
         drop(go);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         log.is(&["went on", "unwound"]);
         assert_eq!(held(), before);
     });
@@ -286,7 +286,7 @@ fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
             }
             for caller in callers {
                 if let Err(error) = caller.join() {
-                    assert!(error.is_exit(), "seed {seed}: {error}");
+                    assert!(error.is_kill(), "seed {seed}: {error}");
                 }
             }
             assert_eq!(held(), before, "seed {seed}");
@@ -363,7 +363,7 @@ fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() 
             }
             for caller in callers {
                 if let Err(error) = caller.join() {
-                    assert!(error.is_exit(), "seed {seed}: {error}");
+                    assert!(error.is_kill(), "seed {seed}: {error}");
                 }
             }
             // A job without a waiting caller continues.

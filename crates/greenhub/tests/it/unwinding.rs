@@ -72,7 +72,7 @@ const CAUSES: &[Cause] = &[
                 main.switch(Payload::unit())
             });
             greenlet.switch(Payload::unit()).expect("a switch back");
-            assert!(greenlet.kill().expect("its end").is_exit());
+            assert!(greenlet.kill().expect("its end").is_kill());
         },
     },
     Cause {
@@ -354,7 +354,7 @@ fn a_caught_exit_is_not_seen_by_other_greenlets() {
         });
         assert_eq!(next.join().unwrap(), 7);
         other.join().unwrap();
-        assert!(killed.join().unwrap_err().is_exit());
+        assert!(killed.join().unwrap_err().is_kill());
         log.is(&["caught: true", "exited", "other ended"]);
     });
 }

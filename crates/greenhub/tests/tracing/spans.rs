@@ -397,7 +397,7 @@ fn a_span_ends_by_a_panic_a_kill_and_a_timeout() {
             sleep(SHORT);
         }
         assert_eq!(green.kill(), KillOutcome::Ended);
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
         for label in ["panic", "timeout", "kill"] {
             assert_eq!(notes.of(label).closed, 1);
         }
@@ -417,7 +417,7 @@ fn a_killer_leaves_its_spans_while_the_target_unwinds() {
                 yield_now();
                 assert_eq!(green.kill(), KillOutcome::Ended);
                 assert_eq!(notes.here(), ["killer"]);
-                assert!(matches!(green.join(), Err(GreenError::Exit)));
+                assert!(matches!(green.join(), Err(GreenError::Kill)));
             }
         });
     });
@@ -440,7 +440,7 @@ fn a_masked_wait_exits_and_enters_spans_like_any_wait() {
         });
         yield_now();
         green.kill();
-        assert!(green.join().unwrap_err().is_exit());
+        assert!(green.join().unwrap_err().is_kill());
     });
 }
 
@@ -563,7 +563,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
                 wait();
                 sleep(LONG);
             });
-            assert!(killed.join().unwrap_err().is_exit());
+            assert!(killed.join().unwrap_err().is_kill());
         }
         // The subscriber kills the green thread when it resumes.
         let killed = spawn(|| {
@@ -576,7 +576,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             yield_now();
             unreachable!("the green thread continued after its kill");
         });
-        assert!(killed.join().unwrap_err().is_exit());
+        assert!(killed.join().unwrap_err().is_kill());
     });
 }
 
@@ -633,7 +633,7 @@ fn a_subscriber_may_wake_the_target_of_a_switch() {
                 "{switched:?}"
             );
             assert_eq!(notes.here(), ["main's"]);
-            assert!(green.wait().unwrap_err().is_exit());
+            assert!(green.wait().unwrap_err().is_kill());
         });
     });
 }

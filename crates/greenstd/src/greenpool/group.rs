@@ -260,7 +260,7 @@ impl Group {
     /// [`wait_all`](Group::wait_all) waits for that. A member that calls this exits too, at its next wait.
     #[doc(alias = "killall")]
     pub fn kill_all(&self) {
-        self.kill_all_with(GreenError::Exit);
+        self.kill_all_with(GreenError::Kill);
     }
 
     /// Like [`kill_all`](Group::kill_all), with a custom error for the joiners of a member. Never switches by itself.
@@ -340,7 +340,7 @@ impl Group {
     /// Removes a member that has ended, and reports its failure to the waiters.
     fn member_ended(&self, greenlet: GreenletId, error: Option<&GreenError>) {
         let mut state = self.lock();
-        if let Some(error) = error.filter(|error| !error.is_exit()) {
+        if let Some(error) = error.filter(|error| !error.is_kill()) {
             while let Some(failure) = state.all_or_failed.grant_payload() {
                 failure.set(Some(error.clone()));
             }

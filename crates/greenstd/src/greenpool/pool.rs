@@ -306,7 +306,7 @@ impl GreenPool {
     /// let green = pool.spawn(|| greenhub::thread::sleep(Duration::from_secs(3600)))?;
     /// pool.kill_all();
     /// pool.wait_all()?;
-    /// assert!(green.join().unwrap_err().is_exit());
+    /// assert!(green.join().unwrap_err().is_kill());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "killall")]

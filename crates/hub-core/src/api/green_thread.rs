@@ -57,7 +57,7 @@ impl<T> GreenThread<T> {
     /// assert_eq!(fine.join()?, "fine");
     /// let killed = greenhub::spawn(|| "never");
     /// killed.kill();
-    /// assert!(killed.join().unwrap_err().is_exit());
+    /// assert!(killed.join().unwrap_err().is_kill());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -137,7 +137,7 @@ impl<T> GreenThread<T> {
 
     /// Ends the green thread. Eventlet's `kill`. Switches, except in the main loop.
     ///
-    /// The call in which it blocks starts to unwind, its destructors run, and its waiters get [`GreenError::Exit`]. The
+    /// The call in which it blocks starts to unwind, its destructors run, and its waiters get [`GreenError::Kill`]. The
     /// returned [`KillOutcome`] says whether it has ended, or why not.
     ///
     /// A green thread that has not begun never runs: its closure is dropped, and its links and waiters are notified. A
@@ -153,10 +153,10 @@ impl<T> GreenThread<T> {
     /// greenhub::thread::yield_now();
     /// assert_eq!(green.kill(), KillOutcome::Ended);
     /// assert_eq!(green.kill(), KillOutcome::Dead);
-    /// assert!(green.join().unwrap_err().is_exit());
+    /// assert!(green.join().unwrap_err().is_kill());
     /// ```
     pub fn kill(&self) -> KillOutcome {
-        self.kill_with(GreenError::Exit)
+        self.kill_with(GreenError::Kill)
     }
 
     /// Ends the green thread with an error of the caller, which its waiters get.
@@ -176,7 +176,7 @@ impl<T> GreenThread<T> {
 
     /// Cancels the green thread if it has not begun. Eventlet's `cancel`. Never switches.
     ///
-    /// A cancelled green thread never runs, and its waiters get [`GreenError::Exit`]. Returns false, and does nothing,
+    /// A cancelled green thread never runs, and its waiters get [`GreenError::Kill`]. Returns false, and does nothing,
     /// if it has begun.
     ///
     /// ```
@@ -191,7 +191,7 @@ impl<T> GreenThread<T> {
         if self.task.has_started() {
             return false;
         }
-        matches!(end(&self.task, GreenError::Exit), KillOutcome::Cancelled)
+        matches!(end(&self.task, GreenError::Kill), KillOutcome::Cancelled)
     }
 
     /// Returns whether the green thread has ended. Eventlet's `dead`.

@@ -75,7 +75,7 @@ pub(crate) fn end(task: &TaskRef, error: GreenError) -> KillOutcome {
 ///
 /// The id of an ended greenlet may be given to another one.
 pub fn interrupt(id: GreenletId) -> bool {
-    interrupt_with(id, GreenError::Exit)
+    interrupt_with(id, GreenError::Kill)
 }
 
 /// Like [`interrupt`], with an error of your choice, which the waiters get. Never switches by itself.

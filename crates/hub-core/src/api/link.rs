@@ -73,7 +73,7 @@ impl<T: 'static> GreenThread<T> {
     ///
     /// ```
     /// let green = greenhub::spawn(|| 7);
-    /// green.link_error(|error| assert!(error.is_exit()));
+    /// green.link_error(|error| assert!(error.is_kill()));
     /// green.link_value(|_| unreachable!());
     /// green.kill();
     /// ```

@@ -14,7 +14,7 @@ use crate::greenlet::task::TaskRef;
 use crate::hub::Interest;
 use crate::main_loop::DescriptorWait;
 
-pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who};
+pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TargetInfo, TimerInfo, TimerPurpose};
 
 /// Returns all greenlets of this OS thread that have not ended. Does not switch.
 ///
@@ -136,7 +136,7 @@ fn list_listeners(local: &Local) -> Vec<ListenerInfo> {
     let waits = local.main_loop.descriptor_waits().into_iter();
     let mut listeners: Vec<ListenerInfo> = waits
         .filter_map(|DescriptorWait { fd, interest, target, queued }| {
-            Some(ListenerInfo { fd, interest, who: target_of(local, target)?, queued })
+            Some(ListenerInfo { fd, interest, target: target_of(local, target)?, queued })
         })
         .collect();
     // The sort is stable: a queued listener stays behind the first one.
@@ -155,14 +155,14 @@ fn list_timers(local: &Local) -> Vec<TimerInfo> {
                 Target::Timeout { .. } | Target::Patience { .. } => TimerPurpose::Timeout,
                 Target::Call(_) => TimerPurpose::Call,
             };
-            Some(TimerInfo { due_in, purpose, who: target_of(local, target)? })
+            Some(TimerInfo { due_in, purpose, target: target_of(local, target)? })
         })
         .collect();
     timers.sort_by_key(|timer| timer.due_in.unwrap_or(Duration::MAX));
     timers
 }
 
-fn target_of(local: &Local, target: Target) -> Option<Who> {
+fn target_of(local: &Local, target: Target) -> Option<TargetInfo> {
     match target {
         Target::Vacant => None,
         Target::Parked { greenlet, .. }
@@ -170,9 +170,9 @@ fn target_of(local: &Local, target: Target) -> Option<Who> {
         | Target::Timeout { greenlet, .. }
         | Target::Patience { greenlet, .. } => {
             let control = local.controls.get(greenlet)?;
-            Some(Who::Greenlet { id: control.id(), description: describe::greenlet(control) })
+            Some(TargetInfo::Greenlet { id: control.id(), description: describe::greenlet(control) })
         }
-        Target::Call(number) => local.main_loop.origin_of(number).map(Who::from),
-        Target::Waker { .. } => Some(Who::Future),
+        Target::Call(number) => local.main_loop.origin_of(number).map(TargetInfo::from),
+        Target::Waker { .. } => Some(TargetInfo::Future),
     }
 }

@@ -193,7 +193,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 let children: Vec<_> = self.children.borrow().iter().filter_map(|child| child.control()).collect();
                 for control in children {
                     // The child is woken, not switched to.
-                    run::interrupt(control, Exit::Kill(GreenError::Exit), false);
+                    run::interrupt(control, Exit::Kill(GreenError::Kill), false);
                 }
                 // A child that had not begun is done already.
                 if child.is_done() {
@@ -251,7 +251,7 @@ impl<T> ScopedGreenThread<'_, T> {
 
     /// Ends the green thread, see [`GreenThread::kill`](crate::GreenThread::kill). Switches.
     pub fn kill(&self) -> KillOutcome {
-        end(&self.task, GreenError::Exit)
+        end(&self.task, GreenError::Kill)
     }
 
     /// Returns whether the green thread has ended.

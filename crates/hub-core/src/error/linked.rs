@@ -33,7 +33,7 @@ impl Linked {
     /// let green = greenhub::spawn(|| ());
     /// green.kill();
     /// let linked = green.with_link(|| ()).unwrap_err();
-    /// assert!(linked.error().unwrap().is_exit());
+    /// assert!(linked.error().unwrap().is_kill());
     /// ```
     #[must_use]
     pub fn error(&self) -> Option<&GreenError> {

@@ -135,10 +135,10 @@ pub enum GreenletError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GreenError {
-    /// The green thread was killed. Eventlet's `GreenletExit`.
+    /// The green thread was killed, without an error of the caller's choice. Eventlet's `GreenletExit`.
     #[doc(alias = "GreenletExit")]
     #[error("the green thread was killed")]
-    Exit,
+    Kill,
     /// The green thread panicked.
     #[error("the green thread panicked: {0}")]
     Panic(Panic),
@@ -176,16 +176,18 @@ impl GreenError {
     /// ```
     /// let error = greenhub::GreenError::custom("shutting down");
     /// assert_eq!(error.to_string(), "shutting down");
-    /// assert!(!error.is_exit());
+    /// assert!(!error.is_kill());
     /// ```
     pub fn custom(error: impl Into<Box<dyn Error + Send + Sync>>) -> GreenError {
         GreenError::Custom(Arc::from(error.into()))
     }
 
-    /// Returns whether this is a plain kill, which is never reported.
+    /// Returns whether the green thread was killed, without an error of the caller's choice.
+    ///
+    /// Such a kill is never reported. A kill by [`kill_with`](crate::GreenThread::kill_with) returns its own error.
     #[must_use]
-    pub fn is_exit(&self) -> bool {
-        matches!(self, GreenError::Exit)
+    pub fn is_kill(&self) -> bool {
+        matches!(self, GreenError::Kill)
     }
 
     /// Returns whether the green thread panicked.

@@ -13,8 +13,8 @@ use std::fmt;
 /// ```
 pub struct Payload(Box<dyn Any>);
 
-/// The value returned by a greenlet that was made to exit.
-struct Exited;
+/// The value returned by a greenlet that was killed.
+struct Killed;
 
 impl Payload {
     /// Creates a payload that contains `value`.
@@ -29,15 +29,15 @@ impl Payload {
         Payload::new(())
     }
 
-    /// Creates the payload that a greenlet returns to its parent when it was made to exit.
-    pub(super) fn exit() -> Payload {
-        Payload::new(Exited)
+    /// Creates the payload that a killed greenlet returns to its parent.
+    pub(super) fn kill() -> Payload {
+        Payload::new(Killed)
     }
 
-    /// Returns whether the payload comes from a greenlet that was made to exit.
+    /// Returns whether the payload comes from a greenlet that was killed.
     #[must_use]
-    pub fn is_exit(&self) -> bool {
-        self.is::<Exited>()
+    pub fn is_kill(&self) -> bool {
+        self.is::<Killed>()
     }
 
     /// Returns whether the payload contains a `T`.
@@ -64,6 +64,6 @@ impl Default for Payload {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_exit() { "Payload(exit)" } else { "Payload(..)" })
+        f.write_str(if self.is_kill() { "Payload(kill)" } else { "Payload(..)" })
     }
 }

@@ -195,7 +195,7 @@ impl Greenlet {
     /// Switches to this greenlet and makes its pending switch fail with `error`.
     ///
     /// Otherwise like [`switch`](Greenlet::switch). A greenlet that has not begun never does: its body is dropped, and
-    /// the error goes to its parent. [`GreenError::Exit`] makes the target exit, see [`kill`](Greenlet::kill).
+    /// the error goes to its parent. [`GreenError::Kill`] makes the target exit, see [`kill`](Greenlet::kill).
     ///
     /// ```
     /// use greenhub::GreenError;
@@ -220,18 +220,18 @@ impl Greenlet {
 
     /// Switches to this greenlet and makes it exit. Python's `throw` without arguments.
     ///
-    /// Its pending switch unwinds, its destructors run, and its parent continues with a payload that [is an
-    /// exit](Payload::is_exit).
+    /// Its pending switch unwinds, its destructors run, and its parent continues with a payload for which
+    /// [`is_kill`](Payload::is_kill) returns true.
     ///
     /// A greenlet that has not begun never does. For an ended greenlet, the parent receives the payload. The running
-    /// greenlet unwinds at once when it kills itself. The main greenlet receives [`GreenError::Exit`] instead.
+    /// greenlet unwinds at once when it kills itself. The main greenlet receives [`GreenError::Kill`] instead.
     ///
     /// ```
     /// use greenhub::greenlet::{Greenlet, Payload};
     /// let main = Greenlet::current();
     /// let other = Greenlet::new(move |_| main.switch(Payload::unit()));
     /// other.switch(Payload::unit())?;
-    /// assert!(other.kill()?.is_exit());
+    /// assert!(other.kill()?.is_kill());
     /// assert!(other.is_dead());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -240,7 +240,7 @@ impl Greenlet {
     ///
     /// The same as [`switch`](Greenlet::switch). With `panic = "abort"`, always returns [`GreenletError::Unsupported`].
     pub fn kill(&self) -> Result<Payload, GreenError> {
-        self.deliver(Err(GreenError::Exit))
+        self.deliver(Err(GreenError::Kill))
     }
 
     /// Returns whether the body has begun, or the greenlet has ended before that.
@@ -262,7 +262,7 @@ impl Greenlet {
     }
 
     fn deliver(&self, message: Message) -> Message {
-        if cfg!(panic = "abort") && matches!(message, Err(GreenError::Exit)) {
+        if cfg!(panic = "abort") && matches!(message, Err(GreenError::Kill)) {
             return Err(GreenletError::Unsupported.into());
         }
         // A handle can outlive the state of its thread.
@@ -301,7 +301,7 @@ impl Greenlet {
             // No handle is left, so no greenlet can switch back: it exits when the run queue gets to it. With
             // `panic = "abort"` it stays suspended.
             node.successor.set(Successor::Hub);
-            let _ = run::interrupt(me, Exit::Kill(GreenError::Exit), false);
+            let _ = run::interrupt(me, Exit::Kill(GreenError::Kill), false);
         }
         // SAFETY: the target is fresh, or suspended in this very place and in no queue, and is not `me`. Since `route`
         // saw that, only `begin` and `interrupt` of `me` ran, and they run no foreign code. `me` is entered by the

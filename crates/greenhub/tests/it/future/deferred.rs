@@ -104,7 +104,7 @@ fn a_deferred_returns_a_panic_and_a_kill_as_errors() {
             }
             let id = deferred.thread().id().unwrap();
             get_hub().schedule(Duration::ZERO, move || assert!(interrupt(id)));
-            assert!(block_on(deferred).unwrap_err().is_exit(), "begun: {begun}");
+            assert!(block_on(deferred).unwrap_err().is_kill(), "begun: {begun}");
         }
     });
 }
@@ -309,7 +309,7 @@ fn a_remote_deferred_returns_a_panic_and_a_kill_as_errors() {
             sleep(SHORT);
             assert!(interrupt(hear.try_recv().unwrap()));
         });
-        assert!(block_on(deferred.unwrap()).unwrap_err().is_exit());
+        assert!(block_on(deferred.unwrap()).unwrap_err().is_kill());
         assert!(reports().is_empty(), "{:?}", reports());
     });
 }

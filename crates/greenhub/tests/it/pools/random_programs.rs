@@ -53,7 +53,7 @@ fn map_all(pool: &GreenPool, random: &mut Rng, strikes: &Cell<usize>, at_work: &
         let Some(result) = next else { break };
         match result {
             Ok(item) => assert_eq!(item, taken),
-            Err(error) if error.is_exit() => assert!(strikes.get() > 0, "item {taken}, after {struck} strikes"),
+            Err(error) if error.is_kill() => assert!(strikes.get() > 0, "item {taken}, after {struck} strikes"),
             Err(error) => assert!(taken % 5 == 4, "item {taken}: {error}"),
         }
         taken += 1;
@@ -93,7 +93,7 @@ fn random_mapping_kills_and_timeouts_keep_order_and_permits() {
             pool.resize(2);
             for mapper in mappers {
                 if let Err(error) = mapper.join() {
-                    assert!(error.is_exit(), "seed {seed}: {error}");
+                    assert!(error.is_kill(), "seed {seed}: {error}");
                 }
             }
             pool.wait_all().unwrap();
@@ -145,7 +145,7 @@ fn pile_up(pool: &GreenPool, random: &mut Rng, strikes: &Cell<usize>, at_work: &
         match (next, item) {
             (None, None) => {}
             (Some(Ok(result)), Some(item)) => assert_eq!(result, item),
-            (Some(Err(error)), Some(_)) if error.is_exit() => assert!(strikes.get() > 0),
+            (Some(Err(error)), Some(_)) if error.is_kill() => assert!(strikes.get() > 0),
             (Some(Err(error)), Some(item)) => assert!(item % 5 == 4, "item {item}: {error}"),
             (next, item) => panic!("{next:?} instead of {item:?}"),
         }
@@ -181,7 +181,7 @@ fn random_piles_kills_and_timeouts_keep_order_and_permits() {
             }
             for pile in piles {
                 if let Err(error) = pile.join() {
-                    assert!(error.is_exit(), "seed {seed}: {error}");
+                    assert!(error.is_kill(), "seed {seed}: {error}");
                 }
             }
             pool.wait_all().unwrap();
@@ -376,7 +376,7 @@ fn resources_are_neither_lost_nor_shared_under_kills_and_timeouts() {
                     }
                     for user in users {
                         if let Err(error) = user.join() {
-                            assert!(error.is_exit(), "{error}");
+                            assert!(error.is_kill(), "{error}");
                         }
                     }
                 })

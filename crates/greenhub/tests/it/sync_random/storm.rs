@@ -74,7 +74,7 @@ pub(crate) fn on_hub(
         }
         for green in greens {
             if let Err(error) = green.join() {
-                assert!(error.is_exit(), "{error}");
+                assert!(error.is_kill(), "{error}");
             }
         }
     })

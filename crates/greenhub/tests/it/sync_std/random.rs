@@ -164,7 +164,7 @@ fn hub(world: &Arc<World>, seed: u64) {
     }
     for thread in threads.take() {
         if let Err(error) = thread.join() {
-            assert!(error.is_exit(), "{error}");
+            assert!(error.is_kill(), "{error}");
         }
     }
 }

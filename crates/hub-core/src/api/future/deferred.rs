@@ -135,7 +135,7 @@ impl<T: 'static> Drop for Deferred<T> {
         if self.kills
             && let Some(control) = self.green.task.control()
         {
-            run::interrupt(control, Exit::Kill(GreenError::Exit), false);
+            run::interrupt(control, Exit::Kill(GreenError::Kill), false);
         }
     }
 }

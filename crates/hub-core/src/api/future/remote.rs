@@ -174,7 +174,7 @@ impl<T> Drop for Completion<T> {
     fn drop(&mut self) {
         if self.is_awaited() {
             let refused = local::try_get().is_none_or(Local::refuses_bodies);
-            let error = if refused { GreenError::Loop(LoopErrorKind::ThreadEnding.into()) } else { GreenError::Exit };
+            let error = if refused { GreenError::Loop(LoopErrorKind::ThreadEnding.into()) } else { GreenError::Kill };
             self.complete(Err(error));
         }
     }

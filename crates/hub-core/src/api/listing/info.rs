@@ -77,10 +77,12 @@ pub enum GreenletState {
     },
 }
 
-/// The target of a descriptor's event or of a timer. Its text names its origin.
+/// The target of a listener or of a timer, in [`ListenerInfo`] and [`TimerInfo`]. Its text is one line.
+///
+/// A backtrace, if there is one, follows in more lines.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Who {
+pub enum TargetInfo {
     /// A greenlet.
     Greenlet {
         /// The id of the greenlet.
@@ -111,7 +113,7 @@ pub struct ListenerInfo {
     /// The direction, one of the two.
     pub interest: Interest,
     /// The target of the event.
-    pub who: Who,
+    pub target: TargetInfo,
     /// Whether it waits behind another waiter for the same direction.
     pub queued: bool,
 }
@@ -127,7 +129,7 @@ pub struct TimerInfo {
     /// The effect of the timer.
     pub purpose: TimerPurpose,
     /// The target of the timer.
-    pub who: Who,
+    pub target: TargetInfo,
 }
 
 /// The effect of a timer.
@@ -144,9 +146,9 @@ pub enum TimerPurpose {
     Call,
 }
 
-impl From<Origin> for Who {
-    fn from(origin: Origin) -> Who {
-        Who::Callback { made_at: origin.at(), stack: origin.stack() }
+impl From<Origin> for TargetInfo {
+    fn from(origin: Origin) -> TargetInfo {
+        TargetInfo::Callback { made_at: origin.at(), stack: origin.stack() }
     }
 }
 
@@ -217,12 +219,12 @@ impl fmt::Display for End {
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for TargetInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Who::Greenlet { id, description } => write!(f, "{id} {description}"),
-            Who::Future => f.write_str("a future"),
-            Who::Callback { made_at, stack } => {
+            TargetInfo::Greenlet { id, description } => write!(f, "{id} {description}"),
+            TargetInfo::Future => f.write_str("a future"),
+            TargetInfo::Callback { made_at, stack } => {
                 write!(f, "callback made at {made_at}")?;
                 stack.as_ref().map_or(Ok(()), |stack| write!(f, "\n{stack}"))
             }
@@ -233,7 +235,7 @@ impl fmt::Display for Who {
 impl fmt::Display for ListenerInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queued = if self.queued { ", behind another" } else { "" };
-        write!(f, "{}{queued}: {}", End { fd: self.fd, interest: self.interest }, self.who)
+        write!(f, "{}{queued}: {}", End { fd: self.fd, interest: self.interest }, self.target)
     }
 }
 
@@ -249,6 +251,6 @@ impl fmt::Display for TimerInfo {
             TimerPurpose::Timeout => "ends a timeout of",
             TimerPurpose::Call => "calls",
         };
-        write!(f, " {does} {}", self.who)
+        write!(f, " {does} {}", self.target)
     }
 }

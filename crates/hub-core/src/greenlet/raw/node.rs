@@ -117,16 +117,16 @@ pub(super) fn route(mut node: Rc<Node>, mut message: Message, me: ControlRef) ->
 /// Converts the last message of a greenlet to the message for its parent.
 pub(super) fn returned(message: Message) -> Message {
     match message {
-        Err(GreenError::Exit) => Ok(Payload::exit()),
+        Err(GreenError::Kill) => Ok(Payload::kill()),
         message => message,
     }
 }
 
 pub(super) fn accept_exit(me: ControlRef, message: Message) -> Message {
-    if let Err(GreenError::Exit) = message
+    if let Err(GreenError::Kill) = message
         && me.kind() != Kind::Main
     {
-        run::exit_now(Exit::Kill(GreenError::Exit));
+        run::exit_now(Exit::Kill(GreenError::Kill));
     }
     message
 }
@@ -139,7 +139,7 @@ pub(super) fn accept_exit(me: ControlRef, message: Message) -> Message {
 pub(super) unsafe fn deliver(target: ControlRef, message: Message) {
     target.advance_ticket();
     match message {
-        Err(GreenError::Exit) if target.kind() != Kind::Main => drop(target.set_exit(Exit::Kill(GreenError::Exit))),
+        Err(GreenError::Kill) if target.kind() != Kind::Main => drop(target.set_exit(Exit::Kill(GreenError::Kill))),
         message => target.put_message(message),
     }
     // SAFETY: the caller enters the target at once.
@@ -319,7 +319,7 @@ impl Node {
         match message {
             Ok(value) => drop_contained(value),
             // An exit and a loop error come from outside the greenlet, so the code that caused them knows of them.
-            Err(GreenError::Exit | GreenError::Loop(_)) => {}
+            Err(GreenError::Kill | GreenError::Loop(_)) => {}
             Err(error) => self.report(error),
         }
     }
@@ -344,7 +344,7 @@ impl Node {
             node.orphans.borrow_mut().push(Rc::clone(self));
             return;
         }
-        let exit = Exit::Kill(GreenError::Exit);
+        let exit = Exit::Kill(GreenError::Kill);
         let call_guarded = run::in_mainloop() || local::get().main_loop.in_hub();
         let shielded = target.is_shielded_from(&exit);
         if panicking || call_guarded || target.is_masked() || shielded {

@@ -138,7 +138,7 @@ where
         // SAFETY: by the contract.
         match unsafe { &*(*body::<F, T>(cell)).result } {
             // Not reported: the code that ended the green thread knows of it.
-            Err(GreenError::Exit | GreenError::Loop(_)) => None,
+            Err(GreenError::Kill | GreenError::Loop(_)) => None,
             Err(error) => Some(Failure::Ended(text_of(error))),
             Ok(value) => unhandled::contained_in(value, U::error_in).map(Failure::Returned),
         }
