@@ -274,6 +274,7 @@ pub(super) unsafe fn enter_stack(stack: StackRef) -> usize {
 /// # Safety
 ///
 /// The memory was taken from the pool of this OS thread with that class and layout, and is not used afterwards.
+#[inline]
 pub(super) unsafe fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
     // SAFETY: by the contract. A state with cells in use is never freed.
     unsafe { get().tasks.give(memory, class, layout) };

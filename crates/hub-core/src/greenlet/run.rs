@@ -626,7 +626,7 @@ impl RunQueue {
     /// Returns the greenlet to run after an ended one, or `None` for the main loop.
     ///
     /// The greenlet is ready, or has not begun and may use the same stack. In the latter case its state is Unstarted.
-    #[inline]
+    #[inline(always)]
     fn successor(&self, local: &Local, size: Option<usize>) -> Option<ControlRef> {
         while let Some(next) = self.head.get() {
             match next.state() {
