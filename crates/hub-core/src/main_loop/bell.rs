@@ -60,7 +60,7 @@ impl MainLoop {
 struct DrainWakeup(Arc<Wakeup>);
 
 impl Listener for DrainWakeup {
-    fn ready(&self, _fd: RawFd, _what: Readiness) {
+    fn ready(&self, _fd: RawFd, _readiness: Readiness) {
         self.0.drain();
     }
 }

@@ -27,7 +27,7 @@ pub(crate) enum Callback {
     Timer {
         timer: Rc<dyn Timer>,
         origin: Origin,
-        /// The armed timer, or `None` for a callback without a delay.
+        /// The armed timer, or `None` for a callback that is due.
         armed: Option<TimerId>,
     },
     /// The descriptor of this listener was closed; the main loop has to notify the listener.
@@ -97,7 +97,7 @@ impl Callbacks {
         Some(self.entries.remove(id.number as usize).1)
     }
 
-    /// Returns the ids of the callbacks without a delay that have not run.
+    /// Returns the ids of the timer callbacks that are due and have not run.
     pub(crate) fn immediate(&self) -> impl Iterator<Item = CallbackId> {
         self.entries.iter().filter_map(|(number, (serial, callback))| {
             matches!(callback, Callback::Timer { armed: None, .. })

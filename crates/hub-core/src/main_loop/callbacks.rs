@@ -98,7 +98,7 @@ impl MainLoop {
         id
     }
 
-    /// Cancels a scheduled callback. Returns false if it has run.
+    /// Cancels a scheduled callback. Returns false if it has run or was canceled.
     pub(crate) fn unschedule(&self, id: CallbackId) -> bool {
         let callback = self.callbacks.borrow_mut().remove(id);
         if let Some(Callback::Timer { armed: Some(timer), .. }) = &callback {
@@ -119,6 +119,7 @@ impl MainLoop {
         self.queue_due(id);
     }
 
+    /// Runs a due callback, unless it was canceled.
     pub(super) fn expire(&self, id: CallbackId) {
         let callback = self.callbacks.borrow_mut().remove(id);
         match callback {

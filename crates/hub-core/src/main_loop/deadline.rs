@@ -1,4 +1,4 @@
-//! The limit of a wait.
+//! The deadline of a wait.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::greenlet::target::Target;
 use crate::hub::Time;
 use crate::timer_queue::{TimerId, TimerQueue};
 
-/// The limit of a wait, over several parks.
+/// The deadline of a wait, over several parks.
 ///
-/// A wait that begins again after a spurious wake-up waits only for the rest. The time counts from the first park on,
-/// by the clock of the hub.
+/// A wait that begins again after a spurious wake-up waits only for the rest. The time counts from the first park on, by
+/// the clock of the hub. An OS thread without green threads uses the system's clock.
 #[derive(Copy, Clone, Debug)]
 pub struct Deadline(Kind);
 
@@ -36,7 +36,7 @@ impl From<Duration> for Deadline {
 }
 
 impl Deadline {
-    /// Returns a limit that is never reached.
+    /// Returns a deadline that never comes.
     #[inline]
     #[must_use]
     pub const fn none() -> Deadline {
@@ -65,7 +65,7 @@ impl Deadline {
         }
     }
 
-    /// Returns the time left at `now` by the hub's clock, or `None` without a limit. The time counts down from now on.
+    /// Returns the time left at `now` by the hub's clock, or `None` without a deadline. The time counts down from now on.
     pub(crate) fn left_at(&mut self, now: Time) -> Option<Duration> {
         if let Kind::After(delay) = self.0 {
             self.0 = Kind::Until(now + delay);
@@ -84,7 +84,7 @@ impl Deadline {
         self.duration()
     }
 
-    /// Returns the least time left, for waits without a loop.
+    /// Returns the time left by the system's clock, for waits without a loop. The time does not begin to count.
     pub(crate) fn duration(self) -> Option<Duration> {
         match self.0 {
             Kind::None => None,

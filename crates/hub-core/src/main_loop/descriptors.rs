@@ -106,7 +106,8 @@ fn side(direction: Interest) -> usize {
 pub(super) const SIDES: [Interest; 2] = [Interest::READ, Interest::WRITE];
 
 impl Descriptors {
-    /// Prepares a wait for one direction of `fd`. Changes no waiter.
+    /// Prepares a wait for one direction of `fd`. Changes no waiter, except that a new owner of the number drops the
+    /// paused waiters of the former one.
     pub(super) fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Prepared {
         if fd as usize >= self.slots.len() {
             self.slots.resize_with(fd as usize + 1, Slot::default);
@@ -293,7 +294,7 @@ impl Descriptors {
         slot.queued.remove(index).map(|(_, target)| target)
     }
 
-    /// Makes the waiters of a number that a socket has lent waiters of the socket's own.
+    /// Makes a socket the owner of a number that it has lent and that has waiters.
     ///
     /// # Safety
     ///
@@ -307,7 +308,8 @@ impl Descriptors {
         }
     }
 
-    /// Records a report of the hub. Appends the waiters to notify to `reported`, each with its readiness.
+    /// Records a report of the hub. Appends the waiters to notify to `reported`, each with its readiness. Returns false
+    /// for a stale key.
     #[inline]
     pub(super) fn report(
         &mut self,
@@ -719,7 +721,7 @@ mod tests {
         let mut table = Descriptors::default();
         armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         queue(&mut table, 5, Interest::READ, TWO);
-        let (_, waited) = table.retire(5).expect("known");
+        let (_, waited) = table.retire(5).expect("the number has an entry");
         assert_eq!(waited, [ONE, TWO]);
         assert!(table.watched.is_empty());
     }

@@ -51,12 +51,13 @@ impl Ending {
 }
 
 impl MainLoop {
-    /// Asks the loop to end. The first request stands.
+    /// Asks the loop to end. An earlier request stands.
     pub(crate) fn abort(&self) {
         self.ending.stop.borrow_mut().get_or_insert(Stop::Abort);
         run::rouse();
     }
 
+    /// Ends the loop with an error, in place of an [`abort`](MainLoop::abort). An earlier error stands.
     pub(super) fn stop_with(&self, error: LoopError) {
         if matches!(*self.ending.stop.borrow(), Some(Stop::Error(_))) {
             // The first error names the cause; later ones mostly follow from it. Either may be a hub's, so its drop is
@@ -67,7 +68,7 @@ impl MainLoop {
         run::rouse();
     }
 
-    /// Ends the loop with the system error.
+    /// Ends the loop with an interruption, in place of an earlier request.
     pub(crate) fn interrupt(&self) {
         drop_contained(self.ending.stop.replace(Some(Stop::Error(LoopErrorKind::Interrupted.into()))));
         run::rouse();
@@ -88,8 +89,8 @@ impl MainLoop {
         true
     }
 
-    /// Forgets the timers; greenlets that sleep end as aborted. Scopes of timeouts belong to greenlets that
-    /// may live on.
+    /// Forgets the timers. Sleeping greenlets exit as aborted. The timers of exits stay, since their greenlets may live
+    /// on.
     fn forget_timers(&self) {
         let armed: Vec<(TimerId, Target)> = {
             let timers = self.timers.borrow();

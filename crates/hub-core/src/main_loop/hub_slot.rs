@@ -19,7 +19,7 @@ use crate::hub::{Hub, Rearm};
 /// The hub of a thread, and the choice of the next one.
 pub(super) struct HubSlot {
     id: Cell<u64>,
-    /// Empty while there is no hub to call.
+    /// Empty while there is no hub.
     name: Cell<&'static str>,
     rearm: Cell<Rearm>,
     /// The stack size that the hub asks for, in bytes; zero stands for the default.
@@ -85,7 +85,7 @@ impl HubSlot {
         Some(self.stack_size.get()).filter(|size| *size > stack::default_size())
     }
 
-    /// Returns whether the hub asks for a stack.
+    /// Returns whether the hub asks for a stack size.
     #[inline]
     pub(super) fn asks_for_stack(&self) -> bool {
         self.stack_size.get() != 0
@@ -210,7 +210,7 @@ impl MainLoop {
         }
     }
 
-    /// Runs code of a hub, or other code that must not switch. Meanwhile no hub can be called and no greenlet left.
+    /// Runs code of a hub, or other code that must not switch. Meanwhile no hub can be built and no greenlet left.
     #[inline(always)]
     pub(crate) fn call_guarded<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
         let outer = self.heartbeat.enter_hub();

@@ -104,7 +104,7 @@ pub(crate) struct MainLoop {
     ending: Ending,
     /// The request of [`run_once`](MainLoop::run_once): the longest wait of the turn, and the park to end after it.
     once: Cell<Option<(Option<Duration>, Waiter)>>,
-    /// Whether the hub has reported a descriptor in the last of these turns.
+    /// Whether the hub reported a descriptor in the last turn of [`run_once`](MainLoop::run_once).
     turn_reported: Cell<bool>,
     /// Whether the main greenlet embeds the loop.
     embedded: Cell<bool>,
@@ -153,7 +153,7 @@ impl MainLoop {
         self.timers.borrow_mut().set_slack(Slack { divisor, at_most });
     }
 
-    /// Fires a timer now, unless it has fired.
+    /// Fires a timer now, unless it has fired or was disarmed.
     pub(crate) fn fire_now(&self, id: TimerId, target: Target) {
         if self.disarm(id) {
             self.tell(target, Wake::Deadline);
@@ -171,8 +171,9 @@ impl MainLoop {
         timers.next_deadline()
     }
 
-    /// Returns the time by the hub's clock, or by the system's if no hub can be built. It never goes back, even if the
-    /// hub's does.
+    /// Returns the time by the hub's clock, or by the system's if no hub can be built.
+    ///
+    /// The time of one hub never goes back, even if its clock does. The next hub may have an earlier time.
     pub(crate) fn now(&self) -> Time {
         self.sample_clock().unwrap_or_else(|error| {
             if error.kind() == LoopErrorKind::Panicked {

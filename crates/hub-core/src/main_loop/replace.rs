@@ -16,8 +16,8 @@ use crate::timer_queue::TimerId;
 impl MainLoop {
     /// Drops the present hub and sets the one to be built next.
     ///
-    /// Timers and descriptors are forgotten. Greenlets parked on them are unwound, except the main greenlet, which gets
-    /// an error.
+    /// Descriptors and timers are forgotten, except the timers of exits. Greenlets parked on them are unwound, except the
+    /// main greenlet, which gets an error. Wakers are woken.
     pub(crate) fn replace_hub(&self, builder: Option<HubBuilder>) -> Result<(), HubError> {
         if self.embedded.get() {
             return Err(HubError::Embedded);
@@ -62,7 +62,8 @@ impl MainLoop {
         wakers.into_iter().chain(self.callbacks.borrow_mut().take_all())
     }
 
-    /// Forgets the timers, drops the hub and the wake-up descriptor, and returns the callbacks, for the caller to drop.
+    /// Forgets the timers, and drops the hub and the wake-up descriptor. Returns the callbacks, for the caller to
+    /// discard.
     pub(crate) fn shut_down(&self) -> impl Iterator<Item = Callback> + use<> {
         drop(self.take_waiters());
         self.immediate.take();

@@ -26,8 +26,9 @@ static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Sets the time without work after which a loop reports its green threads.
 ///
-/// The report comes once, if all green threads wait for locks, queues or events that only another OS thread could still
-/// serve. `None`, the default, switches it off. The setting applies to the whole process.
+/// The report comes if all green threads wait for locks, queues or events that only another OS thread could still
+/// serve. It comes once until a green thread has run again. `None`, the default, switches it off. The setting applies to
+/// the whole process.
 ///
 /// Two other cases do not depend on this setting. If there is no other OS thread, except idle threads of this library,
 /// the main greenlet gets [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit) instead. If all other OS threads
@@ -63,13 +64,14 @@ pub(super) enum WakeSource {
     Lost,
 }
 
-/// The number of such waits, and the time for which the loop has stood still.
+/// The number of waits that only other OS threads can end, and the time for which the loop has stood still.
 #[derive(Default)]
 pub(super) struct Standstill {
     /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
     reachable: Cell<u32>,
     /// Whether the next wait blocks the OS thread. No hub could be built, and the wait needs none.
     blocks: Cell<bool>,
+    /// The number of greenlets that wait for a lock, a queue or an event.
     waiting: Cell<usize>,
     /// The time for which no greenlet has run.
     silent: Cell<Duration>,

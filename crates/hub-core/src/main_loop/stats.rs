@@ -19,7 +19,7 @@ pub struct Stats {
     pub turns: u64,
     /// Greenlets that were resumed from the run queue.
     ///
-    /// These are new ones, woken ones and those that had yielded.
+    /// New, woken and yielded greenlets count.
     ///
     /// Switches by hand, and switches to the main loop, do not count.
     pub switches: u64,
@@ -33,13 +33,13 @@ pub struct Stats {
     ///
     /// Together with `waits` and `watches` these are nearly all system calls of a program that does network I/O.
     pub operations: u64,
-    /// Armed timers, including those of sleeping green threads.
+    /// Armed timers, including those of sleeping green threads, and callbacks that are due.
     pub timers: usize,
-    /// Green threads and callbacks that wait for reading.
+    /// Green threads, listeners and futures that wait for reading.
     ///
     /// Queued ones behind the first do not count.
     pub readers: usize,
-    /// Green threads and callbacks that wait for writing.
+    /// Green threads, listeners and futures that wait for writing.
     ///
     /// Queued ones behind the first do not count.
     pub writers: usize,
@@ -49,9 +49,7 @@ pub struct Stats {
     pub parked: usize,
     /// Waits of greenlets that have ended so far.
     ///
-    /// They ended by the awaited event, a deadline or an exit.
-    ///
-    /// A yield is no wait.
+    /// The end was the awaited event, a deadline or an exit. A yield is no wait.
     pub wakeups: u64,
     /// Timers that were armed so far.
     ///

@@ -37,7 +37,7 @@ pub(crate) unsafe trait Polled {
     /// Begins an operation in progress, which the waker stands for. Returns false if the number is gone.
     fn begin_poll(&self) -> bool;
 
-    /// Ends it.
+    /// Ends the operation.
     ///
     /// # Safety
     ///
@@ -62,7 +62,7 @@ impl Drop for PollGuard {
     }
 }
 
-/// What wakes a waker.
+/// The event that wakes a waker.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum WakeAt {
     /// A report of the hub.
@@ -136,7 +136,7 @@ impl Wakers {
 }
 
 impl MainLoop {
-    /// Makes `waker` the one that an armed direction of a source wakes. Returns false if none is armed.
+    /// Replaces the armed waker for a direction of a source by `waker`. Returns false if none is armed.
     pub(crate) fn renew_waker(&self, fd: RawFd, socket: u64, direction: Interest, waker: &Waker) -> bool {
         let armed = || {
             let target = self.descriptors.borrow().waker_of(fd, socket, direction)?;

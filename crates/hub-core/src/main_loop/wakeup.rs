@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn readable_from_a_notice_until_drained() {
+    fn a_wakeup_is_readable_from_a_notice_until_a_drain() {
         for kind in KINDS {
             let wakeup = Wakeup::new(kind).unwrap();
             assert!(!readable(&wakeup), "{kind:?}");

@@ -5,8 +5,8 @@
 //!   owns it, a socket is deregistered before it is closed. [`DescriptorWaiter`]'s destructor removes the waiter from
 //!   the table, however the park ends.
 //! - No cell is borrowed while the hub or a callback is called, nor across a switch; except the table, which the hub's
-//!   `wait` reads. Changes of the table from inside `wait` are posted to the loop's own mailbox. Until they are carried
-//!   out, the descriptor stays open.
+//!   `wait` reads. A change of the table from inside `wait` is posted to the loop's own mailbox, and the descriptor
+//!   stays open until the change is carried out. A change that cannot wait panics.
 
 use std::cell::Cell;
 use std::mem;
@@ -351,7 +351,7 @@ impl MainLoop {
         drop_contained(listener);
     }
 
-    /// Removes the waiter of a listener.
+    /// Removes the waiter of a listener. Makes the hub forget the number if it has no other waiter.
     ///
     /// # Safety
     ///

@@ -20,9 +20,10 @@ use crate::report;
 
 /// Runs the green threads that a job has left on this OS thread until they have ended. Switches.
 ///
-/// Returns false if the OS thread has to end, because only its hub could serve the rest. Never unwinds.
+/// Returns false if the OS thread has to end, because only its hub could serve the rest: a green thread that does not
+/// exit, a callback, or a handle of the hub. Never unwinds.
 ///
-/// Green threads that nothing can wake are reported and killed. Callbacks that are still registered are reported, and
+/// Green threads that cannot run to their end are reported and killed. Callbacks that are still registered are reported, and
 /// dropped with the hub when the OS thread ends.
 pub(crate) fn finish() -> bool {
     let Some(local) = local::try_get() else { return true };

@@ -45,7 +45,8 @@ use crate::report::{self, Report};
 /// # Errors
 ///
 /// Returns [`JobError::Panicked`] if `job` panics, and [`JobError::Io`] if no OS thread can be started or the loop
-/// cannot wait.
+/// cannot wait. In a forked child the wait for a job of the parent returns [`JobError::Io`]: the job goes on in the
+/// parent alone.
 #[track_caller]
 pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
     execute(&JOBS, job, unhandled::error_with_message_in)
@@ -176,7 +177,8 @@ fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Opt
 /// # Errors
 ///
 /// Returns [`JobError::Panicked`] if `job` panics. Returns [`JobError::Io`] if no OS thread can be started, or if no
-/// loop could wait; the job has not run then.
+/// loop could wait; the job has not run then. In a forked child the wait for a job of the parent returns
+/// [`JobError::Io`] as well.
 pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
     execute_scoped(&JOBS, job)
 }

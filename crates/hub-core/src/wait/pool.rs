@@ -4,7 +4,7 @@
 //! thread when a job finds no idle one, up to a bound. A thread ends when it has been idle for a while. The threads
 //! block the signals that other threads should receive. A forked child starts with empty pools.
 //!
-//! While jobs are queued, a pool has a monitor: one more thread, which reports jobs that are queued for long. The pool
+//! While jobs wait for a busy pool, the pool has a monitor: one more thread, which reports jobs that are queued for long. The pool
 //! threads cannot do this, because each may be stuck in its job. A caller would need a timer for each job.
 
 use std::cell::Cell;
@@ -64,6 +64,10 @@ pub fn set_num_threads(size: NonZeroUsize) {
 }
 
 /// Returns the maximum number of OS threads for `tpool::execute`. Does not switch.
+///
+/// # Errors
+///
+/// Returns an error if `EVENTLET_THREADPOOL_SIZE` is not a number.
 pub fn num_threads() -> io::Result<usize> {
     JOBS.size()
 }

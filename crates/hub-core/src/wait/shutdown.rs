@@ -1,8 +1,8 @@
 //! The ordered end of a thread's green threads, while the thread-locals of the OS thread are alive.
 //!
 //! ```text
-//! refuse new bodies → make all exit → run the loop until all have ended or the deadline → abandon the rest
-//!   → drop hub and callbacks → end the loop → unmap unused stacks
+//! refuse new bodies → make all exit → run the loop until all have ended or the deadline → lift the shields
+//!   → abandon the rest → drop hub and callbacks → end the loop → unmap unused stacks
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -101,7 +101,7 @@ fn may_shut_down(local: &Local) -> Result<(), LoopError> {
     Ok(())
 }
 
-/// Makes each greenlet exit, and runs it up to its end or its next park. Counts those that have begun as unwound.
+/// Makes each greenlet exit, and runs it up to its end or its next park. Counts the begun greenlets as unwound.
 fn make_all_exit(local: &Local) -> Ended {
     let mut cancelled = 0;
     for target in local.alive().filter(|target| !target.has_begun()) {

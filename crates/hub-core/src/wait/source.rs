@@ -103,8 +103,9 @@ impl Source {
     /// # Errors
     ///
     /// Returns the error of `op`, and the errors of [`trampoline`](crate::trampoline()). Returns
-    /// [`TimedOut`](io::ErrorKind::TimedOut) if `timeout` passes first. On a non-blocking source it returns
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if `timeout` passes first, [`NotConnected`](io::ErrorKind::NotConnected) if
+    /// the source is closed, and [`ResourceBusy`](io::ErrorKind::ResourceBusy) if it has a waiter on another OS thread.
+    /// On a non-blocking source it returns [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
     #[inline]
     pub fn read<R>(
         &self,
@@ -404,7 +405,7 @@ impl Source {
         SourceWaker(Arc::downgrade(&self.inner))
     }
 
-    /// Wakes the green threads that wait in `directions`. Does not switch.
+    /// Wakes the green threads and futures that wait in `directions`. Does not switch.
     ///
     /// It wakes them on any OS thread. Their operations are tried again. It is for events that the system does not
     /// report, such as a `shutdown(Write)` of this side of a Unix socket.
@@ -440,8 +441,8 @@ impl Source {
     /// Every later operation returns [`NotConnected`](io::ErrorKind::NotConnected). The number is closed when the last
     /// operation in progress ends, or with the source if `as_fd` has lent it. A second call does nothing.
     ///
-    /// In a forked child, green threads of OS threads that do not exist there keep the number open. The open file
-    /// behind it is released at once, and the number stays taken.
+    /// An operation of an OS thread that has ended, or that a fork has left behind, never ends: the number stays taken.
+    /// The open file behind it is released when all other operations have ended.
     ///
     /// A [`trampoline`](crate::trampoline) on the bare descriptor, which does not know the source, is woken too if it
     /// runs on the OS thread that waits for the source. On another OS thread it is not woken.

@@ -38,6 +38,9 @@ use crate::main_loop::descriptors::Owner;
 /// - An event that the system does not report ends no wait. A writer to a Unix socket is not notified of its own
 ///   `shutdown(Write)`, nor of a `shutdown(Read)` of its peer. The sockets of greenstd notify it.
 ///
+/// While panicking, and after the end of the thread's green threads, the wait blocks the OS thread, for at most the time
+/// of [`set_panicking_grace`](crate::set_panicking_grace).
+///
 /// ```
 /// use greenhub::{Interest, trampoline};
 /// let (reader, writer) = std::io::pipe()?;
@@ -49,9 +52,11 @@ use crate::main_loop::descriptors::Owner;
 ///
 /// # Errors
 ///
-/// Returns [`TrampolineError::TimedOut`] if the limit is reached. Returns an error if another green thread waits for
-/// the same direction, if [`notify_close`] closes the descriptor, if the hub refuses it, or if the loop cannot wait.
-/// Nothing stays registered.
+/// Returns [`TrampolineError::TimedOut`] if the limit or the grace is reached. Returns an error if `interest` is both
+/// directions or none, if the direction has a waiter and
+/// [`hub_prevent_multiple_readers`](crate::hub_prevent_multiple_readers) is on, if [`notify_close`] or the close of a
+/// [`Source`](crate::Source) gives up the number, if the hub refuses the descriptor, or if the loop cannot wait. Nothing
+/// stays registered.
 #[doc(alias = "wait_read")]
 #[doc(alias = "wait_write")]
 #[doc(alias = "hubs.trampoline")]
@@ -232,7 +237,8 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
     ///
     /// # Errors
     ///
-    /// The same as [`trampoline`].
+    /// The same as [`trampoline`]. After a timeout, returns [`TrampolineError::Custom`] with the error of
+    /// [`timeout_error`](Trampoline::timeout_error), if one was set.
     pub fn wait(self) -> Result<Readiness, TrampolineError> {
         let mark = self.mark_as_closed.map(Mark::put);
         let waited = trampoline(self.fd.as_fd(), self.interest, self.timeout);
@@ -273,7 +279,7 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
 /// Notifies this thread's hub that the number `fd` is about to be closed. Never switches.
 ///
 /// It is for a close by other means than the drop of the owner. Eventlet's `notify_close`. The waiters of the number
-/// are woken with an error in the next turn, and a new descriptor with the same number never wakes them. Without
+/// are woken with an error, and a new descriptor with the same number never wakes them. Without
 /// waiters it does nothing. A bare number does not prove that a file is open, so the hub gets no descriptor from it,
 /// and a live [`Source`](crate::Source) keeps its registration.
 ///

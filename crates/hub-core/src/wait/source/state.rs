@@ -356,7 +356,7 @@ impl ReleaseRequest {
 pub struct SourceWaker(pub(super) Weak<Inner>);
 
 impl SourceWaker {
-    /// Wakes the green threads that wait in `directions`. Does not switch.
+    /// Wakes the green threads and futures that wait in `directions`. Does not switch.
     ///
     /// It wakes them on any OS thread. Their operations are tried again.
     pub fn wake(&self, directions: Interest) {
