@@ -15,10 +15,10 @@
 //!
 //! With the feature `tracing`, `in_span` runs a function in a span of that crate across calls that switch.
 //!
-//! The switches `hub_…` set a value of the process and have no getters, as in Eventlet: only a developer reads their
-//! effect.
+//! The switches `hub_…` have no getters, as in Eventlet: only a developer reads their effect. They set a value of the
+//! process, except [`hub_blocking_detection`].
 //!
-//! All of it concerns the calling OS thread. To inspect the hub of another OS thread, run the call there with
+//! All else concerns the calling OS thread. To inspect the hub of another OS thread, run the call there with
 //! [`Remote::spawn`](hub_core::Remote::spawn).
 
 mod console;
@@ -38,7 +38,7 @@ pub use hub_core::in_span;
 
 use hub_core::hub::Interest;
 
-/// Formats the listeners and their waiters, Eventlet's `format_hub_listeners`. Does not switch.
+/// Formats the waiters for descriptors, Eventlet's `format_hub_listeners`. Does not switch.
 ///
 /// Readers are listed under `READERS:`, then writers under `WRITERS:`.
 ///

@@ -4,7 +4,6 @@
 //! created here is non-blocking until one of its descriptors is given away; from then on other processes may make it
 //! block. An operation that relies on the mode therefore holds [`Entered`]. A descriptor is given away only when no
 //! operation of another OS thread holds it.
-//! operation of another OS thread does.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -71,7 +70,7 @@ mod tests {
         let exclusive = Exclusive::default();
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
-            let entered = exclusive.enter().expect("not shared");
+            let entered = exclusive.enter().expect("the description is not shared");
             let sharer = scope.spawn(|| {
                 exclusive.share();
                 assert!(ended.load(Ordering::SeqCst));
@@ -82,7 +81,7 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
             ended.store(true, Ordering::SeqCst);
             drop(entered);
-            sharer.join().expect("the operation had ended");
+            sharer.join().expect("the operation has ended");
         });
         assert!(exclusive.enter().is_none());
     }

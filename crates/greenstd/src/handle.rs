@@ -18,7 +18,7 @@ pub(crate) enum Handle {
     File(Arc<File>),
 }
 
-/// How a file is read and written.
+/// The way in which a file is read and written.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FileKind {
     /// By the pool: no hub can wait for it.
@@ -154,7 +154,7 @@ fn is_read_only(file: &File) -> bool {
     rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }
 
-/// Returns true if the file in non-blocking mode neither waits, nor fails where a hub could not wait.
+/// Returns true if a non-blocking call on the file neither waits, nor fails where no hub can wait for the file.
 fn keeps_mode(file: &File) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let Ok(metadata) = file.metadata() else { return false };

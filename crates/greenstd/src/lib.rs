@@ -76,7 +76,7 @@
 //!   threads may run in another order. Items of queues and channels leave in their own order, so a granted waiter is
 //!   sure of one item, not of a particular one.
 //! - An [exit](hub_core::is_exit) that unwinds out of a guard or a closure poisons as a panic does. An exit that
-//!   strikes in a wait does not poison. A wait that was granted something returns it, and a later exit strikes at the
+//!   strikes in a wait does not poison. A wait returns what it was granted, and an exit after the grant strikes at the
 //!   next wait.
 //! - Where no green thread may wait (in the main loop, while panicking, when nothing can ever wake main) a wait panics
 //!   if its signature has no error. Destructors that run while unwinding should use the `try_` forms: a lock that does
@@ -87,8 +87,8 @@
 //! - A timeout is an error of the kind [`TimedOut`](std::io::ErrorKind::TimedOut); std returns `WouldBlock` on Unix.
 //!   The timeout counts for each call from its beginning.
 //! - A second green thread that waits in the same direction is refused with
-//!   [`ResourceBusy`](std::io::ErrorKind::ResourceBusy), unless `hub_prevent_multiple_readers` allows it. With
-//!   `try_clone` each green thread has its own handle.
+//!   [`ResourceBusy`](std::io::ErrorKind::ResourceBusy), unless `hub_prevent_multiple_readers` is off. A green thread
+//!   of another OS thread is refused in any case. With `try_clone` each green thread has its own handle.
 //! - `close(&self)` is new: it wakes the waiters.
 //! - For the system the descriptor is always non-blocking. `set_nonblocking` changes the behaviour of the operations,
 //!   not the mode of the descriptor.

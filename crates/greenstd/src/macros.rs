@@ -47,7 +47,7 @@ macro_rules! socket_common {
 
             /// Converts a std socket, with its timeouts and its mode. Does not switch.
             ///
-            /// The descriptor becomes non-blocking for the system, that of clones included.
+            /// The open file description becomes non-blocking, also for clones of the std socket.
             ///
             /// # Errors
             ///

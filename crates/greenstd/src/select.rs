@@ -24,7 +24,7 @@ pub struct PollFd<'fd> {
 impl<'fd> PollFd<'fd> {
     /// Creates an entry that waits until `fd` is ready for `interest`.
     ///
-    /// With [`Interest::NONE`] it reports only errors and the end, when another entry is ready.
+    /// With [`Interest::NONE`] it reports only errors and the end. These end no wait that has begun.
     pub fn new(fd: &'fd impl AsFd, interest: Interest) -> PollFd<'fd> {
         PollFd { fd: fd.as_fd(), interest, readiness: Readiness::NONE }
     }

@@ -11,7 +11,6 @@
 //!    one for named pipes and terminals, by reopening `/proc/self/fd/N`.
 //! 4. A call on a pool thread, made when poll(2) has reported that it does not wait. It may wait all the same: another
 //!    process was faster, or the value that is written to an eventfd is too large for now.
-//!    process was faster, or what is written to an eventfd is too large for now.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -76,7 +75,7 @@ enum StreamKind {
     Other,
 }
 
-/// How one operation is kept from waiting.
+/// The means that keeps one operation from waiting.
 #[derive(Copy, Clone)]
 enum CallMode {
     Socket,
@@ -339,7 +338,8 @@ fn run_if_ready(
     })
 }
 
-/// Returns `WOULDBLOCK`, unless poll(2) reports that the next call does not wait.
+/// Returns `WOULDBLOCK`, unless poll(2) reports that the next call does not wait. Returns `BADF` for a number that is not
+/// open.
 fn check_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Errno> {
     let mut asked = [PollFd::from_borrowed_fd(fd, flags)];
     match rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {

@@ -24,7 +24,7 @@ help       lists the commands
 threads    lists the green threads: number, name, origin, wait reason
 listeners  lists the waiters for descriptors
 timers     lists the timers that are armed
-stats      what the hub has done and holds
+stats      lists the counters of the hub
 kill N     ends green thread N when it runs next
 quit       ends this connection
 ";

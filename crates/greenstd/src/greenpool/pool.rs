@@ -130,7 +130,7 @@ impl Drop for Permit {
     }
 }
 
-/// Where the work of a spawn may run.
+/// The place for the work of a spawn.
 pub(crate) enum Admission {
     /// In a green thread of its own.
     Permit(Permit),

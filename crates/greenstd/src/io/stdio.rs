@@ -114,11 +114,21 @@ impl Stdin {
     /// # Errors
     ///
     /// Like std's.
+    ///
+    /// # Panics
+    ///
+    /// Like [`lock`](Stdin::lock).
     pub fn read_line(&self, line: &mut String) -> io::Result<usize> {
         self.lock().read_line(line)
     }
 
-    /// Consumes this handle and returns an iterator over input lines.
+    /// Consumes this handle and returns an iterator over input lines. Switches if it has to wait for the lock.
+    ///
+    /// Each `next` of the iterator switches.
+    ///
+    /// # Panics
+    ///
+    /// Like [`lock`](Stdin::lock).
     pub fn lines(self) -> Lines<StdinLock<'static>> {
         self.lock().lines()
     }

@@ -42,7 +42,7 @@ impl Child {
     /// Returns an error if the system refuses the change of the mode.
     pub fn from_std(mut child: std::process::Child) -> io::Result<Child> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        // An orphan if the conversion fails.
+        // If the conversion fails, the child becomes an orphan.
         let mut child = ChildHolder::last(child);
         let stdin = stdin.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdin);
         let stdout = stdout.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdout);

@@ -47,8 +47,8 @@ impl<T> Channel<T> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the caller may not wait: in the main loop, while panicking. The value is dropped then,
-    /// unless it was received.
+    /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
+    /// wait of the main greenlet by an error. The value is dropped then, unless it was received.
     pub fn send(&self, value: T) -> Result<(), LoopError> {
         self.put(Ok(value))
     }
@@ -78,8 +78,8 @@ impl<T> Channel<T> {
     ///
     /// # Errors
     ///
-    /// Returns the error that was sent. Returns [`GreenError::Loop`] where the caller may not wait: in the main loop,
-    /// while panicking.
+    /// Returns the error that was sent. Returns [`GreenError::Loop`] where the caller may not wait (in the main loop,
+    /// while panicking), and if the main loop ends the wait of the main greenlet by an error.
     pub fn wait(&self) -> Result<T, GreenError> {
         loop {
             match self.queue.get() {

@@ -90,7 +90,7 @@ impl<T> Event<T> {
     ///
     /// # Errors
     ///
-    /// Returns [`EventError::Sent`] if the event was sent before.
+    /// Returns [`EventError::Sent`] if the event was sent before; `error` is dropped.
     #[doc(alias = "send_exception")]
     #[doc(alias = "set_exception")]
     pub fn send_error(&self, error: GreenError) -> Result<(), EventError> {
@@ -158,8 +158,8 @@ impl<T: Clone> Event<T> {
     ///
     /// # Errors
     ///
-    /// Returns the error that was sent. Returns [`GreenError::Loop`] where the caller may not wait: in the main loop,
-    /// while panicking.
+    /// Returns the error that was sent. Returns [`GreenError::Loop`] where the caller may not wait (in the main loop,
+    /// while panicking), and if the main loop ends the wait of the main greenlet by an error.
     #[doc(alias = "get")]
     pub fn wait(&self) -> Result<T, GreenError> {
         self.wait_within(Deadline::none())

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 /// The order in which items leave a queue.
 ///
 /// Its methods run under the lock of the queue, and so do the comparisons of items in [`Priority`]. Code that they call
-/// cannot switch: yielding and waiting panic there. Any use of a queue whose order [calls out](Order::CALLS_OUT) panics
-/// there, too, this queue included.
+/// cannot switch: a wait or a yield fails or panics there, as in the main loop. Any use of a queue whose order
+/// [calls out](Order::CALLS_OUT) panics there, this queue included.
 ///
 /// A panic leaves the queue usable. It resumes in the operation that caused it, after the lock is released. If that
 /// operation gets an item, or its green thread is unwinding, the panic resumes in a later operation that puts an item

@@ -50,7 +50,7 @@ pub enum PutError<T> {
     /// There was no room in time. Holds the item.
     #[error("timed out: the queue is full")]
     TimedOut(T),
-    /// The caller cannot wait. Holds the item, unless a getter took it before the error came.
+    /// The caller cannot wait, or its wait failed. Holds the item, unless a getter took it before the error came.
     #[error("{error}")]
     Loop {
         /// The reason.
@@ -70,7 +70,7 @@ pub enum GetError {
     /// There was no item in time.
     #[error("timed out: the queue is empty")]
     TimedOut,
-    /// The caller cannot wait.
+    /// The caller cannot wait, or its wait failed.
     #[error(transparent)]
     Loop(#[from] LoopError),
 }
@@ -306,7 +306,8 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns [`PutError::Loop`] where the caller may not wait: in the main loop, while panicking.
+    /// Returns [`PutError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main loop
+    /// ends the wait of the main greenlet by an error.
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         self.put_within(item, Deadline::none())
     }
@@ -374,7 +375,8 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns [`GetError::Loop`] where the caller may not wait: in the main loop, while panicking.
+    /// Returns [`GetError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main loop
+    /// ends the wait of the main greenlet by an error.
     pub fn get(&self) -> Result<T, GetError> {
         self.get_within(Deadline::none())
     }
@@ -576,8 +578,9 @@ pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 ///
 /// Equal items leave in the order in which they were put.
 ///
-/// Items are compared under the lock of the queue. A comparison panics if it waits, yields, or uses a queue with such
-/// an order. A panic of a comparison reaches the operation and loses no item: see [`Order`].
+/// Items are compared under the lock of the queue. In a comparison a wait or a yield fails or panics, as in the main
+/// loop, and a use of a queue with such an order panics. A panic of a comparison reaches the operation and loses no item:
+/// see [`Order`].
 ///
 /// ```
 /// use greenhub::sync::PriorityQueue;
@@ -640,7 +643,8 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the caller may not wait: in the main loop, while panicking.
+    /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
+    /// wait of the main greenlet by an error.
     pub fn join(&self) -> Result<(), LoopError> {
         self.refuse_use_by_order();
         let joined = JoinWait::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| match ungranted {

@@ -13,8 +13,8 @@ use super::wait_queue::{Unserved, Wait, WaitQueue};
 ///
 /// Waiters are served in FIFO order, and no form of acquiring overtakes them. Waits with a timeout queue like the
 /// others, and [`try_acquire`](Semaphore::try_acquire) fails while there are waiters. A waiter that an exit unwinds
-/// leaves the queue without a token. A wait that was granted a token returns it, and a later exit strikes at the next
-/// wait.
+/// leaves the queue without a token. A granted wait returns with its token, and an exit after the grant strikes at the
+/// next wait.
 ///
 /// Green threads of any hub and plain OS threads may share a semaphore: it is `Send + Sync`.
 ///
@@ -92,7 +92,8 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// Returns an error if the caller may not wait: in the main loop, while panicking.
+    /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
+    /// wait of the main greenlet by an error.
     pub fn acquire(&self) -> Result<(), LoopError> {
         self.acquire_within(Deadline::none()).map_err(WaitError::without_limit)
     }
@@ -133,7 +134,7 @@ impl Semaphore {
         self.give();
     }
 
-    /// Returns false at the limit.
+    /// Releases a token. Returns false, and changes nothing, at the limit.
     fn give(&self) -> bool {
         let mut state = self.state.lock();
         let below = state.free < self.limit;
@@ -250,7 +251,7 @@ impl BoundedSemaphore {
     }
 }
 
-/// Everything but `release`. [`Semaphore::release`] releases, too, but does not report one release too many.
+/// Gives all methods but `release`. [`Semaphore::release`] has no effect at the limit, and does not report it.
 impl Deref for BoundedSemaphore {
     type Target = Semaphore;
 
@@ -340,7 +341,8 @@ impl CappedSemaphore {
     ///
     /// # Errors
     ///
-    /// Returns an error if the caller may not wait: in the main loop, while panicking.
+    /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
+    /// wait of the main greenlet by an error.
     pub fn acquire(&self) -> Result<(), LoopError> {
         self.tokens.get().map_err(|error| WaitError::from(error).without_limit())
     }
@@ -365,7 +367,8 @@ impl CappedSemaphore {
     ///
     /// # Errors
     ///
-    /// Returns an error if the caller may not wait: in the main loop, while panicking.
+    /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
+    /// wait of the main greenlet by an error.
     pub fn release(&self) -> Result<(), LoopError> {
         self.tokens.put(()).map_err(|error| WaitError::from(error).without_limit())
     }
@@ -392,7 +395,9 @@ impl CappedSemaphore {
         !self.tokens.has_more()
     }
 
-    /// Returns true if releasing would wait. Does not switch.
+    /// Returns true if the limit is reached; always with a limit of zero. Does not switch.
+    ///
+    /// A release then waits, unless an acquirer waits.
     #[must_use]
     pub fn bounded(&self) -> bool {
         self.tokens.is_full()
@@ -408,7 +413,6 @@ impl CappedSemaphore {
     }
 }
 
-/// Translates the result of a queue operation: false for a timeout.
 impl From<GetError> for WaitError {
     fn from(error: GetError) -> WaitError {
         match error {

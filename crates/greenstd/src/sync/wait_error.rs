@@ -18,7 +18,7 @@ pub enum WaitError {
     /// The limit was reached.
     #[error("timed out")]
     TimedOut,
-    /// The caller cannot wait.
+    /// The caller cannot wait, or its wait failed.
     #[error(transparent)]
     Loop(#[from] LoopError),
 }

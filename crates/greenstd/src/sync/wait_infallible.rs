@@ -6,7 +6,7 @@ use hub_core::{BiasedMutex, Deadline, Grace, LoopErrorKind};
 
 use super::wait_queue::{Unserved, Wait};
 
-/// Why a wait was given up.
+/// The reason why a wait was given up.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum GraceError {
     TimedOut,

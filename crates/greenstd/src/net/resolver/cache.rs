@@ -16,7 +16,7 @@ use crate::sync::Event;
 /// It also merges simultaneous look-ups of one name.
 ///
 /// Errors are not cached, but all waiters for the one look-up get the error. The first caller runs the look-up itself.
-/// If an [exit](hub_core::is_exit) unwinds it meanwhile, the next waiter starts a new one.
+/// If an [exit](hub_core::is_exit) unwinds it meanwhile, or if it cannot wait, the next waiter starts a new look-up.
 ///
 /// ```
 /// use greenhub::net::{CachedResolver, Resolver};
