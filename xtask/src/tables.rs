@@ -83,14 +83,33 @@ pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
 
 /// Feature lists of the facade that are checked beside no feature, each hub alone and the default. There is
 /// no `--all-features`, which would need every library.
-pub const FEATURE_LISTS: &[&[&str]] =
-    &[&["epoll", "poll"], &["poll", "select"], &["epoll", "libevent"], &["backtrace", "poll", "tracing"], &["tracing"]];
+pub const FEATURE_LISTS: &[&[&str]] = &[
+    &["epoll", "poll"],
+    &["poll", "select"],
+    &["epoll", "libevent"],
+    &["backtrace", "poll", "tracing"],
+    &["tracing"],
+    &["poll", "tokio-io"],
+    &["futures-io", "poll"],
+    &["hyper-io", "poll"],
+    &["futures-io", "hyper-io", "poll", "tokio-io"],
+];
 
 /// Features of the facade other than hubs, each with the test program that needs it.
-pub const FEATURE_TESTS: &[(&str, &str)] = &[("backtrace", "backtrace"), ("tracing", "tracing")];
+pub const FEATURE_TESTS: &[(&str, &str)] = &[
+    ("backtrace", "backtrace"),
+    ("tracing", "tracing"),
+    ("tokio-io", "tokio_io"),
+    ("futures-io", "futures_io"),
+    ("hyper-io", "hyper_io"),
+];
 
 /// Examples in the documentation that need a feature: (crate, feature, name of the example).
-pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[("hub-core", "tracing", "in_span")];
+pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[
+    ("hub-core", "tracing", "in_span"),
+    ("greenstd", "hyper-io", "GreenExecutor"),
+    ("greenstd", "hyper-io", "GreenTimer"),
+];
 
 /// A fallback for a system that lacks something. A variable forces it, so that it is tested everywhere.
 pub struct Forced {

@@ -10,6 +10,8 @@
 //! | run a future in a green thread of its own | [`spawn_future`] |
 //! | await what a green thread returns | [`defer_to_green_thread`], [`Deferred`] |
 //! | the same from another OS thread, or from a runtime there | [`Remote::defer`](crate::hub::Remote::defer), [`RemoteDeferred`] |
+//! | wait for a time in a future | [`sleep`] |
+//! | give a green socket or pipe to asynchronous code | [`AsyncIo`] |
 //! | let several green threads wait for one future | `futures::future::Shared`, with a [`block_on`] in each |
 //!
 //! ```
@@ -28,4 +30,9 @@
 //! # Ok::<(), greenhub::GreenError>(())
 //! ```
 
-pub use hub_core::future::{Deferred, RemoteDeferred, block_on, defer_to_green_thread, spawn_future, try_block_on};
+pub use greenstd::future::{AsyncIo, PollAccept, PollIo, PollRead, PollWrite};
+#[cfg(feature = "hyper-io")]
+pub use greenstd::future::{GreenExecutor, GreenTimer};
+pub use hub_core::future::{
+    Deferred, RemoteDeferred, Sleep, block_on, defer_to_green_thread, sleep, spawn_future, try_block_on,
+};

@@ -83,6 +83,7 @@
 //! | join or kill several green threads | [`Group`](greenpool::Group) |
 //! | run blocking code on a pool of OS threads | [`tpool`] |
 //! | wait for a future, or make one of a green thread | [`future`] |
+//! | give a green socket to asynchronous code, such as hyper | [`future::AsyncIo`] |
 //! | keep a value per green thread | [`green_local!`](local::green_local) |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`](park::Source) |
 //! | wait for several descriptors at once | [`select`] |
@@ -149,6 +150,11 @@
 //!   Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
 //!   below.
+//! - `tokio-io`: Tokio's `AsyncRead` and `AsyncWrite` for [`future::AsyncIo`]. It brings in these traits alone, no
+//!   runtime.
+//! - `futures-io`: `AsyncRead` and `AsyncWrite` of the crate `futures` for [`future::AsyncIo`].
+//! - `hyper-io`: hyper's `Read` and `Write` for [`future::AsyncIo`], with `future::GreenExecutor` and
+//!   `future::GreenTimer`.
 //!
 //! ## Events and spans
 //!

@@ -70,6 +70,9 @@
 //! [`greenpool`], [`tpool`], the events, queues and semaphores of [`sync`], [`pools`], [`local`], and the green
 //! `select` and `poll` of [`select`]. From gevent: [`Group`](greenpool::Group).
 //!
+//! [`future::AsyncIo`] gives green sockets and pipes to asynchronous code: Tokio's traits, those of the crate `futures` and
+//! hyper's, each by a feature.
+//!
 //! # All of `sync`
 //!
 //! - Waiters are granted in FIFO order, and a newcomer never gets what was granted to a waiter. Waiters on different OS
@@ -110,6 +113,7 @@ mod stream;
 
 pub mod debug;
 pub mod fs;
+pub mod future;
 pub mod greenpool;
 pub mod io;
 pub mod local;

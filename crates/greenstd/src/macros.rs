@@ -240,6 +240,45 @@ macro_rules! socket_stream {
     };
 }
 
+/// Polls of a stream by futures.
+macro_rules! socket_poll {
+    ($name:ident) => {
+        impl crate::future::PollIo for $name {
+            fn cancel_poll(&self, directions: hub_core::hub::Interest) {
+                self.0.cancel_poll(directions);
+            }
+        }
+
+        impl crate::future::PollRead for $name {
+            fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+                self.0.poll_recv(cx, buffer)
+            }
+
+            fn poll_read_vectored(
+                &self,
+                cx: &mut Context<'_>,
+                buffers: &mut [IoSliceMut<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.0.poll_recv_vectored(cx, buffers)
+            }
+        }
+
+        impl crate::future::PollWrite for $name {
+            fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+                self.0.poll_send(cx, data)
+            }
+
+            fn poll_write_vectored(&self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+                self.0.poll_send_vectored(cx, pieces)
+            }
+
+            fn end_write(&self) -> io::Result<()> {
+                self.0.shutdown(Shutdown::Write)
+            }
+        }
+    };
+}
+
 /// The iterator over the connections of a listener, and the implementation of `Accept`. `$address` converts a peer's
 /// address.
 macro_rules! socket_incoming {
@@ -268,6 +307,22 @@ macro_rules! socket_incoming {
         }
 
         impl std::iter::FusedIterator for Incoming<'_> {}
+
+        impl crate::future::PollIo for $listener {
+            fn cancel_poll(&self, directions: hub_core::hub::Interest) {
+                self.0.cancel_poll(directions);
+            }
+        }
+
+        impl crate::future::PollAccept for $listener {
+            type Stream = $stream;
+            type Address = SocketAddr;
+
+            fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<($stream, SocketAddr)>> {
+                let (socket, address) = std::task::ready!(self.0.poll_accept(cx))?;
+                Poll::Ready($address(address).map(|address| ($stream(socket), address)))
+            }
+        }
 
         impl crate::net::Accept for $listener {
             type Stream = $stream;
@@ -384,6 +439,58 @@ macro_rules! pipe_read {
             }
         }
     )*};
+}
+
+/// Polls of the read end of a pipe by futures.
+macro_rules! pipe_poll_read {
+    ($($name:ty),*) => {$(
+        impl crate::future::PollIo for $name {
+            fn cancel_poll(&self, directions: hub_core::hub::Interest) {
+                self.0.cancel_poll(directions);
+            }
+        }
+
+        impl crate::future::PollRead for $name {
+            fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+                self.0.poll_read_vectored(cx, &mut [IoSliceMut::new(buffer)])
+            }
+
+            fn poll_read_vectored(
+                &self,
+                cx: &mut Context<'_>,
+                buffers: &mut [IoSliceMut<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.0.poll_read_vectored(cx, buffers)
+            }
+        }
+    )*};
+}
+
+/// Polls of the write end of a pipe by futures.
+macro_rules! pipe_poll_write {
+    ($name:ty) => {
+        impl crate::future::PollIo for $name {
+            fn cancel_poll(&self, directions: hub_core::hub::Interest) {
+                self.0.cancel_poll(directions);
+            }
+        }
+
+        impl crate::future::PollWrite for $name {
+            fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+                self.0.poll_write_vectored(cx, &[IoSlice::new(data)])
+            }
+
+            fn poll_write_vectored(&self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+                self.0.poll_write_vectored(cx, pieces)
+            }
+
+            /// Closes this handle: the reader finds the end of the data once no clone is left.
+            fn end_write(&self) -> io::Result<()> {
+                self.0.close();
+                Ok(())
+            }
+        }
+    };
 }
 
 /// `Write` for the end of a pipe and for a reference to it.

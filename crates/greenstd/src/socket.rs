@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hub_core::hub::Interest;
@@ -364,21 +365,11 @@ struct BlocksThread;
 impl Socket {
     #[inline]
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read(|fd| {
-            let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?;
-            Ok((n, hint_after(n, buffer.len())))
-        })
+        self.read(|fd| recv(fd, buffer))
     }
 
     pub(crate) fn recv_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let pieces = buffers.len().min(MAX_PIECES);
-        let buffers = &mut buffers[..pieces];
-        let capacity: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        self.read(|fd| {
-            let mut control = RecvAncillaryBuffer::default();
-            let n = rustix::net::recvmsg(fd, buffers, &mut control, RecvFlags::DONTWAIT)?.bytes;
-            Ok((n, hint_after(n, capacity)))
-        })
+        self.read(|fd| recv_vectored(fd, buffers))
     }
 
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -412,8 +403,7 @@ impl Socket {
     }
 
     pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        let pieces = &pieces[..pieces.len().min(MAX_PIECES)];
-        self.write(|fd| Ok(rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SEND)?))
+        self.write(|fd| send_vectored(fd, pieces))
     }
 
     pub(crate) fn send_to(&self, data: &[u8], address: &std::net::SocketAddr) -> io::Result<usize> {
@@ -424,6 +414,50 @@ impl Socket {
     /// is not connected to.
     pub(crate) fn send_to_local(&self, data: &[u8], address: &SockAddr) -> io::Result<usize> {
         self.write(|fd| SockRef::from(&fd).send_to_with_flags(data, address, SEND.bits() as i32))
+    }
+}
+
+// Polls of futures. They never wait, so timeouts and the non-blocking mode do not concern them.
+impl Socket {
+    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.source.poll(Interest::READ, cx, |fd| recv(fd, buffer))
+    }
+
+    pub(crate) fn poll_recv_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.source.poll(Interest::READ, cx, |fd| recv_vectored(fd, buffers))
+    }
+
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.source.poll(Interest::WRITE, cx, |fd| Ok((rustix::net::send(fd, data, SEND)?, ReadHint::Likely)))
+    }
+
+    pub(crate) fn poll_send_vectored(&self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.source.poll(Interest::WRITE, cx, |fd| Ok((send_vectored(fd, pieces)?, ReadHint::Likely)))
+    }
+
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Option<SocketAddrAny>)>> {
+        let accept = |fd: BorrowedFd<'_>| {
+            let accepted = match self.unless_blocking(fd, || create::accept(fd)) {
+                // A blocking call returns this error on a listener that was shut down.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_shut_down_for_reading(fd) => {
+                    return Err(Errno::INVAL.into());
+                }
+                accepted => accepted?,
+            };
+            let shared = "the listener blocks, because another process shares it: only a green thread can accept";
+            let accepted = accepted.map_err(|BlocksThread| io::Error::new(io::ErrorKind::Unsupported, shared))?;
+            Ok((accepted, ReadHint::Likely))
+        };
+        let (fd, address) = std::task::ready!(self.source.poll(Interest::READ, cx, accept))?;
+        Poll::Ready(Ok((Socket::owning(fd, self.is_unix()), address)))
+    }
+
+    pub(crate) fn cancel_poll(&self, directions: Interest) {
+        self.source.cancel_poll(directions);
     }
 }
 
@@ -457,6 +491,25 @@ impl Socket {
         }
         out.field("fd", &self.as_raw_fd()).finish()
     }
+}
+
+#[inline]
+fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, ReadHint)> {
+    let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?;
+    Ok((n, hint_after(n, buffer.len())))
+}
+
+fn recv_vectored(fd: BorrowedFd<'_>, buffers: &mut [IoSliceMut<'_>]) -> io::Result<(usize, ReadHint)> {
+    let pieces = buffers.len().min(MAX_PIECES);
+    let buffers = &mut buffers[..pieces];
+    let capacity: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+    let n = rustix::net::recvmsg(fd, buffers, &mut RecvAncillaryBuffer::default(), RecvFlags::DONTWAIT)?.bytes;
+    Ok((n, hint_after(n, capacity)))
+}
+
+fn send_vectored(fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let pieces = &pieces[..pieces.len().min(MAX_PIECES)];
+    Ok(rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SEND)?)
 }
 
 fn nanos(timeout: Option<Duration>) -> u64 {

@@ -16,6 +16,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use hub_core::ThreadPool;
 use hub_core::hub::Interest;
@@ -181,11 +182,55 @@ impl Stream {
         if room == 0 {
             return self.source.with(|_| Ok(0));
         }
-        let read = self.source.read(None, |fd| {
-            let read = self.description.perform(fd, &self.description.read_nowait, |mode| read(fd, mode, buffers))?;
-            Ok((read, read.map_or(ReadHint::Likely, |n| self.hint_after(n, room))))
-        })?;
+        let read = self.source.read(None, |fd| self.read_once(fd, buffers, room))?;
         read.map_or_else(|| self.by_pool(Interest::READ, |fd| read_plainly(fd, buffers)), Ok)
+    }
+
+    /// Reads without waiting. Returns `None` if only another OS thread can read.
+    fn read_once(
+        &self,
+        fd: BorrowedFd<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        room: usize,
+    ) -> io::Result<(Option<usize>, ReadHint)> {
+        let read = self.description.perform(fd, &self.description.read_nowait, |mode| read(fd, mode, buffers))?;
+        Ok((read, read.map_or(ReadHint::Likely, |n| self.hint_after(n, room))))
+    }
+
+    /// Writes without waiting. Returns `None` if only another OS thread can write.
+    fn write_once(&self, fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+        self.description.perform(fd, &self.description.write_nowait, |mode| write(fd, mode, pieces))
+    }
+
+    /// Reads for a future. A descriptor that only another OS thread can read is not supported.
+    pub(crate) fn poll_read_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let pieces = buffers.len().min(MAX_PIECES);
+        let buffers = &mut buffers[..pieces];
+        let room = buffers.iter().map(|buffer| buffer.len()).sum::<usize>();
+        if room == 0 {
+            return Poll::Ready(self.source.with(|_| Ok(0)));
+        }
+        let read = std::task::ready!(self.source.poll(Interest::READ, cx, |fd| self.read_once(fd, buffers, room)))?;
+        Poll::Ready(read.ok_or_else(needs_green_thread))
+    }
+
+    /// Writes for a future. A descriptor that only another OS thread can write is not supported.
+    pub(crate) fn poll_write_vectored(&self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let pieces = &pieces[..pieces.len().min(MAX_PIECES)];
+        if pieces.iter().all(|piece| piece.is_empty()) && self.description.exclusive.is_shared() {
+            return Poll::Ready(self.source.with(|_| Ok(0)));
+        }
+        let write = |fd: BorrowedFd<'_>| Ok((self.write_once(fd, pieces)?, ReadHint::Likely));
+        let written = std::task::ready!(self.source.poll(Interest::WRITE, cx, write))?;
+        Poll::Ready(written.ok_or_else(needs_green_thread))
+    }
+
+    pub(crate) fn cancel_poll(&self, directions: Interest) {
+        self.source.cancel_poll(directions);
     }
 
     /// Returns what a read of `n` bytes tells about the rest.
@@ -221,9 +266,7 @@ impl Stream {
         if pieces.iter().all(|piece| piece.is_empty()) && self.description.exclusive.is_shared() {
             return self.source.with(|_| Ok(0));
         }
-        let written = self.source.write(None, |fd| {
-            self.description.perform(fd, &self.description.write_nowait, |mode| write(fd, mode, pieces))
-        })?;
+        let written = self.source.write(None, |fd| self.write_once(fd, pieces))?;
         written.map_or_else(|| self.by_pool(Interest::WRITE, |fd| self.write_some(fd, pieces)), Ok)
     }
 
@@ -347,6 +390,14 @@ fn check_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Errno> {
         _ if asked[0].revents().contains(PollFlags::NVAL) => Err(Errno::BADF),
         _ => Ok(()),
     }
+}
+
+/// Returns the error of a poll where only a call that may block the OS thread is left.
+#[cold]
+fn needs_green_thread() -> io::Error {
+    let text =
+        "every call on this descriptor may block, because another process shares it: only a green thread can use it";
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 /// Returns true if the system does not support `RWF_NOWAIT`, or not for this descriptor.

@@ -6,3 +6,4 @@
 pub use crate::api::future::deferred::{Deferred, defer_to_green_thread};
 pub use crate::api::future::remote::RemoteDeferred;
 pub use crate::api::future::{block_on, spawn_future, try_block_on};
+pub use crate::wait::sleep::{Sleep, sleep};

@@ -79,6 +79,7 @@ const HUB_CORE: Layers = Layers {
                 &["wait/holder"],
                 &["wait/trampoline"],
                 &["wait/source"],
+                &["wait/sleep"],
                 &["wait/shutdown"],
                 &["wait/pool"],
                 &["wait/leftover"],

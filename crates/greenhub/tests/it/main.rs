@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod async_io;
 mod auto_traits;
 mod blocking;
 mod chat_example;

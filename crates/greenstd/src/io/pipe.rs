@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::task::{Context, Poll};
 
 use crate::stream::Stream;
 
@@ -43,6 +44,8 @@ pipe_common!(PipeReader, std::io::PipeReader);
 pipe_common!(PipeWriter, std::io::PipeWriter);
 pipe_read!(PipeReader, &PipeReader);
 pipe_write!(PipeWriter, &PipeWriter);
+pipe_poll_read!(PipeReader);
+pipe_poll_write!(PipeWriter);
 
 impl PipeReader {
     /// Creates a new handle to the same end, which is watched on its own. Does not switch.

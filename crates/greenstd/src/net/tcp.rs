@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{ConnectOptions, ListenOptions, ToSocketAddrs, client, local_addr, peer_addr};
@@ -36,6 +37,7 @@ pub struct TcpStream(Socket);
 socket_common!(TcpStream, std::net::TcpStream);
 socket_timeouts!(TcpStream);
 socket_stream!(TcpStream);
+socket_poll!(TcpStream);
 
 impl TcpStream {
     /// Opens a TCP connection to a remote host. Switches.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::{ExitStatus, Output};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hub_core::hub::Interest;
@@ -229,3 +230,5 @@ pipe_common!(ChildStdout, std::process::ChildStdout);
 pipe_common!(ChildStderr, std::process::ChildStderr);
 pipe_write!(ChildStdin, &ChildStdin);
 pipe_read!(ChildStdout, &ChildStdout, ChildStderr, &ChildStderr);
+pipe_poll_write!(ChildStdin);
+pipe_poll_read!(ChildStdout, ChildStderr);

@@ -1,4 +1,4 @@
-//! The wakers of polled sources: one-shot targets beside the parked greenlets.
+//! The wakers of polled sources and of timers: one-shot targets beside the parked greenlets.
 //!
 //! Ground rules:
 //! - A waker is foreign code. It is cloned, woken and dropped while no cell is borrowed, and its panics are contained.
@@ -20,7 +20,7 @@ use slab::Slab;
 use super::MainLoop;
 use super::callback_table::Callback;
 use super::descriptors::Owner;
-use crate::error::TrampolineError;
+use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
@@ -203,6 +203,35 @@ impl MainLoop {
     pub(super) fn guard_of(&self, target: Target) -> Option<PollGuard> {
         let source = self.wakers.with(WakerId::of(target)?, |armed| armed.guard.as_ref().map(|guard| guard.0.clone()));
         source.flatten().and_then(PollGuard::new)
+    }
+
+    /// Arms a waker for a time alone.
+    pub(crate) fn arm_timer_waker(&self, delay: Duration, waker: Waker) -> Result<WakerId, LoopError> {
+        self.ensure_hub()?;
+        let id = self.wakers.insert(waker, None);
+        let timer = self.arm(delay, id.target());
+        self.wakers.with(id, |armed| armed.timer = Some(timer));
+        // A hub that waits has its timeout already.
+        if self.heartbeat.is_in_hub()
+            && let Some(mailbox) = self.mailbox()
+        {
+            mailbox.notify();
+        }
+        Ok(id)
+    }
+
+    /// Makes `waker` the one that a timer wakes. Returns false if the timer has fired.
+    pub(crate) fn renew_timer_waker(&self, id: WakerId, waker: &Waker) -> bool {
+        match self.wakers.with(id, |armed| armed.waker.will_wake(waker)) {
+            None => return false,
+            Some(true) => return true,
+            Some(false) => {}
+        }
+        let mut fresh = Some(waker.clone());
+        let old = self.wakers.with(id, |armed| fresh.take().map(|fresh| mem::replace(&mut armed.waker, fresh)));
+        let renewed = old.is_some();
+        drop_contained((old, fresh));
+        renewed
     }
 
     /// Cancels a waker: it is dropped, and not woken.

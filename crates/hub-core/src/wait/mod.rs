@@ -2,7 +2,7 @@
 //!
 //! [`source`] and [`trampoline`] wait for descriptors. Locks and
 //! queues are built on [`parker`] and [`biased`] ([`holder`]: a text about the holder of a lock). [`pool`], [`offload`]
-//! and [`leftover`] run jobs on OS threads. [`grace`] bounds the waits of destructors that unwind. [`shutdown`] ends
+//! and [`leftover`] run jobs on OS threads. [`sleep`] is the end of a time as a future. [`grace`] bounds the waits of destructors that unwind. [`shutdown`] ends
 //! the green threads of an OS thread in order.
 
 pub(crate) mod biased;
@@ -13,5 +13,6 @@ pub(crate) mod offload;
 pub(crate) mod parker;
 pub(crate) mod pool;
 pub(crate) mod shutdown;
+pub(crate) mod sleep;
 pub(crate) mod source;
 pub(crate) mod trampoline;

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Type};
@@ -34,6 +35,7 @@ pub struct UnixStream(pub(super) Socket);
 socket_common!(UnixStream, std::os::unix::net::UnixStream);
 socket_timeouts!(UnixStream);
 socket_stream!(UnixStream);
+socket_poll!(UnixStream);
 
 impl UnixStream {
     /// Connects to the socket named by `path`. Switches.
