@@ -233,9 +233,9 @@ fn acquire(tokens: &BiasedMutex<Tokens>) -> bool {
 /// Spawns a waiting thread; returns the place through which its wait is ended.
 fn waiter<R: 'static>(wait: impl FnOnce() -> R + 'static) -> (Arc<Place>, thread::JoinHandle<R>) {
     let place = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&place);
+    let own_place = Arc::clone(&place);
     let thread = thread::spawn(move || {
-        *told.lock().unwrap() = Some(HERE.with(Arc::clone));
+        *own_place.lock().unwrap() = Some(HERE.with(Arc::clone));
         wait()
     });
     loop {

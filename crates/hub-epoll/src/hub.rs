@@ -71,8 +71,8 @@ impl Paths {
                 "edge" => paths.trigger = Trigger::Edge,
                 "millis" => paths.precise_wait = false,
                 other => {
-                    let what = format!("{}={value:?}: {other:?} is neither \"edge\" nor \"millis\"", Self::VARIABLE);
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+                    let message = format!("{}={value:?}: {other:?} is neither \"edge\" nor \"millis\"", Self::VARIABLE);
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
                 }
             }
         }

@@ -198,11 +198,11 @@ fn fits(fd: RawFd) -> bool {
 
 /// Creates the error for a number that no set can hold.
 fn too_large(fd: RawFd) -> io::Error {
-    let what = format!(
+    let message = format!(
         "select(2) takes descriptors below {FD_SETSIZE} (FD_SETSIZE), not {fd}; \
          keep fewer open, or choose a hub without that limit, such as \"poll\""
     );
-    io::Error::new(io::ErrorKind::InvalidInput, what)
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 /// Clears `fds` and keeps its allocation under another lifetime: std collects an iterator over a `Vec` in place.

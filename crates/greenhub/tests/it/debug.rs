@@ -61,7 +61,7 @@ fn each_green_thread_is_listed_with_its_wait_reason() {
             GreenletState::Waiting { reason: WaitReason::Descriptor, descriptor: Some((there, Interest::READ)), due_in: Some(_), .. }
                 if there == fd
         ));
-        let waits = |id, what| matches!(one(id).state, GreenletState::Waiting { reason, .. } if reason == what);
+        let waits = |id, expected| matches!(one(id).state, GreenletState::Waiting { reason, .. } if reason == expected);
         assert!(waits(sleeping.id(), WaitReason::Sleep) && waits(joining.id(), WaitReason::Join));
         assert!(greenlets().iter().any(|one| matches!(
             one.state,

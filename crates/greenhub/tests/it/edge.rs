@@ -138,7 +138,7 @@ fn data_behind_an_urgent_mark_is_read() {
         });
         let (mut got, mut buffer) = (Vec::new(), [0; 64]);
         while got.len() < 5 {
-            let n = peer.read(&mut buffer).expect("what is behind the mark");
+            let n = peer.read(&mut buffer).expect("the peer has data behind the mark");
             got.extend_from_slice(&buffer[..n]);
         }
         assert_eq!(got, b"abdef");
@@ -163,7 +163,7 @@ fn data_behind_a_sent_descriptor_is_read() {
         });
         let (mut got, mut buffer) = (Vec::new(), [0; 64]);
         while got.len() < 2 {
-            let n = here.read(&mut buffer).expect("what is behind the descriptor");
+            let n = here.read(&mut buffer).expect("the socket has data behind the descriptor");
             got.extend_from_slice(&buffer[..n]);
         }
         assert_eq!(got, b"xy");

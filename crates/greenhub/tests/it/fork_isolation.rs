@@ -295,7 +295,7 @@ fn inherited() -> Vec<RawFd> {
 /// Calls everything in the library that opens descriptors, and checks the inherited ones after each call.
 fn open_all_kinds_of_descriptors() {
     let before = inherited();
-    let look = |what: &str| assert_eq!(inherited(), before, "after {what}");
+    let look = |step: &str| assert_eq!(inherited(), before, "after {step}");
     sleep(ms(1));
     look("the hub");
     let remote = get_hub().remote();

@@ -268,13 +268,13 @@ fn only_the_caller_waits_for_a_file() {
         let path = place.at("file");
         let ticks = ticker();
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
-        let mut step = |what: &str, op: &mut dyn FnMut(&mut File) -> std::io::Result<()>| {
+        let mut step = |operation: &str, op: &mut dyn FnMut(&mut File) -> std::io::Result<()>| {
             let before = ticks.get();
             // The caller does not park if its job has already ended, so the loop may need several operations.
             let begun = Instant::now();
             while ticks.get() == before {
                 op(&mut file).unwrap();
-                assert!(begun.elapsed() < Duration::from_secs(60), "no other green thread has run: {what}");
+                assert!(begun.elapsed() < Duration::from_secs(60), "no other green thread has run: {operation}");
             }
         };
         step("write", &mut |file| file.write_all(&[7; 200]));

@@ -114,18 +114,18 @@ fn a_later_wake_up_ends_the_wait() {
                 });
             }),
         ];
-        for (what, begin) in wakers {
+        for (waker, begin) in wakers {
             let gate = Gate::new();
             begin(gate.clone());
             block_on(gate.wait());
-            assert_eq!(gate.polls(), 2, "{what}");
+            assert_eq!(gate.polls(), 2, "{waker}");
             let gate = Gate::new();
             let green = spawn_future(gate.wait());
             yield_now();
             assert!(!green.is_finished());
             begin(gate.clone());
             green.join().unwrap();
-            assert_eq!(gate.polls(), 2, "{what}");
+            assert_eq!(gate.polls(), 2, "{waker}");
         }
     });
 }

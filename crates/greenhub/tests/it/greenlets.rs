@@ -58,8 +58,8 @@ fn quiet_panic(message: &str) -> ! {
 
 type Log = Rc<RefCell<Vec<String>>>;
 
-fn note(log: &Log, what: impl Into<String>) {
-    log.borrow_mut().push(what.into());
+fn note(log: &Log, entry: impl Into<String>) {
+    log.borrow_mut().push(entry.into());
 }
 
 /// Adds an entry to the log when it is dropped.
@@ -205,8 +205,8 @@ fn inner_entered_by_another(inner_body: impl FnOnce(Payload) -> Outcome + 'stati
     let (inner_out, main_out) = (Rc::clone(&inner), main.clone());
     let outer = Greenlet::new(move |_| {
         *inner_out.borrow_mut() = Some(Greenlet::new(inner_body));
-        let what = main_out.switch(text("made"));
-        match what {
+        let outcome = main_out.switch(text("made"));
+        match outcome {
             Err(error) => Ok(Payload::new(("outer", Err::<Payload, _>(error)))),
             Ok(value) => Ok(Payload::new(("outer", Ok::<_, GreenError>(value)))),
         }
@@ -1549,12 +1549,12 @@ mod random {
             }
         }
 
-        fn expect(&self, (who, what): (usize, Message)) {
-            *self.expected.borrow_mut() = (who, what);
+        fn expect(&self, (greenlet, message): (usize, Message)) {
+            *self.expected.borrow_mut() = (greenlet, message);
         }
 
         fn arrived(&self, me: usize, outcome: Outcome) {
-            let what = match outcome {
+            let message = match outcome {
                 Ok(payload) if payload.is_kill() => Message::Exited,
                 Ok(payload) => Message::Value(payload.downcast::<Counted>().expect("a counted value").0),
                 Err(GreenError::Kill) => Message::Exit,
@@ -1562,7 +1562,7 @@ mod random {
                 Err(GreenError::Panic(panic)) => Message::Panic(panic.message().parse().expect("a number")),
                 Err(other) => panic!("seed {}: {me} got {other}", self.seed),
             };
-            assert_eq!((me, what), *self.expected.borrow(), "seed {}", self.seed);
+            assert_eq!((me, message), *self.expected.borrow(), "seed {}", self.seed);
         }
 
         /// Performs one random step as greenlet `me`. Returns an end for the caller to perform.

@@ -241,7 +241,7 @@ fn inside_call(method: Method, hook: impl FnOnce() + 'static) {
     calls.join().unwrap();
     bystander.join().unwrap();
     HOOK.take();
-    let place = |what: &str| log.position(what).unwrap_or_else(|| panic!("not {what} in {method:?}: {log:?}"));
+    let place = |entry: &str| log.position(entry).unwrap_or_else(|| panic!("not {entry} in {method:?}: {log:?}"));
     assert!(place("begun") + 1 == place("ended"), "another ran within {method:?}: {log:?}");
 }
 

@@ -457,10 +457,10 @@ fn a_third_party_hub_over_poll_runs_timers_and_listeners() {
             greenhub::sleep(Duration::from_millis(1));
         }
         drop(registration);
-        assert!(log.take().iter().all(|&what| what == "heard"));
-        for (delay, what) in [(3, "third"), (1, "first"), (2, "second")] {
+        assert!(log.take().iter().all(|&entry| entry == "heard"));
+        for (delay, entry) in [(3, "third"), (1, "first"), (2, "second")] {
             let log = Rc::clone(&log);
-            get_hub().schedule(SHORT * delay, move || log.borrow_mut().push(what));
+            get_hub().schedule(SHORT * delay, move || log.borrow_mut().push(entry));
         }
         greenhub::sleep(SHORT * 4);
         assert_eq!(log.take(), ["first", "second", "third"]);

@@ -549,7 +549,7 @@ fn the_end_of_an_os_thread_unwinds_linked_scopes() {
     for _ in 0..2 {
         let to = log.clone();
         run("the_end_of_an_os_thread_unwinds_linked_scopes", move || {
-            let log = move |what| to.lock().unwrap().push(what);
+            let log = move |entry| to.lock().unwrap().push(entry);
             let other = parked();
             let own = other.clone();
             let inside = green::OnDrop(move || log("unwound"));

@@ -264,7 +264,7 @@ fn a_refused_registration_leaves_no_trace() {
     let errors: Vec<Option<i32>> = (0..2)
         .map(|_| match trampoline(&file, Interest::READ, Some(ms(100))) {
             Ok(_) => None,
-            Err(error) => Some(io::Error::from(error).raw_os_error().expect("what the system says")),
+            Err(error) => Some(io::Error::from(error).raw_os_error().expect("the error is the system's")),
         })
         .collect();
     assert_eq!(errors[0], errors[1]);

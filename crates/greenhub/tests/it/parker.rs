@@ -17,11 +17,11 @@ use greenhub::park::{Deadline, Parked, Parker, Unparker, WaitReason};
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout};
 
-/// Parks until `done` returns true; passes the unparker of each park to `tell`.
-fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), LoopError> {
+/// Parks until `done` returns true; passes the unparker of each park to `publish`.
+fn park_until(done: impl Fn() -> bool, publish: impl Fn(Unparker)) -> Result<(), LoopError> {
     while !done() {
         let parker = Parker::new(WaitReason::Event)?;
-        tell(parker.unparker());
+        publish(parker.unparker());
         parker.park(&mut Deadline::none())?;
     }
     Ok(())
@@ -31,10 +31,10 @@ fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), Lo
 fn a_green_thread_is_unparked_by_another() {
     run("a_green_thread_is_unparked_by_another", || {
         let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
-        let told = slot.clone();
+        let own_slot = slot.clone();
         let waiting = spawn(move || {
             let parker = Parker::new(WaitReason::Event).unwrap();
-            told.set(Some(parker.unparker()));
+            own_slot.set(Some(parker.unparker()));
             parker.park(&mut Deadline::none()).unwrap()
         });
         yield_now();
@@ -113,12 +113,12 @@ fn unparking_a_waiter_abandoned_by_a_shutdown_returns_false() {
     run("unparking_a_waiter_abandoned_by_a_shutdown_returns_false", || {
         keep_reports();
         let unparkers: Rc<RefCell<Vec<Unparker>>> = Rc::default();
-        let told = unparkers.clone();
+        let own_unparkers = unparkers.clone();
         // A wait for a lock defers the exit, so the green thread stays alive.
         let _waiting = spawn(move || {
             loop {
                 let parker = Parker::new(WaitReason::Lock).unwrap();
-                told.borrow_mut().push(parker.unparker());
+                own_unparkers.borrow_mut().push(parker.unparker());
                 parker.park_deferring_exit(&mut Deadline::none()).unwrap();
             }
         });
@@ -136,10 +136,10 @@ fn unparking_an_earlier_wait_of_an_abandoned_waiter_returns_false() {
     run("unparking_an_earlier_wait_of_an_abandoned_waiter_returns_false", || {
         keep_reports();
         let unparker: Rc<Cell<Option<Unparker>>> = Rc::default();
-        let told = unparker.clone();
+        let own_unparker = unparker.clone();
         let _refusing = spawn(move || {
             let parker = Parker::new(WaitReason::Event).unwrap();
-            told.set(Some(parker.unparker()));
+            own_unparker.set(Some(parker.unparker()));
             // The shutdown ends this wait. The next one goes on when the green thread has refused to exit.
             parker.park_deferring_exit(&mut Deadline::none()).unwrap();
             loop {
@@ -227,7 +227,7 @@ fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
     thread_local! {
         static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
     }
-    let (sender, told) = mpsc::channel();
+    let (sender, results) = mpsc::channel();
     let ending = std::thread::spawn(move || {
         // Destructors run in reverse order of initialization, so this one runs after the hub's.
         LAST.with(|last| assert!(last.borrow().is_none()));
@@ -239,7 +239,7 @@ fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
     });
     let unparker = ending.join().unwrap();
     let ending = LoopErrorKind::ThreadEnding.to_string();
-    assert_eq!(told.recv().unwrap(), (unparker, Err(ending)));
+    assert_eq!(results.recv().unwrap(), (unparker, Err(ending)));
 }
 
 #[test]
@@ -291,11 +291,11 @@ fn a_limit_counts_over_several_parks() {
     run("a_limit_counts_over_several_parks", || {
         use_manual_clock();
         let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
-        let told = slot.clone();
+        let own_slot = slot.clone();
         let waking = spawn(move || {
             loop {
                 sleep(SHORT);
-                if let Some(unparker) = told.take() {
+                if let Some(unparker) = own_slot.take() {
                     unparker.unpark();
                 }
             }
@@ -337,9 +337,9 @@ fn a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing() {
 fn a_wait_in_the_main_loop_is_refused() {
     run("a_wait_in_the_main_loop_is_refused", || {
         let refused = Rc::new(Cell::new(None));
-        let told = refused.clone();
+        let own_refused = refused.clone();
         let _timer =
-            greenhub::get_hub().schedule(Duration::ZERO, move || told.set(Parker::new(WaitReason::Lock).err()));
+            greenhub::get_hub().schedule(Duration::ZERO, move || own_refused.set(Parker::new(WaitReason::Lock).err()));
         sleep(SHORT);
         let error = refused.take().expect("refused");
         assert!(error.kind() == LoopErrorKind::InMainloop, "{error}");
@@ -386,23 +386,23 @@ fn a_loop_with_remote_wakers_keeps_waiting_and_reports_once() {
         let output = support::rerun(test, |_| ());
         return assert!(output.status.success(), "{output:?}");
     }
-    let (tell, told) = mpsc::channel();
-    greenhub::debug::set_report_stream(move |report| tell.send(report.to_string()).unwrap());
+    let (sender, reports) = mpsc::channel();
+    greenhub::debug::set_report_stream(move |report| sender.send(report.to_string()).unwrap());
     greenhub::debug::set_quiet_time(Some(SHORT));
     run(test, || {
         yield_now();
         let parker = Parker::new(WaitReason::Semaphore).unwrap();
         let unparker = parker.unparker();
         let other = std::thread::spawn(move || {
-            let first = told.recv().unwrap();
+            let first = reports.recv().unwrap();
             std::thread::sleep(SHORT * 10);
             unparker.unpark();
-            (first, told)
+            (first, reports)
         });
         assert_eq!(parker.park(&mut Deadline::none()).unwrap(), Parked::Unparked);
-        let (first, told) = other.join().unwrap();
+        let (first, reports) = other.join().unwrap();
         assert!(first.contains("waiting for a semaphore"), "{first}");
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), [""; 0]);
+        assert_eq!(reports.try_iter().collect::<Vec<_>>(), [""; 0]);
     });
 }
 
@@ -425,8 +425,8 @@ fn waits_and_wake_ups_of_many_threads_lose_nothing() {
                         for _ in 0..200 {
                             let state = std::sync::Arc::new(AtomicUsize::new(0));
                             let seen = state.clone();
-                            let tell = |unparker| sender.send((unparker, state.clone())).unwrap();
-                            park_until(|| seen.load(Ordering::SeqCst) != 0, tell).unwrap();
+                            let publish = |unparker| sender.send((unparker, state.clone())).unwrap();
+                            park_until(|| seen.load(Ordering::SeqCst) != 0, publish).unwrap();
                             SERVED.fetch_add(1, Ordering::SeqCst);
                         }
                     };
@@ -450,10 +450,10 @@ fn waits_and_wake_ups_of_many_threads_lose_nothing() {
 fn unparks_from_other_threads_of_a_forked_child_reach_its_loop() {
     in_child(|| {
         let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
-        let told = slot.clone();
+        let own_slot = slot.clone();
         let waiting = spawn(move || {
             let parker = Parker::new(WaitReason::Event).unwrap();
-            told.set(Some(parker.unparker()));
+            own_slot.set(Some(parker.unparker()));
             parker.park(&mut Deadline::none()).unwrap()
         });
         let waiting = Cell::new(Some(waiting));

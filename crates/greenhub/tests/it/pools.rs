@@ -374,9 +374,9 @@ fn a_spawn_on_a_full_pool_from_the_main_loop_is_an_error() {
         let pool = GreenPool::new(1);
         let busy = pool.spawn(|| sleep(LONG)).unwrap();
         let (own, seen) = (pool.clone(), Rc::new(RefCell::new(None)));
-        let told = seen.clone();
+        let own_seen = seen.clone();
         let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || {
-            *told.borrow_mut() = Some(own.spawn_n(|| ()).unwrap_err().to_string());
+            *own_seen.borrow_mut() = Some(own.spawn_n(|| ()).unwrap_err().to_string());
         });
         while seen.borrow().is_none() {
             sleep(SHORT);

@@ -157,9 +157,9 @@ same_as_std! {
         // The command holds a duplicate of the other end.
         drop(command);
         assert!(status.success());
-        let mut told = String::new();
-        errors.read_to_string(&mut told).unwrap();
-        assert_eq!((told.as_str(), &*fs::read(&path).unwrap()), ("told\n", &b"in"[..]));
+        let mut text = String::new();
+        errors.read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), &*fs::read(&path).unwrap()), ("told\n", &b"in"[..]));
         fs::remove_file(&path).unwrap();
     }
 }
@@ -294,14 +294,14 @@ fn a_child_whose_last_waiter_is_killed_runs_on() {
         let mut command = shell("echo begun >&2; read line; echo $line >&2");
         command.stdin(begun.0).stdout(Stdio::piped()).stderr(ended.1);
         let waiting = spawn(move || command.output());
-        let mut told = BufReader::new(greenhub::io::PipeReader::from(ended.0));
+        let mut lines = BufReader::new(greenhub::io::PipeReader::from(ended.0));
         let mut line = String::new();
-        told.read_line(&mut line).unwrap();
+        lines.read_line(&mut line).unwrap();
         assert_eq!((line.as_str(), waiting.kill()), ("begun\n", KillOutcome::Ended));
         let mut input = begun.1;
         input.write_all(b"still there\n").unwrap();
         line.clear();
-        told.read_line(&mut line).unwrap();
+        lines.read_line(&mut line).unwrap();
         assert_eq!(line, "still there\n");
     });
 }

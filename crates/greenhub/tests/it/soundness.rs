@@ -711,12 +711,12 @@ fn rule_03_destructors_in_a_shutdown_may_block_and_spawn() {
 #[test]
 fn rule_03_a_spawn_refused_in_a_shutdown_is_an_error_of_join() {
     let said = run("rule_03_a_spawn_refused_in_a_shutdown_is_an_error_of_join", || {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, ends) = std::sync::mpsc::channel();
         let end: Box<dyn FnMut()> = Box::new(move || {
             let refused = spawn(|| 1);
             let now = refused.is_finished();
             let error = refused.join().unwrap_err();
-            let _ = tell
+            let _ = sender
                 .send((now, matches!(&error, GreenError::Loop(error) if error.kind() == LoopErrorKind::ThreadEnding)));
         });
         let end = OnDrop(end);
@@ -725,7 +725,7 @@ fn rule_03_a_spawn_refused_in_a_shutdown_is_an_error_of_join() {
             sleep(LONG);
         });
         yield_now();
-        told
+        ends
     });
     assert_eq!(said.recv(), Ok((true, true)));
 }

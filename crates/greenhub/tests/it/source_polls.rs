@@ -830,15 +830,15 @@ fn a_poll_on_another_thread_takes_the_source_over() {
         let (flag, waker) = Flag::new();
         assert!(poll_read(&here, &waker).is_pending());
         let moved = Arc::clone(&here);
-        let (tell, told) = mpsc::channel();
+        let (armed, is_armed) = mpsc::channel();
         let other = std::thread::spawn(move || {
             let (flag, waker) = Flag::new();
             assert!(poll_read(&moved, &waker).is_pending());
-            tell.send(()).expect("a receiver");
+            armed.send(()).expect("a receiver");
             flag.wait();
             ready(poll_read(&moved, &waker))
         });
-        told.recv().expect("a sender");
+        is_armed.recv().expect("a sender");
         flag.wait();
         write(&there, b"x").expect("room");
         assert_eq!(other.join().expect("no panic"), b"x");
@@ -869,12 +869,12 @@ fn a_poll_does_not_disturb_a_wait_on_another_thread() {
         let (here, there) = pair();
         let here = Arc::new(here);
         let waiting = Arc::clone(&here);
-        let (tell, told) = mpsc::channel();
+        let (begun, has_begun) = mpsc::channel();
         let reader = std::thread::spawn(move || {
-            spawn(move || tell.send(()));
+            spawn(move || begun.send(()));
             read(&waiting, 8)
         });
-        told.recv().expect("the reader waits");
+        has_begun.recv().expect("the reader waits");
         let (_flag, waker) = Flag::new();
         // The reader may have begun to wait a little later.
         let mut polled = poll_read(&here, &waker);

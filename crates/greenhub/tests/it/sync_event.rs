@@ -292,9 +292,9 @@ fn the_timer_of_a_wait_ends_with_it() {
 fn timers_may_send_but_not_wait() {
     run("timers_may_send_but_not_wait", || {
         let (event, other, refused) = (shared(), shared::<()>(), Rc::new(Cell::new(None)));
-        let (sender, told) = (event.clone(), refused.clone());
+        let (sender, own_refused) = (event.clone(), refused.clone());
         let _timer = get_hub().schedule(ZERO, move || {
-            told.set(other.wait().err());
+            own_refused.set(other.wait().err());
             sender.send(9).unwrap();
         });
         assert_eq!(event.wait().unwrap(), 9);
@@ -308,9 +308,9 @@ fn a_wait_while_panicking_is_refused() {
     run("a_wait_while_panicking_is_refused", || {
         green::keep_reports();
         let refused = Rc::new(Cell::new(None));
-        let told = refused.clone();
+        let own_refused = refused.clone();
         let green = spawn(move || {
-            let _waits = green::OnDrop(move || told.set(Event::<()>::new().wait().err()));
+            let _waits = green::OnDrop(move || own_refused.set(Event::<()>::new().wait().err()));
             quiet_panic("on purpose");
         });
         assert!(green.join().is_err());

@@ -217,8 +217,8 @@ fn try_forms_on_the_main_loop_serve_waiting_green_threads() {
             (0..capacity).for_each(|_| queue.try_put(5).unwrap());
             let green = putter(&queue, 5);
             let (taker, taken) = (queue.clone(), Rc::new(Cell::new(0)));
-            let tell = taken.clone();
-            let _timer = get_hub().schedule(ZERO, move || tell.set(taker.try_get().unwrap()));
+            let own_taken = taken.clone();
+            let _timer = get_hub().schedule(ZERO, move || own_taken.set(taker.try_get().unwrap()));
             green.join().unwrap();
             assert_eq!(taken.get(), 5);
         }
@@ -231,12 +231,12 @@ fn on_the_main_loop_and_while_panicking_a_wait_is_refused() {
         green::keep_reports();
         let full = bounded(0);
         let refusals = Rc::new(RefCell::new(Vec::new()));
-        let (queue, told) = (full.clone(), refusals.clone());
+        let (queue, own_refusals) = (full.clone(), refusals.clone());
         let try_all = move || {
-            let mut told = told.borrow_mut();
-            told.push(queue.get().err().unwrap().to_string());
+            let mut own_refusals = own_refusals.borrow_mut();
+            own_refusals.push(queue.get().err().unwrap().to_string());
             match queue.put(7) {
-                Err(PutError::Loop { error, item: Some(7) }) => told.push(error.to_string()),
+                Err(PutError::Loop { error, item: Some(7) }) => own_refusals.push(error.to_string()),
                 other => panic!("{other:?}"),
             }
         };

@@ -535,11 +535,11 @@ fn on_the_main_loop_and_while_panicking_a_wait_is_refused() {
     run("on_the_main_loop_and_while_panicking_a_wait_is_refused", || {
         keep_reports();
         let (semaphore, refusals) = (tokens(1), Rc::new(RefCell::new(Vec::new())));
-        let (waits, told) = (semaphore.clone(), refusals.clone());
+        let (waits, own_refusals) = (semaphore.clone(), refusals.clone());
         let both = move || {
             // A free token is taken; the wait for the next one is refused.
             let _guard = waits.access().unwrap();
-            told.borrow_mut().push(waits.acquire().unwrap_err());
+            own_refusals.borrow_mut().push(waits.acquire().unwrap_err());
         };
         let _timer = get_hub().schedule(Duration::ZERO, both.clone());
         sleep(SHORT);

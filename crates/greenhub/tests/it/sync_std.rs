@@ -400,11 +400,11 @@ same_as_std! {
         let (sender, receiver) = sync::mpsc::sync_channel(0);
         assert_eq!(sender.try_send(0), Err(sync::mpsc::TrySendError::Full(0)));
         let taken = sync::Arc::new(sync::atomic::AtomicBool::new(false));
-        let told = sync::Arc::clone(&taken);
+        let is_taken = sync::Arc::clone(&taken);
         let sending = thread::spawn(move || {
             for n in 0..10 {
                 sender.send(n).unwrap();
-                assert!(told.load(sync::atomic::Ordering::SeqCst));
+                assert!(is_taken.load(sync::atomic::Ordering::SeqCst));
             }
         });
         thread::sleep(SHORT);
@@ -571,14 +571,14 @@ fn an_unwinding_destructor_takes_locks_that_are_free_or_released_in_time() {
     alone("an_unwinding_destructor_takes_locks_that_are_free_or_released_in_time", || {
         set_panicking_grace(Duration::from_secs(60));
         let (free, busy) = (Mutex::new(0), Arc::new(Mutex::new(0)));
-        let (tell, told) = std::sync::mpsc::channel();
+        let (locked, is_locked) = std::sync::mpsc::channel();
         let other = busy.clone();
         let holder = std::thread::spawn(move || {
             let _guard = other.lock();
-            tell.send(()).unwrap();
+            locked.send(()).unwrap();
             std::thread::sleep(SHORT);
         });
-        told.recv().unwrap();
+        is_locked.recv().unwrap();
         yield_now();
         let unwound = catch_unwind(AssertUnwindSafe(|| {
             let _on_drop = OnDrop(|| {
@@ -618,10 +618,10 @@ fn a_lock_in_the_main_loop_is_refused_with_a_panic() {
     run("a_lock_in_the_main_loop_is_refused_with_a_panic", || {
         let (lock, log) = (Rc::new(Mutex::new(())), Log::new());
         let guard = lock.lock();
-        let (other, told) = (lock.clone(), log.clone());
+        let (other, own_log) = (lock.clone(), log.clone());
         let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || {
             let refused = catch_unwind(AssertUnwindSafe(|| drop(other.lock())));
-            told.add(if refused.is_err() { "refused" } else { "locked" });
+            own_log.add(if refused.is_err() { "refused" } else { "locked" });
         });
         sleep(SHORT);
         log.is(&["refused"]);

@@ -450,13 +450,13 @@ const BLOCKING: &[(&str, fn())] = &[
     }),
     ("Mutex of another thread", || {
         let mutex = Arc::new(Mutex::new(1));
-        let (own, (tell, told)) = (mutex.clone(), mpsc::channel());
+        let (own, (locked, is_locked)) = (mutex.clone(), mpsc::channel());
         let other = std::thread::spawn(move || {
             let _held = own.lock().unwrap();
-            tell.send(()).unwrap();
+            locked.send(()).unwrap();
             std::thread::sleep(10 * SHORT);
         });
-        told.recv().unwrap();
+        is_locked.recv().unwrap();
         assert_eq!(*mutex.lock().unwrap(), 1);
         other.join().unwrap();
     }),
@@ -582,12 +582,12 @@ fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
     }
     thread_local!(static WAITS: RefCell<Option<Waits>> = const { RefCell::new(None) });
     let Some(output) = in_own_process(test, "") else {
-        let ((tell, told), (sender, receiver)) = (mpsc::channel(), greenhub::sync::mpsc::channel());
+        let ((started, is_started), (sender, receiver)) = (mpsc::channel(), greenhub::sync::mpsc::channel());
         let serves = std::thread::spawn(move || {
             // Longer than the grace period that limits other waits of such a destructor.
             let pause = || std::thread::sleep(3 * greenhub::greenthread::panicking_grace());
             let held = LOCK.lock().unwrap();
-            told.recv().unwrap();
+            is_started.recv().unwrap();
             pause();
             drop(held);
             pause();
@@ -599,7 +599,7 @@ fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
             // Initialized before the library's thread-locals, so destroyed after them.
             WAITS.with(|_| ());
             yield_now();
-            WAITS.set(Some(Waits(tell, receiver)));
+            WAITS.set(Some(Waits(started, receiver)));
         });
         serves.join().unwrap();
         return assert_eq!(SERVED.load(Ordering::SeqCst), 3);
@@ -684,13 +684,13 @@ fn shutdown_unwinds_started_and_cancels_unstarted_green_threads() {
 #[test]
 fn shutdown_waits_for_blocking_destructors() {
     run("shutdown_waits_for_blocking_destructors", || {
-        let (tell, told) = mpsc::channel();
+        let (sender, ends) = mpsc::channel();
         for _ in 0..3 {
-            let tell = tell.clone();
+            let sender = sender.clone();
             spawn_n(move || {
                 let _end = OnDrop(move || {
                     let late = std::thread::panicking();
-                    let _ = tell.send(late);
+                    let _ = sender.send(late);
                 });
                 let caught = std::panic::catch_unwind(|| sleep(LONG));
                 assert!(caught.is_err());
@@ -700,7 +700,7 @@ fn shutdown_waits_for_blocking_destructors() {
         yield_now();
         let ended = get_hub().shutdown(LIMIT).unwrap();
         assert_eq!((ended.unwound, ended.abandoned), (3, 0));
-        assert_eq!(told.try_iter().count(), 3);
+        assert_eq!(ends.try_iter().count(), 3);
     });
 }
 
@@ -763,8 +763,8 @@ fn shutdown_abandons_remaining_green_threads_at_its_deadline() {
                 s.spawn(|| execute_scoped(move || _ = wait.recv()).unwrap());
             });
         });
-        let told = std::rc::Rc::new(Cell::new(0));
-        let (linked, joined) = (told.clone(), told.clone());
+        let ends = std::rc::Rc::new(Cell::new(0));
+        let (linked, joined) = (ends.clone(), ends.clone());
         refuses.link(move |_| linked.set(linked.get() + 1));
         let joins = spawn(move || refuses.join());
         joins.link(move |_| joined.set(joined.get() + 1));
@@ -772,7 +772,7 @@ fn shutdown_abandons_remaining_green_threads_at_its_deadline() {
         let ended = get_hub().shutdown(Some(4 * SHORT)).unwrap();
         assert_eq!((ended.unwound, ended.cancelled, ended.abandoned), (1, 0, 2));
         assert_eq!(DROPPED.load(Ordering::SeqCst), 0);
-        assert_eq!(told.get(), 2);
+        assert_eq!(ends.get(), 2);
         // The job ends, but its abandoned caller is not woken.
         drop(go);
         for _ in 0..3 {
@@ -796,13 +796,14 @@ fn shutdown_is_refused_outside_of_main_and_within_its_scopes() {
             assert!(refused(get_hub().shutdown(LIMIT)));
             child.join().unwrap();
         });
-        let (tell, told) = mpsc::channel();
+        let (sender, was_refused) = mpsc::channel();
         get_hub().schedule(Duration::ZERO, move || {
-            tell.send(matches!(get_hub().shutdown(LIMIT), Err(error) if error.kind() == LoopErrorKind::InMainloop))
+            sender
+                .send(matches!(get_hub().shutdown(LIMIT), Err(error) if error.kind() == LoopErrorKind::InMainloop))
                 .unwrap();
         });
         sleep(SHORT);
-        assert!(told.try_recv().unwrap());
+        assert!(was_refused.try_recv().unwrap());
         assert!(get_hub().shutdown(LIMIT).is_ok());
     });
 }
@@ -810,11 +811,11 @@ fn shutdown_is_refused_outside_of_main_and_within_its_scopes() {
 #[test]
 fn nothing_begins_during_a_shutdown() {
     run("nothing_begins_during_a_shutdown", || {
-        let (tell, told) = mpsc::channel();
+        let (sender, was_refused) = mpsc::channel();
         spawn_n(move || {
             let _end = OnDrop(move || {
                 let refused = spawn(|| 1).join();
-                let _ = tell.send(
+                let _ = sender.send(
                     matches!(&refused, Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::ThreadEnding),
                 );
             });
@@ -822,24 +823,24 @@ fn nothing_begins_during_a_shutdown() {
         });
         yield_now();
         assert_eq!(get_hub().shutdown(LIMIT).unwrap().unwound, 1);
-        assert_eq!(told.recv(), Ok(true));
+        assert_eq!(was_refused.recv(), Ok(true));
     });
 }
 
 #[test]
 fn os_thread_ends_its_green_threads_when_it_panics() {
-    let (tell, told) = mpsc::channel();
+    let (sender, ended) = mpsc::channel();
     let thread = os::Builder::new().name("panics".to_owned()).spawn(move || {
-        let tell = OnDrop(move || _ = tell.send(()));
+        let notice = OnDrop(move || _ = sender.send(()));
         spawn_n(move || {
-            let _tell = tell;
+            let _notice = notice;
             sleep(LONG);
         });
         yield_now();
         green::quiet_panic("on purpose");
     });
     assert_eq!(thread.unwrap().join().unwrap_err().downcast_ref(), Some(&"on purpose"));
-    assert_eq!(told.try_recv(), Ok(()));
+    assert_eq!(ended.try_recv(), Ok(()));
 }
 
 /// Returns the number of open descriptors, and the mappings of the process by name.

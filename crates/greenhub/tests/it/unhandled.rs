@@ -449,10 +449,10 @@ fn the_report_carries_the_type_of_the_result() {
         let output = support::rerun(TEST, |_| ());
         return assert!(output.status.success(), "{output:?}");
     }
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, reports) = std::sync::mpsc::channel();
     greenhub::debug::set_report_stream(move |report| {
         if let greenhub::debug::Report::Unhandled { error, result, .. } = report {
-            tell.send((error.clone(), *result)).unwrap();
+            sender.send((error.clone(), *result)).unwrap();
         }
     });
     run(TEST, || {
@@ -460,8 +460,8 @@ fn the_report_carries_the_type_of_the_result() {
         spawn_n(|| -> () { quiet_panic("panicked") });
         yield_now();
     });
-    let (error, result) = told.recv().unwrap();
+    let (error, result) = reports.recv().unwrap();
     assert_eq!((error.as_str(), result), ("returned", Some(std::any::type_name::<io::Result<()>>())));
-    let (error, result) = told.recv().unwrap();
+    let (error, result) = reports.recv().unwrap();
     assert!(error.contains("panicked") && result.is_none(), "{error}");
 }

@@ -105,13 +105,13 @@ fn an_rw_lock_is_locked_by_an_os_thread_without_a_hub() {
 fn a_condvar_notifies_an_os_thread_without_a_hub() {
     static PAIR: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
     hubless("a_condvar_notifies_an_os_thread_without_a_hub", || {
-        let wait = || drop(PAIR.1.wait_while(PAIR.0.lock().unwrap(), |told| !*told).unwrap());
+        let wait = || drop(PAIR.1.wait_while(PAIR.0.lock().unwrap(), |notified| !*notified).unwrap());
         served(wait, || {
             *PAIR.0.lock().unwrap() = true;
             PAIR.1.notify_one();
         });
         let begun = Instant::now();
-        let (guard, waited) = PAIR.1.wait_timeout_while(PAIR.0.lock().unwrap(), SHORT, |told| *told).unwrap();
+        let (guard, waited) = PAIR.1.wait_timeout_while(PAIR.0.lock().unwrap(), SHORT, |notified| *notified).unwrap();
         assert!(waited.timed_out() && begun.elapsed() >= SHORT);
         drop(guard);
     });

@@ -87,8 +87,8 @@ fn a_green_thread_emits_events_at_its_spawn_and_its_end() {
             scope.spawn(|| ());
         });
         let all = take_lines();
-        for what in ["spawned", "ended"] {
-            let count = all.iter().filter(|line| line.contains(&format!("green thread {what}"))).count();
+        for state in ["spawned", "ended"] {
+            let count = all.iter().filter(|line| line.contains(&format!("green thread {state}"))).count();
             assert_eq!(count, 5, "{all:#?}");
         }
     });

@@ -45,9 +45,9 @@ impl Model {
 }
 
 impl World {
-    fn label(&self, what: &str) -> String {
+    fn label(&self, kind: &str) -> String {
         self.labels.set(self.labels.get() + 1);
-        format!("{what} {}", self.labels.get())
+        format!("{kind} {}", self.labels.get())
     }
 
     /// Emits an event and checks its spans.

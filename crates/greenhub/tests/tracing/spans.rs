@@ -234,12 +234,12 @@ fn an_unstarted_green_thread_has_a_span_that_is_closed_and_never_entered() {
 
 #[test]
 fn green_threads_unwound_by_an_ending_os_thread_are_in_their_spans() {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, entered) = std::sync::mpsc::channel();
     test("green_threads_unwound_by_an_ending_os_thread_are_in_their_spans", move |notes| {
         let ends = notes.clone();
         drop(named("left behind", move || {
             in_span(part("a part"), || {
-                let _at_the_end = OnDrop(|| tell.send(ends.entered()).unwrap());
+                let _at_the_end = OnDrop(|| sender.send(ends.entered()).unwrap());
                 sleep(LONG);
             });
         }));
@@ -247,7 +247,7 @@ fn green_threads_unwound_by_an_ending_os_thread_are_in_their_spans() {
         yield_now();
         assert_eq!(notes.entered(), [""; 0]);
     });
-    assert_eq!(told.recv().unwrap(), ["left behind", "a part"]);
+    assert_eq!(entered.recv().unwrap(), ["left behind", "a part"]);
 }
 
 #[test]
@@ -739,11 +739,11 @@ fn the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer() {
         let green = named("target", || sleep(LONG));
         yield_now();
         assert!(hub_core::internal::interrupt(green.id().unwrap()));
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, entered) = std::sync::mpsc::channel();
         in_span(part("killer"), || {
-            assert_eq!(green.kill_with(GreenError::custom(Noisy(notes, tell))), KillOutcome::Ended);
+            assert_eq!(green.kill_with(GreenError::custom(Noisy(notes, sender))), KillOutcome::Ended);
         });
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), [["killer"]]);
+        assert_eq!(entered.try_iter().collect::<Vec<_>>(), [["killer"]]);
     });
 }
 

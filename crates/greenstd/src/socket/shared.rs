@@ -209,13 +209,13 @@ mod tests {
 
     #[test]
     fn accept_while_panicking_ends_when_the_grace_is_used_up() {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, kinds) = std::sync::mpsc::channel();
         let panics = std::thread::spawn(move || {
             hub_core::use_hub_with(hub_poll::DESCRIPTOR.build).expect("a fresh thread takes any hub");
-            let _accepts = Accepts(tell);
+            let _accepts = Accepts(sender);
             std::panic::resume_unwind(Box::new(()));
         });
-        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(io::ErrorKind::TimedOut));
+        assert_eq!(kinds.recv_timeout(Duration::from_secs(60)), Ok(io::ErrorKind::TimedOut));
         assert!(panics.join().is_err());
     }
 

@@ -267,7 +267,7 @@ pub enum TrampolineError {
     InvalidFd(RawFd),
     /// Another green thread waits for the same direction.
     #[doc(alias = "ConcurrentObjectUse")]
-    #[error("second simultaneous {what}: another green thread waits on descriptor {fd}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", what = direction_text(.direction))]
+    #[error("second simultaneous {action}: another green thread waits on descriptor {fd}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", action = direction_text(.direction))]
     SecondSimultaneous {
         /// The direction in which both wait.
         direction: Interest,

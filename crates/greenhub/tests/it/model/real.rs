@@ -183,9 +183,9 @@ pub(crate) fn run(program: &Program) -> io::Result<Outcome> {
 
     let after = get_hub().stats();
     let mut leaks = Vec::new();
-    let mut same = |what: &str, before: usize, after: usize| {
+    let mut same = |name: &str, before: usize, after: usize| {
         if before != after {
-            leaks.push(format!("{what}: {before} before, {after} after"));
+            leaks.push(format!("{name}: {before} before, {after} after"));
         }
     };
     same("greenlets", before.greenlets, after.greenlets);
@@ -204,8 +204,8 @@ pub(crate) fn run(program: &Program) -> io::Result<Outcome> {
 }
 
 impl World {
-    fn log(&self, who: Thread, what: impl std::fmt::Display) {
-        self.trace.borrow_mut().push(format!("{} ms: {who}: {what}", self.clock.millis()));
+    fn log(&self, thread: Thread, event: impl std::fmt::Display) {
+        self.trace.borrow_mut().push(format!("{} ms: {thread}: {event}", self.clock.millis()));
     }
 
     fn handle(&self, of: Thread) -> Option<Handle> {
@@ -246,9 +246,9 @@ fn exec(world: &Rc<World>, me: Thread, ops: &[Op]) {
 fn step(world: &Rc<World>, me: Thread, op: &Op) {
     let log = |text: String| world.log(me, text);
     // Applies an operation to a handle and logs its outcome; the handle is kept meanwhile.
-    let with = |of: Thread, what: &str, call: &dyn Fn(&Handle) -> String| match world.handle(of) {
-        Some(handle) => log(format!("{what} {of}: {}", call(&handle))),
-        None => log(format!("{what} {of}: no handle")),
+    let with = |of: Thread, name: &str, call: &dyn Fn(&Handle) -> String| match world.handle(of) {
+        Some(handle) => log(format!("{name} {of}: {}", call(&handle))),
+        None => log(format!("{name} {of}: no handle")),
     };
     match op {
         Op::Spawn(child) => {
@@ -304,12 +304,12 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
         Op::Panic => resume_unwind(Box::new(format!("boom {me}"))),
         Op::Catch(ops) => {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| exec(world, me, ops))) {
-                let what = match payload.downcast::<String>() {
+                let cause = match payload.downcast::<String>() {
                     Ok(text) => *text,
                     Err(payload) if payload.is::<&'static str>() => "a scope".to_owned(),
                     Err(_) => "an exit".to_owned(),
                 };
-                log(format!("caught {what}"));
+                log(format!("caught {cause}"));
             }
         }
         Op::Schedule(delay, number, ops) => {

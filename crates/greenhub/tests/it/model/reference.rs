@@ -86,7 +86,7 @@ enum Then {
     Say(String),
     Wait {
         of: Thread,
-        what: &'static str,
+        call: &'static str,
     },
     Killed {
         of: Thread,
@@ -231,8 +231,8 @@ fn say(payload: &Payload) -> String {
 const KILLED: &str = "the green thread was killed";
 
 impl<'p> Reference<'p> {
-    fn log(&mut self, who: Thread, what: impl std::fmt::Display) {
-        self.trace.push(format!("{} ms: {who}: {what}", self.now));
+    fn log(&mut self, thread: Thread, event: impl std::fmt::Display) {
+        self.trace.push(format!("{} ms: {thread}: {event}", self.now));
     }
 
     fn green(&mut self, of: Thread) -> &mut Green<'p> {
@@ -611,7 +611,7 @@ impl<'p> Reference<'p> {
                 self.log(id, text);
                 Flow::Next
             }
-            Then::Wait { of, what } => self.wait(id, of, what),
+            Then::Wait { of, call } => self.wait(id, of, call),
             Then::Killed { of } if self.is_struck(of) => {
                 self.requeue(id, Then::Killed { of });
                 Flow::Left
@@ -706,12 +706,12 @@ impl<'p> Reference<'p> {
                 Frame::Ops(_) => {}
                 Frame::Join { .. } => unreachable!("masked"),
                 Frame::Catch => {
-                    let what = match payload {
+                    let cause = match payload {
                         Payload::Panic(text) => text,
                         Payload::Scope => "a scope".to_owned(),
                         Payload::Kill(_) | Payload::Timeout(_) => "an exit".to_owned(),
                     };
-                    self.log(id, format!("caught {what}"));
+                    self.log(id, format!("caught {cause}"));
                     return Some(Flow::Next);
                 }
                 Frame::Timeout { limit, number } => {
@@ -807,14 +807,14 @@ impl<'p> Reference<'p> {
         self.green(id).frames.push(Frame::Hold(of));
     }
 
-    fn wait(&mut self, id: Thread, of: Thread, what: &'static str) -> Flow {
+    fn wait(&mut self, id: Thread, of: Thread, call: &'static str) -> Flow {
         if let Some(result) = self.green(of).result.clone() {
             self.green(of).seen = true;
             let text = match result {
                 Ok(()) => format!("result of {of}"),
                 Err(payload) => say(&payload),
             };
-            self.log(id, format!("{what} {of}: {text}"));
+            self.log(id, format!("{call} {of}: {text}"));
             return Flow::Next;
         }
         if let Some(struck) = self.strike(id, None) {
@@ -822,7 +822,7 @@ impl<'p> Reference<'p> {
         }
         let ticket = self.green(id).ticket;
         self.green(of).waiters.push((id, ticket));
-        self.park(id, Then::Wait { of, what })
+        self.park(id, Then::Wait { of, call })
     }
 
     fn kill(&mut self, id: Thread, of: Thread, why: Payload) -> Flow {
@@ -893,7 +893,7 @@ impl<'p> Reference<'p> {
             _ => None,
         };
         if let Some((of, false)) = named {
-            let what = match op {
+            let call = match op {
                 Op::Wait(_) => "wait",
                 Op::Join(_) => "join",
                 Op::Kill(_) | Op::KillWith(_) => "kill",
@@ -901,7 +901,7 @@ impl<'p> Reference<'p> {
                 Op::Link(_) => "link",
                 _ => "unlink",
             };
-            self.log(id, format!("{what} {of}: no handle"));
+            self.log(id, format!("{call} {of}: no handle"));
             return Flow::Next;
         }
         match op {
@@ -1135,8 +1135,8 @@ impl<'p> Reference<'p> {
     }
 
     fn transferred(&mut self, id: Thread, transfer: &Transfer, how: &str) -> Flow {
-        let what = if transfer.sends { "send" } else { "receive" };
-        self.log(id, format!("{what} {}: {how}", transfer.pipe));
+        let call = if transfer.sends { "send" } else { "receive" };
+        self.log(id, format!("{call} {}: {how}", transfer.pipe));
         Flow::Next
     }
 }

@@ -241,13 +241,13 @@ fn a_pool_of_resources_matches_its_model() {
                 match random.usize(..6) {
                     0 | 1 => {
                         let (number, end) = (users.len(), Rc::new(Cell::new(None)));
-                        let (pool, has_one, told) = (pool.clone(), has_one.clone(), end.clone());
+                        let (pool, has_one, own_end) = (pool.clone(), has_one.clone(), end.clone());
                         let user = spawn(move || {
                             let item = pool.item().unwrap();
                             has_one.borrow_mut().insert(number);
                             let _gone = OnDrop(move || _ = has_one.borrow_mut().remove(&number));
                             loop {
-                                match told.get() {
+                                match own_end.get() {
                                     Some(End::PutBack) => return,
                                     Some(End::Lost) => return drop(item.into_inner()),
                                     None => yield_now(),
