@@ -255,7 +255,7 @@ fn the_resolution_is_above_zero_and_may_be_far_below_a_second() {
 }
 
 fn os_threads() -> usize {
-    std::fs::read_dir("/proc/self/task").expect("proc").count()
+    std::fs::read_dir("/proc/self/task").expect("/proc is mounted").count()
 }
 
 /// Returns whether the process soon has this number of OS threads. A joined OS thread may stay listed for a moment.

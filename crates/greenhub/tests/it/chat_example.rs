@@ -67,7 +67,7 @@ struct Client {
 
 impl Client {
     fn send_line(&self, text: &str) {
-        (&self.stream).write_all(format!("{text}\n").as_bytes()).expect("sent");
+        (&self.stream).write_all(format!("{text}\n").as_bytes()).expect("the write succeeds");
     }
 
     #[track_caller]
@@ -144,7 +144,7 @@ fn a_departure_is_announced_and_frees_the_name() {
         alice.expect_line("* bob has joined");
         match way {
             0 => bob.send_line("/quit"),
-            1 => bob.stream.shutdown(Shutdown::Write).expect("connected"),
+            1 => bob.stream.shutdown(Shutdown::Write).expect("the socket is connected"),
             // With this linger time, the drop resets the connection.
             _ => rustix::net::sockopt::set_socket_linger(&bob.stream, Some(Duration::ZERO)).expect("an option"),
         }
@@ -166,7 +166,7 @@ fn control_characters_are_removed_from_lines() {
     let server = Server::start(&[]);
     let alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
-    (&alice.stream).write_all(b"\x1b[2Jhi\x07 \xff there\r\n\n").expect("sent");
+    (&alice.stream).write_all(b"\x1b[2Jhi\x07 \xff there\r\n\n").expect("the write succeeds");
     bob.expect_line("alice: [2Jhi \u{fffd} there");
     alice.send_line("/quit");
     bob.expect_line("* alice has left");
@@ -289,7 +289,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 #[test]
 fn a_port_in_use_is_refused_with_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken.local_addr().expect("bound").to_string();
+    let address = taken.local_addr().expect("the listener has an address").to_string();
     refuses(&run(&["--listen", &address]), 1, &[&address, "in use"]);
 }
 

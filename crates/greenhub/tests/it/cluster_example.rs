@@ -15,7 +15,7 @@ fn cluster(arguments: &[&str]) -> std::process::Output {
 #[test]
 fn files_and_directories_are_served() {
     let directory = Directory::new();
-    fs::create_dir(directory.path().join("below")).expect("room");
+    fs::create_dir(directory.path().join("below")).expect("the directory is new");
     directory.write("a<b.txt", "plain");
     directory.write("below/index.html", "<p>index");
     let server = WebServer::start(directory.path(), &["--threads", "2"]);
@@ -86,7 +86,7 @@ fn a_started_answer_is_completed_when_the_server_ends() {
 fn a_directory_over_the_memory_limit_is_refused() {
     let directory = Directory::new();
     directory.write("large", &"x".repeat(3 << 19));
-    let path = directory.path().to_str().expect("text");
+    let path = directory.path().to_str().expect("the path is UTF-8");
     refuses(&cluster(&["--memory", "1", path]), 1, &["cannot read", "--memory"]);
     let server = WebServer::start(directory.path(), &["--memory", "2"]);
     ends(&server.interrupt(), 0);
@@ -108,6 +108,6 @@ fn wrong_arguments_are_a_one_line_error() {
     // The address is checked before the directory is read.
     refuses(&cluster(&["--listen", "nowhere", "/no such directory"]), 2, &["'nowhere'", "HOST:PORT"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("bound").to_string();
+    let address = taken.local_addr().expect("the listener has an address").to_string();
     refuses(&cluster(&["--listen", &address, env!("CARGO_MANIFEST_DIR")]), 1, &["cannot serve at", "in use"]);
 }

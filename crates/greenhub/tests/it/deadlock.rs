@@ -24,13 +24,13 @@ fn in_fork_without_hub(body: fn()) {
 }
 
 fn os_threads() -> usize {
-    std::fs::read_dir("/proc/self/task").expect("proc").count()
+    std::fs::read_dir("/proc/self/task").expect("/proc is mounted").count()
 }
 
 /// Counts the OS threads of the pool for jobs of all threads.
 fn idle_pool_threads() -> usize {
     let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
-    let tasks = std::fs::read_dir("/proc/self/task").expect("proc");
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
     tasks.filter_map(name).filter(|name| name.trim_end() == "greenhub-pool").count()
 }
 

@@ -45,11 +45,11 @@ fn is_open(fd: RawFd) -> bool {
 }
 
 fn send(stream: &UnixStream, bytes: &[u8]) {
-    io::Write::write_all(&mut &*stream, bytes).expect("room");
+    io::Write::write_all(&mut &*stream, bytes).expect("the buffer has room");
 }
 
 fn assert_closed(waited: Waiter, fd: RawFd) {
-    let error = waited.join().expect("woken").expect_err("closed");
+    let error = waited.join().expect("the waiter returns").expect_err("the descriptor is closed");
     assert!(matches!(error, TrampolineError::Closed(number) if number == fd), "{error}");
 }
 
@@ -92,7 +92,7 @@ fn a_stale_waiter_gets_the_closed_error() {
     let reader = raw_reader(fd);
     let turns = stats().turns;
     notify_opened(fd);
-    let error = reader.join().expect("woken").expect_err("closed");
+    let error = reader.join().expect("the waiter returns").expect_err("the descriptor is closed");
     assert!(stats().turns - turns <= 2);
     assert!(error.to_string().contains(&fd.to_string()), "{error}");
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotConnected);
@@ -108,7 +108,7 @@ fn a_notification_of_an_unknown_number_does_nothing() {
         notify_close(unknown);
     }
     send(&there, b"x");
-    assert!(reader.join().expect("served").is_ok());
+    assert!(reader.join().expect("the waiter returns").is_ok());
 }
 
 /// Records registrations.
@@ -131,17 +131,17 @@ fn every_new_socket_is_registered_separately() {
     let listener = source(listener);
     let _ = get_hub();
     watched.borrow_mut().clear();
-    let client = spawn(move || TcpStream::connect(address).expect("connected"));
+    let client = spawn(move || TcpStream::connect(address).expect("the listener has room"));
     listener.wait(Interest::READ, None).expect("a connection");
     let accepted: OwnedFd = listener.with(|fd| Ok(rustix::net::accept(fd)?)).expect("a connection");
     let copy = accepted.try_clone().expect("a copy");
-    let _client = client.join().expect("connected");
+    let _client = client.join().expect("the client returns");
     for socket in [source(accepted), source(copy)] {
         let number = socket.as_raw_fd();
         for _ in 0..2 {
             socket.wait(Interest::READ, Some(ms(1))).expect_err("nothing comes");
         }
-        assert_eq!(watched.borrow().last().expect("registered").0, number);
+        assert_eq!(watched.borrow().last().expect("the hub watches the descriptor").0, number);
     }
     let mut registrations = watched.borrow().clone();
     registrations.dedup();
@@ -158,13 +158,16 @@ fn a_closed_socket_never_closes_a_reused_number() {
         assert!(!is_open(number), "the number is still open");
         let (other, other_peer) = UnixStream::pair().expect("a pair");
         let other = if other.as_raw_fd() == number { other.into() } else { reopen(number, other.into()) };
-        assert_eq!(here.wait(Interest::READ, None).expect_err("closed").kind(), io::ErrorKind::NotConnected);
-        assert_eq!(read(&here, 1).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+        assert_eq!(
+            here.wait(Interest::READ, None).expect_err("the descriptor is closed").kind(),
+            io::ErrorKind::NotConnected
+        );
+        assert_eq!(read(&here, 1).expect_err("the descriptor is closed").kind(), io::ErrorKind::NotConnected);
         here.close();
         drop(here);
         assert!(is_open(number));
         send(&other_peer, b"x");
-        trampoline(&other, Interest::READ, None).expect("alive");
+        trampoline(&other, Interest::READ, None).expect("the descriptor becomes readable");
     });
 }
 
@@ -184,7 +187,7 @@ fn a_reused_number_serves_only_its_new_owner() {
         sleep(ms(5));
         assert!(!owner.is_finished(), "data of the old file has woken the new waiter");
         send(&new_peer, b"x");
-        assert!(owner.join().expect("served").is_ok());
+        assert!(owner.join().expect("the waiter returns").is_ok());
         assert_closed(stale, number);
         drop((copy, new));
     });
@@ -213,12 +216,15 @@ fn closing_a_socket_wakes_its_waiters() {
     yield_now();
     here.close();
     for waiter in [reader, writer] {
-        let error = waiter.join().expect("woken").expect_err("closed");
+        let error = waiter.join().expect("the waiter returns").expect_err("the descriptor is closed");
         assert_eq!(error.kind(), io::ErrorKind::NotConnected);
         assert!(error.to_string().contains(&number.to_string()), "{error}");
     }
     // The trampoline was refused at its start, because the socket had a reader.
-    assert_eq!(borrower.join().expect("woken").expect_err("taken").kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(
+        borrower.join().expect("the waiter returns").expect_err("the direction has a waiter").kind(),
+        io::ErrorKind::ResourceBusy
+    );
     assert_no_waiters();
     drop(here);
     assert_other_end_closed(&there);
@@ -252,9 +258,9 @@ fn a_timed_out_wait_keeps_waiters_on_the_lent_descriptor() {
     yield_now();
     here.wait(Interest::WRITE, Some(ms(5))).expect_err("no room");
     assert!(!borrower.is_finished());
-    write(&there, b"x").expect("room");
-    assert!(borrower.join().expect("served").is_ok());
-    assert_eq!(read(&here, 8).expect("data"), b"x");
+    write(&there, b"x").expect("the buffer has room");
+    assert!(borrower.join().expect("the waiter returns").is_ok());
+    assert_eq!(read(&here, 8).expect("the read succeeds"), b"x");
 }
 
 #[test]
@@ -288,7 +294,7 @@ fn an_ended_waiter_is_skipped_at_a_close() {
     assert!(woken.is_finished());
     let next = raw_reader(number);
     send(&there, b"x");
-    assert!(next.join().expect("served").is_ok());
+    assert!(next.join().expect("the waiter returns").is_ok());
 }
 
 #[test]
@@ -300,7 +306,7 @@ fn waiters_of_closed_numbers_wake_in_order_and_before_timers() {
         let (number, order) = (here.as_raw_fd(), Rc::clone(&order));
         spawn(move || {
             // SAFETY: the number stays open until the end of the test.
-            unsafe { trampoline_raw(number, Interest::READ, None) }.expect_err("closed");
+            unsafe { trampoline_raw(number, Interest::READ, None) }.expect_err("the descriptor is closed");
             order.borrow_mut().push(index.to_string());
         });
     }
@@ -329,7 +335,7 @@ fn a_raw_number_reused_without_notification_serves_the_next_wait() {
         let error = trampoline(&new, Interest::READ, Some(ms(10))).expect_err("nothing for the new one");
         assert!(matches!(error, TrampolineError::TimedOut(_)), "{error}");
         send(&new_peer, b"x");
-        trampoline(&new, Interest::READ, None).expect("ready");
+        trampoline(&new, Interest::READ, None).expect("the descriptor becomes readable");
         drop(copy);
     });
 }
@@ -345,7 +351,9 @@ fn deregistering_a_closed_number_is_no_error() {
         notify_close(number);
         assert_closed(reader, number);
         let lent = Rc::new(there);
-        let registration = get_hub().listen(Rc::clone(&lent), Interest::READ, |_: Readiness| {}).expect("registered");
+        let registration = get_hub()
+            .listen(Rc::clone(&lent), Interest::READ, |_: Readiness| {})
+            .expect("the hub accepts the listener");
         notify_close(lent.as_raw_fd());
         drop(registration);
         sleep(ms(1));
@@ -370,11 +378,11 @@ fn a_number_reused_between_two_waits_works() {
             let peer = Rc::clone(&there);
             let drained = spawn(move || {
                 sleep(ms(1));
-                read(&peer, 1 << 22).expect("data");
-                write(&peer, b"back").expect("room")
+                read(&peer, 1 << 22).expect("the read succeeds");
+                write(&peer, b"back").expect("the buffer has room")
             });
-            here.wait(Interest::WRITE, None).expect("room");
-            assert_eq!(read(&here, 8).expect("data"), b"back");
+            here.wait(Interest::WRITE, None).expect("the descriptor becomes writable");
+            assert_eq!(read(&here, 8).expect("the read succeeds"), b"back");
             drained.join().expect("no panic");
         }
     });
@@ -392,7 +400,7 @@ fn a_regular_file_is_refused_or_ready() {
     }
     // A source tries the operation before it registers.
     let file = source(file);
-    assert!(!read(&file, 64).expect("data").is_empty());
+    assert!(!read(&file, 64).expect("the read succeeds").is_empty());
 }
 
 #[test]
@@ -406,21 +414,21 @@ fn a_socket_closed_after_its_readiness_report_wakes_its_reader() {
     let (signal, signal_peer) = pair();
     // Woken in the same batch as the reader, and runs before it.
     let first = spawn(move || {
-        signal.wait(Interest::READ, None).expect("ready");
+        signal.wait(Interest::READ, None).expect("the descriptor becomes readable");
         seen.set(thief.with(|fd| Ok(rustix::io::read(fd, &mut [0; 8])?)).is_ok());
         thief.close();
     });
     yield_now();
     let reader = spawn(move || read(&here, 8));
     yield_now();
-    write(&signal_peer, b"x").expect("room");
-    write(&there, b"x").expect("room");
+    write(&signal_peer, b"x").expect("the buffer has room");
+    write(&there, b"x").expect("the buffer has room");
     first.join().expect("no panic");
-    let read = reader.join().expect("woken");
+    let read = reader.join().expect("the waiter returns");
     if stolen.get() {
-        assert_eq!(read.expect_err("closed").kind(), io::ErrorKind::NotConnected);
+        assert_eq!(read.expect_err("the descriptor is closed").kind(), io::ErrorKind::NotConnected);
     } else {
-        assert_eq!(read.expect("data"), b"x");
+        assert_eq!(read.expect("the read succeeds"), b"x");
     }
 }
 
@@ -442,11 +450,11 @@ fn a_source_turned_into_its_descriptor_is_forgotten() {
         let (here, there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         let number = here.as_raw_fd();
-        let fd = here.into_fd().expect("open");
+        let fd = here.into_fd().expect("the source is open");
         assert_eq!(fd.as_raw_fd(), number);
-        write(&there, b"x").expect("room");
-        let again = Source::new(fd).expect("non-blocking");
-        assert_eq!(read(&again, 8).expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        let again = Source::new(fd).expect("the descriptor becomes non-blocking");
+        assert_eq!(read(&again, 8).expect("the read succeeds"), b"x");
         again.wait(Interest::READ, Some(ms(1))).expect_err("nothing more");
         drop(again);
         assert!(!is_open(number));

@@ -60,7 +60,7 @@ fn use_noting_hub() -> Known {
 
 /// Returns whether a descriptor of this process refers to the file.
 fn is_open(file: &PathBuf) -> bool {
-    let listing = fs::read_dir("/proc/self/fd").expect("proc");
+    let listing = fs::read_dir("/proc/self/fd").expect("/proc is mounted");
     listing.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|link| link == *file)
 }
 
@@ -78,7 +78,7 @@ struct Use {
 
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(ANY).expect("a free port");
-    let one = TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
+    let one = TcpStream::connect(listener.local_addr().expect("the listener has an address")).expect("a connection");
     (one, listener.accept().expect("a connection").0)
 }
 
@@ -101,7 +101,7 @@ fn kill_reader(socket: TcpStream) -> TcpStream {
     sleep(SHORT);
     reader.kill();
     drop(reader);
-    Rc::into_inner(socket).expect("unwound")
+    Rc::into_inner(socket).expect("no other reference is left")
 }
 
 const USES: &[Use] = &[
@@ -110,11 +110,11 @@ const USES: &[Use] = &[
         name: "a read that waited",
         make: |mut socket, peer| {
             let reader = spawn(move || {
-                assert_eq!(socket.read(&mut [0]).expect("data"), 1);
+                assert_eq!(socket.read(&mut [0]).expect("the read succeeds"), 1);
                 socket
             });
             yield_now();
-            peer.write_all(b"x").expect("room");
+            peer.write_all(b"x").expect("the buffer has room");
             reader.join().expect("no panic")
         },
     },

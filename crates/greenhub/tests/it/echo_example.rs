@@ -64,7 +64,7 @@ fn a_round_trip_costs_little_more_than_its_two_reads_and_two_writes() {
     // With so many round trips, the costs of the connections and of the start do not count.
     let many = |output: &Output| object(output)["round_trips"].as_u64().is_some_and(|count| count >= 10_000);
     let (_, output) = example::with_time(|limit| run(&["--json", "--connections", "200", "--seconds", limit]), many);
-    let calls = object(&output)["syscalls_per_round_trip"].as_f64().expect("counted");
+    let calls = object(&output)["syscalls_per_round_trip"].as_f64().expect("the counter is a number");
     // With an edge-triggered hub, a reader of exact lengths must probe for more data.
     let probes = if std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge")) { 2.0 } else { 0.0 };
     // The select hub checks each number before it waits for it.
@@ -86,7 +86,7 @@ fn without_json_there_is_a_table_and_progress_is_on_standard_error() {
     running.wait_for_line("3 of 3 connections");
     let output = running.interrupt();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-    let table = String::from_utf8(output.stdout.clone()).expect("text");
+    let table = String::from_utf8(output.stdout.clone()).expect("the output is UTF-8");
     for row in ["hub ", "connections ", "round trips per second", "latency p99.9", "system calls per round trip"] {
         assert!(table.contains(row), "{row:?} in {table}");
     }
@@ -120,7 +120,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 #[test]
 fn a_port_in_use_is_refused_with_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken.local_addr().expect("bound").to_string();
+    let address = taken.local_addr().expect("the listener has an address").to_string();
     refuses(&run(&["--server", &address]), 1, &[&address, "in use"]);
 }
 
@@ -220,18 +220,18 @@ fn clients_without_a_server_fail_and_say_so() {
 #[test]
 fn altered_bytes_fail_the_run() {
     let liar = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = liar.local_addr().expect("bound").to_string();
+    let address = liar.local_addr().expect("the listener has an address").to_string();
     let serving = std::thread::spawn(move || {
         let (mut peer, _) = liar.accept().expect("one connection");
         let mut message = [0; 64];
         peer.read_exact(&mut message).expect("a message");
         message[33] ^= 1;
-        std::io::Write::write_all(&mut peer, &message).expect("sent");
+        std::io::Write::write_all(&mut peer, &message).expect("the write succeeds");
         // Keeps the connection open until the client has ended.
         let _ = peer.read(&mut message);
     });
     let output = run(&["--connect", &address, "--json", "--connections", "1", "--seconds", "0.3"]);
-    serving.join().expect("served");
+    serving.join().expect("the server returns");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(object(&output)["errors"], 1);
     assert!(errors(&output).contains("byte 33"), "{}", errors(&output));

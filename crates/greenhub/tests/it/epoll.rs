@@ -20,7 +20,7 @@ fn data_left_by_a_short_read_is_reported_again() {
     let _deadline = deadline();
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-    write(&there, b"abc").expect("room");
+    write(&there, b"abc").expect("the buffer has room");
     for byte in [b"a", b"b", b"c"] {
         assert_eq!(read_within(&here, 1, Some(Duration::from_secs(60))).expect("left over"), byte);
     }
@@ -33,7 +33,7 @@ fn a_report_without_a_waiter_comes_once_and_is_not_lost() {
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     for round in 0..5 {
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         let waits = stats().waits;
         sleep(ms(20));
         let waits = stats().waits - waits;
@@ -61,13 +61,13 @@ fn a_hang_up_without_a_waiter_does_not_spin() {
 fn a_read_after_the_end_returns_the_end_each_time() {
     let _deadline = deadline();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
-    let (peer, _) = listener.accept().expect("connected");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("the listener has room");
+    let (peer, _) = listener.accept().expect("the accept succeeds");
     let client = source(client);
     client.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-    io::Write::write_all(&mut &peer, b"last words").expect("room");
+    io::Write::write_all(&mut &peer, b"last words").expect("the buffer has room");
     peer.shutdown(Shutdown::Write).expect("a half close");
-    assert_eq!(read(&client, 64).expect("data"), b"last words");
+    assert_eq!(read(&client, 64).expect("the read succeeds"), b"last words");
     for _ in 0..3 {
         assert_eq!(read_within(&client, 64, Some(Duration::from_secs(60))).expect("the end"), b"");
     }
@@ -78,7 +78,7 @@ fn the_end_comes_after_data_read_in_pieces() {
     let _deadline = deadline();
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-    write(&there, b"abc").expect("room");
+    write(&there, b"abc").expect("the buffer has room");
     drop(there);
     let mut all = Vec::new();
     loop {
@@ -97,14 +97,14 @@ fn a_full_socket_blocks_its_writer_until_there_is_room() {
     let (here, there) = pair();
     let mut left = fill(&here) + 4;
     let writer = spawn(move || {
-        let count = write(&here, b"more").expect("room");
+        let count = write(&here, b"more").expect("the buffer has room");
         assert_eq!(count, 4);
     });
     sleep(ms(2));
     assert!(!writer.is_finished());
     assert_eq!(stats().writers, 1);
     while left > 0 {
-        left -= read(&there, 1 << 20).expect("data").len();
+        left -= read(&there, 1 << 20).expect("the read succeeds").len();
     }
     writer.join().expect("no panic");
     assert_no_waiters();
@@ -124,13 +124,13 @@ fn data_flows_in_both_directions_at_once() {
                 let mut sent = 0;
                 while sent < TOTAL {
                     let chunk: Vec<u8> = (sent..(sent + 5000).min(TOTAL)).map(|index| (index % 251) as u8).collect();
-                    sent += write(&to, &chunk).expect("room");
+                    sent += write(&to, &chunk).expect("the buffer has room");
                 }
             });
             let receiver = spawn(move || {
                 let mut got = 0;
                 while got < TOTAL {
-                    let chunk = read(&from, 3000).expect("data");
+                    let chunk = read(&from, 3000).expect("the read succeeds");
                     assert!(chunk.iter().enumerate().all(|(index, byte)| *byte == ((got + index) % 251) as u8));
                     got += chunk.len();
                 }
@@ -164,8 +164,8 @@ fn a_killed_or_timed_out_waiter_leaves_its_socket_usable() {
         let _ = waiter.join();
         assert_no_waiters();
         assert_eq!(stats().timers, 0);
-        write(&there, b"x").expect("room");
-        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("the read succeeds"), b"x");
     }
 }
 
@@ -175,7 +175,7 @@ fn a_timeout_covers_all_parks_of_an_operation() {
     let (here, there) = pair();
     let teaser = spawn(move || {
         loop {
-            write(&there, b"x").expect("room");
+            write(&there, b"x").expect("the buffer has room");
             sleep(ms(5));
         }
     });
@@ -201,14 +201,14 @@ fn a_nonblocking_socket_never_waits() {
         assert_eq!(read(&here, 8).expect_err("nothing yet").kind(), io::ErrorKind::WouldBlock);
     }
     assert_eq!(stats().turns, turns);
-    write(&there, b"x").expect("room");
-    assert_eq!(read(&here, 8).expect("data"), b"x");
+    write(&there, b"x").expect("the buffer has room");
+    assert_eq!(read(&here, 8).expect("the read succeeds"), b"x");
     here.set_nonblocking(false);
-    assert_eq!(read_within(&here, 8, Some(ms(1))).expect_err("waited").kind(), io::ErrorKind::TimedOut);
+    assert_eq!(read_within(&here, 8, Some(ms(1))).expect_err("the wait times out").kind(), io::ErrorKind::TimedOut);
     // An earlier readiness hint does not hide data that has arrived since.
     here.set_nonblocking(true);
-    write(&there, b"y").expect("room");
-    assert_eq!(read(&here, 8).expect("data"), b"y");
+    write(&there, b"y").expect("the buffer has room");
+    assert_eq!(read(&here, 8).expect("the read succeeds"), b"y");
 }
 
 #[test]
@@ -218,11 +218,11 @@ fn connections_of_one_arrival_are_all_accepted() {
     let address = listener.local_addr().expect("an address");
     let listener = source(listener);
     listener.wait(Interest::READ, Some(ms(1))).expect_err("no connection yet");
-    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("connected")).collect();
+    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("the listener has room")).collect();
     for _ in &clients {
         listener
             .read(Some(Duration::from_secs(60)), |fd| Ok((rustix::net::accept(fd)?, greenhub::park::ReadHint::Likely)))
-            .expect("accepted");
+            .expect("the accept succeeds");
     }
     let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, greenhub::park::ReadHint::Likely)));
     assert_eq!(none.expect_err("no more").kind(), io::ErrorKind::TimedOut);
@@ -241,10 +241,10 @@ fn a_number_reused_at_once_never_wakes_the_old_reader() {
             yield_now();
             old.close();
             let (new, new_peer) = pair();
-            write(&new_peer, b"for the new one").expect("room");
+            write(&new_peer, b"for the new one").expect("the buffer has room");
             assert_eq!(reader.join().expect("no panic"), Err(io::ErrorKind::NotConnected));
             drop(old);
-            assert_eq!(read(&new, 64).expect("data"), b"for the new one");
+            assert_eq!(read(&new, 64).expect("the read succeeds"), b"for the new one");
         }
         assert_no_waiters();
     });
@@ -260,12 +260,12 @@ fn reports_of_a_duplicated_old_file_wake_no_new_waiter() {
         old.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         drop(old);
         let (new, new_peer) = pair();
-        io::Write::write_all(&mut &there, b"for the old one").expect("room");
+        io::Write::write_all(&mut &there, b"for the old one").expect("the buffer has room");
         let waits = stats().waits;
-        assert_eq!(read_within(&new, 8, Some(ms(20))).expect_err("nothing").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(read_within(&new, 8, Some(ms(20))).expect_err("the wait times out").kind(), io::ErrorKind::TimedOut);
         assert!(stats().waits - waits <= 6);
-        write(&new_peer, b"x").expect("room");
-        assert_eq!(read(&new, 8).expect("data"), b"x");
+        write(&new_peer, b"x").expect("the buffer has room");
+        assert_eq!(read(&new, 8).expect("the read succeeds"), b"x");
         drop(copy);
     });
 }
@@ -282,15 +282,15 @@ fn a_wait_and_a_trampoline_share_a_socket() {
         move || trampoline(&*here, Interest::READ, None)
     });
     yield_now();
-    write(&there, b"x").expect("room");
+    write(&there, b"x").expect("the buffer has room");
     assert!(reader.join().expect("no panic").is_ok());
-    assert_eq!(read(&here, 8).expect("data"), b"x");
+    assert_eq!(read(&here, 8).expect("the read succeeds"), b"x");
     // The trampoline's wait has not disarmed the other direction.
     let drained = spawn(move || {
         sleep(ms(1));
         read(&there, 1 << 22).map(|_| there)
     });
-    here.wait(Interest::WRITE, Some(Duration::from_secs(60))).expect("room");
+    here.wait(Interest::WRITE, Some(Duration::from_secs(60))).expect("the descriptor becomes writable");
     drop(drained.join());
 }
 
@@ -300,7 +300,7 @@ fn a_destructor_may_write_while_panicking() {
     struct Farewell(greenhub::park::Source);
     impl Drop for Farewell {
         fn drop(&mut self) {
-            assert_eq!(write(&self.0, b"bye").expect("room"), 3);
+            assert_eq!(write(&self.0, b"bye").expect("the buffer has room"), 3);
             let late = read_within(&self.0, 8, Some(ms(5))).expect_err("nothing comes");
             assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         }
@@ -312,7 +312,7 @@ fn a_destructor_may_write_while_panicking() {
     })
     .join()
     .expect_err("a panic");
-    assert_eq!(read(&there, 8).expect("data"), b"bye");
+    assert_eq!(read(&there, 8).expect("the read succeeds"), b"bye");
 }
 
 #[test]
@@ -322,6 +322,6 @@ fn a_source_closed_in_a_callback_wakes_its_reader() {
     let here = Rc::new(here);
     let closed = Rc::clone(&here);
     let _timer = get_hub().schedule(ms(2), move || closed.close());
-    assert_eq!(read(&here, 8).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+    assert_eq!(read(&here, 8).expect_err("the descriptor is closed").kind(), io::ErrorKind::NotConnected);
     until(|| here.is_closed());
 }

@@ -209,7 +209,7 @@ fn a_body_that_is_not_utf_8_is_refused_with_400() {
     let mut stream = service.connect();
     stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\xff\n").expect("the peer reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("text");
+    stream.read_to_string(&mut answer).expect("the peer sends UTF-8");
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("UTF-8"), "{answer}");
 }
 
@@ -242,7 +242,7 @@ fn a_body_over_the_limit_is_refused_with_413() {
     stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n").expect("the peer reads");
     let mut answer = String::new();
     // The answer comes before any part of the body.
-    stream.read_to_string(&mut answer).expect("text");
+    stream.read_to_string(&mut answer).expect("the peer sends UTF-8");
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
@@ -258,7 +258,7 @@ fn a_client_that_expects_100_gets_it() {
     assert_eq!(&go, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(b"nonsense").expect("the peer reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("text");
+    stream.read_to_string(&mut answer).expect("the peer sends UTF-8");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("nonsense\terror: "), "{answer}");
 }
 
@@ -283,7 +283,7 @@ fn a_started_request_is_answered_when_the_service_ends() {
         write!(client, "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("the peer reads");
         let mut answer = String::new();
         let output = std::thread::scope(|scope| {
-            let reading = scope.spawn(|| client.read_to_string(&mut answer).expect("text"));
+            let reading = scope.spawn(|| client.read_to_string(&mut answer).expect("the peer sends UTF-8"));
             while site.requested().len() < before + 2 && !reading.is_finished() {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -333,6 +333,6 @@ fn wrong_arguments_are_a_one_line_error() {
 #[test]
 fn a_port_in_use_is_refused_with_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken.local_addr().expect("bound").to_string();
+    let address = taken.local_addr().expect("the listener has an address").to_string();
     refuses(&run(&["--listen", &address]), 1, &["cannot listen on", &address, "in use"]);
 }

@@ -32,13 +32,13 @@ fn both_processes_work_when_forked_before_first_use() {
         let (here, there) = UnixStream::pair().expect("a pair");
         let child = forked(|| {
             let there = source(there.try_clone().expect("a copy"));
-            assert_eq!(read(&there, 8).expect("data"), b"ping");
+            assert_eq!(read(&there, 8).expect("the read succeeds"), b"ping");
             sleep(ms(1));
-            write(&there, b"pong").expect("room");
+            write(&there, b"pong").expect("the buffer has room");
         });
         let here = source(here);
-        write(&here, b"ping").expect("room");
-        assert_eq!(read(&here, 8).expect("data"), b"pong");
+        write(&here, b"ping").expect("the buffer has room");
+        assert_eq!(read(&here, 8).expect("the read succeeds"), b"pong");
         ends_well(child);
     });
 }
@@ -51,23 +51,23 @@ fn both_processes_work_when_forked_after_use() {
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         there.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         let child = forked(|| {
-            assert_eq!(read(&there, 8).expect("data"), b"ping");
+            assert_eq!(read(&there, 8).expect("the read succeeds"), b"ping");
             let (left, right) = pair();
             let reader = spawn(move || read(&left, 8));
             yield_now();
-            write(&right, b"x").expect("room");
-            assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
-            write(&there, b"pong").expect("room");
+            write(&right, b"x").expect("the buffer has room");
+            assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
+            write(&there, b"pong").expect("the buffer has room");
         });
-        write(&here, b"ping").expect("room");
-        assert_eq!(read(&here, 8).expect("data"), b"pong");
+        write(&here, b"ping").expect("the buffer has room");
+        assert_eq!(read(&here, 8).expect("the read succeeds"), b"pong");
         ends_well(child);
         // The parent's hub still serves its earlier registrations.
         let peer = spawn(move || {
             sleep(ms(5));
-            write(&there, b"more").expect("room")
+            write(&there, b"more").expect("the buffer has room")
         });
-        assert_eq!(read(&here, 8).expect("data"), b"more");
+        assert_eq!(read(&here, 8).expect("the read succeeds"), b"more");
         peer.join().expect("no panic");
     });
 }
@@ -84,8 +84,8 @@ fn a_child_does_not_disturb_the_hub_of_its_parent() {
             // Closes a socket that the parent's hub watches, before any turn of the child's loop.
             here.close();
             for _ in 0..100 {
-                write(&own_peer, b"x").expect("room");
-                assert_eq!(read(&own, 8).expect("data"), b"x");
+                write(&own_peer, b"x").expect("the buffer has room");
+                assert_eq!(read(&own, 8).expect("the read succeeds"), b"x");
                 own.wait(Interest::READ, Some(Duration::from_micros(100))).expect_err("nothing more");
             }
             let remote = get_hub().remote();
@@ -103,7 +103,7 @@ fn a_child_does_not_disturb_the_hub_of_its_parent() {
         ends_well(child);
         let peer = spawn(move || {
             sleep(ms(1));
-            write(&there, b"x").expect("room");
+            write(&there, b"x").expect("the buffer has room");
             there
         });
         assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
@@ -130,7 +130,7 @@ fn a_child_that_closes_at_once_leaves_the_parents_waiter_alone() {
             assert_eq!(reader.wait().expect("no panic"), Err(std::io::ErrorKind::NotConnected));
         });
         ends_well(child);
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         assert_eq!(reader.wait().expect("no panic"), Ok(b"x".to_vec()));
     });
 }
@@ -157,14 +157,14 @@ fn green_threads_and_their_timers_live_on_in_the_child() {
                 assert_eq!(got, 1);
             })
         }
-        .expect("registered");
+        .expect("the hub accepts the listener");
         sleep(ms(1));
         let child = forked(|| {
-            write(&there, b"child").expect("room");
-            assert_eq!(reader.join().expect("no panic").expect("data"), b"child");
+            write(&there, b"child").expect("the buffer has room");
+            assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"child");
             assert_eq!(sleeper.join().expect("no panic"), "slept");
             assert_eq!(stats().timers, 0);
-            std::io::Write::write_all(&mut &listened_peer, b"x").expect("room");
+            std::io::Write::write_all(&mut &listened_peer, b"x").expect("the buffer has room");
             until(|| *calls.borrow() == 1);
             drop(registration);
             assert_no_waiters();
@@ -188,17 +188,17 @@ fn a_lock_keeps_its_holder_and_waiters_in_the_child() {
         yield_now();
         let child = forked(|| {
             assert!(mutex.try_lock().is_err());
-            queue.put(7).expect("room");
+            queue.put(7).expect("the queue has room");
             assert_eq!(waiter.wait().expect("no panic"), 7);
             assert_eq!(*mutex.lock().expect("no poison"), 7);
         });
         // The parent's lock is still held.
         ends_well(child);
         assert!(mutex.try_lock().is_err());
-        queue.put(1).expect("room");
+        queue.put(1).expect("the queue has room");
         holder.join().expect("no panic");
         assert_eq!(waiter.join().expect("no panic"), 1);
-        assert_eq!(*mutex.try_lock().expect("free"), 1);
+        assert_eq!(*mutex.try_lock().expect("the lock is free"), 1);
     });
 }
 
@@ -239,7 +239,7 @@ fn thousands_of_left_behind_waiters_are_skipped() {
         until_asleep(&other);
         let child = forked(|| {
             // On a stack of the default size.
-            spawn(move || queue.try_put(())).join().expect("no overflow").expect("room");
+            spawn(move || queue.try_put(())).join().expect("no overflow").expect("the queue has room");
         });
         ends_well(child);
     });
@@ -263,7 +263,7 @@ fn waiters_of_other_os_threads_are_skipped_in_the_child() {
         let guard = Cell::new(Some(guard));
         let child = forked(|| {
             drop(guard.take());
-            queue.put(1).expect("room");
+            queue.put(1).expect("the queue has room");
             let all = with_timeout(Duration::from_secs(60), || {
                 *mutex.lock().expect("no poison") += 1;
                 queue.get().expect("the item")
@@ -272,7 +272,7 @@ fn waiters_of_other_os_threads_are_skipped_in_the_child() {
         });
         ends_well(child);
         drop(guard.take());
-        queue.put(1).expect("room");
+        queue.put(1).expect("the queue has room");
         locker.1.join().expect("no panic");
         getter.1.join().expect("no panic");
     });
@@ -305,7 +305,8 @@ fn a_waiter_for_a_parents_job_is_woken_with_an_error_in_the_child() {
         sleep(ms(20));
         let (own, borrowing) = (Cell::new(Some(own)), Cell::new(Some(borrowing)));
         let child = forked(|| {
-            let (own, borrowing) = (own.take().expect("mine"), borrowing.take().expect("mine"));
+            let (own, borrowing) =
+                (own.take().expect("the value was not taken"), borrowing.take().expect("the value was not taken"));
             let errors = [own.join().expect("no kill").err(), borrowing.join().expect("no kill").err()];
             for error in errors {
                 assert!(error.expect("left behind").to_string().contains("in the parent"));
@@ -314,8 +315,8 @@ fn a_waiter_for_a_parents_job_is_woken_with_an_error_in_the_child() {
         });
         ends_well(child);
         drop((end, end_too));
-        own.take().expect("mine").join().expect("no kill").expect("no panic");
-        assert!(borrowing.take().expect("mine").join().expect("no kill").expect("no panic"));
+        own.take().expect("the value was not taken").join().expect("no kill").expect("no panic");
+        assert!(borrowing.take().expect("the value was not taken").join().expect("no kill").expect("no panic"));
     });
 }
 
@@ -335,7 +336,7 @@ fn a_wait_that_only_a_lost_thread_could_end_is_a_loop_exit() {
             let error = queue.get().expect_err("no putter").to_string();
             assert!(error.contains("block forever") && error.contains("waiting to be unparked"), "{error}");
             let locked = catch_unwind(AssertUnwindSafe(|| drop(mutex.lock()))).expect_err("never unlocked");
-            assert!(locked.downcast::<String>().expect("text").contains("block forever"));
+            assert!(locked.downcast::<String>().expect("the payload is a string").contains("block forever"));
             // The error ends only that wait: the lock works afterwards.
             holder.thread().unpark();
             drop(mutex.lock());
@@ -358,11 +359,11 @@ fn remote_calls_of_the_parent_do_not_run_in_the_child() {
                 let sent = unsafe { libc::write(raw, b"x".as_ptr().cast(), 1) };
                 assert_eq!(sent, 1);
             })
-            .expect("alive");
+            .expect("the hub's thread lives");
         let child = forked(|| sleep(ms(5)));
         ends_well(child);
         sleep(ms(1));
-        assert_eq!(read(&here, 8).expect("data"), b"x", "done once");
+        assert_eq!(read(&here, 8).expect("the read succeeds"), b"x", "done once");
     });
 }
 
@@ -401,8 +402,8 @@ fn a_child_whose_hub_fails_to_restart_leaves_the_parents_hub() {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("the limit of before");
             here.close();
             for _ in 0..100 {
-                write(&own_peer, b"x").expect("room");
-                assert_eq!(read(&own, 8).expect("data"), b"x");
+                write(&own_peer, b"x").expect("the buffer has room");
+                assert_eq!(read(&own, 8).expect("the read succeeds"), b"x");
                 own.wait(Interest::READ, Some(Duration::from_micros(100))).expect_err("nothing more");
             }
             let remote = get_hub().remote();
@@ -420,7 +421,7 @@ fn a_child_whose_hub_fails_to_restart_leaves_the_parents_hub() {
         ends_well(child);
         let peer = spawn(move || {
             sleep(ms(1));
-            write(&there, b"x").expect("room");
+            write(&there, b"x").expect("the buffer has room");
             there
         });
         assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
@@ -444,7 +445,7 @@ fn close_all_and_open_others() -> Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)> {
     files
         .map(|file| {
             let number = file.as_raw_fd();
-            (number, file_at(number).expect("open"), file.into())
+            (number, file_at(number).expect("the number is open"), file.into())
         })
         .collect()
 }
@@ -462,14 +463,14 @@ fn uses_everything() {
     let (here, there) = pair();
     let reader = spawn(move || read(&here, 8));
     yield_now();
-    write(&there, b"x").expect("room");
-    assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    write(&there, b"x").expect("the buffer has room");
+    assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
     let remote = get_hub().remote();
     let queue = Arc::new(Queue::new());
     let puts = Arc::clone(&queue);
     let other = std::thread::spawn(move || {
         std::thread::sleep(ms(10));
-        remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
+        remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's thread lives");
     });
     assert_eq!(queue.get().expect("an item"), 7);
     other.join().expect("no panic");
@@ -535,16 +536,16 @@ fn close_in_a_child_closes_a_socket_that_another_thread_waited_for() {
         let number = here.as_raw_fd();
         let other = tracked(move || read(&waits, 8));
         until_asleep(&other);
-        let file = file_at(number).expect("open");
+        let file = file_at(number).expect("the number is open");
         let child = forked(|| {
             here.close();
             assert_ne!(file_at(number), Some(file));
-            assert_eq!(read(&here, 1).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+            assert_eq!(read(&here, 1).expect_err("the descriptor is closed").kind(), io::ErrorKind::NotConnected);
             uses_everything();
         });
         ends_well(child);
-        write(&there, b"x").expect("room");
-        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(other.1.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -557,14 +558,14 @@ fn close_in_a_child_keeps_a_lent_descriptor_open() {
         let other = tracked(move || read(&waits, 8));
         until_asleep(&other);
         let lent = here.as_fd();
-        let file = file_at(lent.as_raw_fd()).expect("open");
+        let file = file_at(lent.as_raw_fd()).expect("the number is open");
         let child = forked(|| {
             here.close();
             assert_eq!(file_at(lent.as_raw_fd()), Some(file));
         });
         ends_well(child);
-        write(&there, b"x").expect("room");
-        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(other.1.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -587,7 +588,7 @@ fn an_unparker_of_a_lost_thread_is_left_behind_in_the_child() {
         });
         ends_well(child);
         unparker.unpark();
-        other.join().expect("no panic").expect("woken");
+        other.join().expect("no panic").expect("the waiter returns");
     });
 }
 
@@ -600,15 +601,15 @@ fn close_in_a_child_closes_a_socket_that_moved_to_its_hub() {
         let number = here.as_raw_fd();
         let other = tracked(move || read(&waits, 8));
         until_asleep(&other);
-        let file = file_at(number).expect("open");
+        let file = file_at(number).expect("the number is open");
         let child = forked(|| {
             read_within(&here, 8, Some(ms(1))).expect_err("nothing comes");
             here.close();
             assert_ne!(file_at(number), Some(file));
         });
         ends_well(child);
-        write(&there, b"x").expect("room");
-        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(other.1.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -621,20 +622,20 @@ fn close_in_a_child_closes_a_socket_that_another_thread_of_the_child_waits_for()
         let number = here.as_raw_fd();
         let other = tracked(move || read(&waits, 8));
         until_asleep(&other);
-        let file = file_at(number).expect("open");
+        let file = file_at(number).expect("the number is open");
         let in_the_child = Cell::new(Some(in_the_child));
         let child = forked(|| {
-            let waits = in_the_child.take().expect("mine");
+            let waits = in_the_child.take().expect("the value was not taken");
             let reader = tracked(move || read(&waits, 8));
             until_asleep(&reader);
             here.close();
             let read = reader.1.join().expect("no panic");
-            assert_eq!(read.expect_err("closed").kind(), io::ErrorKind::NotConnected);
+            assert_eq!(read.expect_err("the descriptor is closed").kind(), io::ErrorKind::NotConnected);
             assert_ne!(file_at(number), Some(file));
         });
         ends_well(child);
-        write(&there, b"x").expect("room");
-        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(other.1.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -652,8 +653,8 @@ fn a_drop_in_a_child_closes_a_socket_that_another_thread_waited_for() {
             assert_eq!(file_at(number), None);
         });
         ends_well(child);
-        write(&there, b"x").expect("room");
-        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(other.1.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -673,9 +674,9 @@ fn a_late_release_request_in_a_child_keeps_a_socket_that_is_in_use_again() {
             // socket again.
             let other = spawn(move || {
                 sleep(ms(5));
-                write(&there, b"x").expect("room");
+                write(&there, b"x").expect("the buffer has room");
             });
-            assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("data"), b"x");
+            assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("the read succeeds"), b"x");
             other.join().expect("no panic");
         });
         ends_well(child);
@@ -701,8 +702,8 @@ fn a_socket_that_another_thread_waited_for_is_free_in_the_child() {
             }
         });
         ends_well(child);
-        write(&there, b"x").expect("room");
-        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(other.1.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -716,7 +717,7 @@ fn a_child_that_drops_a_console_leaves_the_path_to_its_parent() {
         ends_well(child);
         assert!(path.exists());
         greenhub::os::unix::net::UnixStream::connect(&path).expect("the server still listens");
-        console.take().expect("mine").stop();
+        console.take().expect("the value was not taken").stop();
         assert!(!path.exists());
     });
 }
@@ -774,7 +775,7 @@ fn closing_a_socket_of_another_thread_in_a_child_does_not_spin_its_hub() {
                 parked.send(()).expect("a receiver");
                 // The loop processes the close later.
                 is_closed.recv().expect("a sender");
-                green.join().expect("no panic").expect_err("closed");
+                green.join().expect("no panic").expect_err("the descriptor is closed");
                 // The listener is still open in the parent, so this connection stays in its queue.
                 drop(std::net::TcpStream::connect(address).expect("the server listens"));
                 let before = stats().turns;

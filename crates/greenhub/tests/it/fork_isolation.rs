@@ -94,7 +94,7 @@ fn bell() -> OwnedFd {
 /// meanwhile.
 fn is_rung(bell: &OwnedFd) -> bool {
     let mut bells = [PollFd::new(bell, PollFlags::IN)];
-    poll(&mut bells, Some(&rustix::event::Timespec::default())).expect("poll") == 1
+    poll(&mut bells, Some(&rustix::event::Timespec::default())).expect("the poll succeeds") == 1
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn rule_13_a_child_does_not_ring_the_bell_of_a_lost_thread() {
             });
             exits_with(child, 0);
             sender.send(is_rung(&bell)).expect("the other side waits");
-            queue.try_put(2).expect("room");
+            queue.try_put(2).expect("the queue has room");
         });
         let rung = Rc::new(Cell::new(true));
         let to = rung.clone();
@@ -184,7 +184,7 @@ fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
             let puts = Arc::clone(&queue);
             let other = std::thread::spawn(move || {
                 std::thread::sleep(ms(20));
-                remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
+                remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's thread lives");
             });
             let begin = Instant::now();
             assert_eq!(with_timeout(TIMEOUT, || queue.get()).expect("in time").expect("an item"), 7);
@@ -207,12 +207,14 @@ fn rule_13_a_child_forked_in_a_listener_does_not_read_the_parents_mail() {
             // This is the last call of the hub in the turn. The loop reads its mail after it.
             drop(own.take());
             let puts = Arc::clone(&puts);
-            remote.spawn(move || puts.try_put(()).expect("room")).expect("alive");
+            remote.spawn(move || puts.try_put(()).expect("the queue has room")).expect("the hub's thread lives");
             // SAFETY: no other OS thread holds a lock that the child needs.
             forks.set(Some(unsafe { fork() }.expect("a child")));
         };
-        registration.set(Some(get_hub().listen(Rc::new(reader), Interest::READ, listener).expect("registered")));
-        io::Write::write_all(&mut &writer, b"x").expect("room");
+        registration.set(Some(
+            get_hub().listen(Rc::new(reader), Interest::READ, listener).expect("the hub accepts the listener"),
+        ));
+        io::Write::write_all(&mut &writer, b"x").expect("the buffer has room");
         while process.get().is_none() {
             sleep(ms(1));
         }
@@ -260,7 +262,7 @@ fn rule_13_a_child_does_not_watch_the_bell_of_its_parent() {
         });
         exits_with(child, 0);
         here.close();
-        waiter.join().expect("no panic").expect_err("closed");
+        waiter.join().expect("no panic").expect_err("the descriptor is closed");
     });
 }
 
@@ -280,7 +282,7 @@ fn rule_13_a_hub_that_fails_to_restart_is_not_dropped_in_the_child() {
 
 /// Returns the descriptors that a program executed now would inherit.
 fn inherited() -> Vec<RawFd> {
-    let listed = std::fs::read_dir("/proc/self/fd").expect("procfs");
+    let listed = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
     let numbers: Vec<RawFd> =
         listed.map(|entry| entry.expect("an entry").file_name().to_string_lossy().parse().expect("a number")).collect();
     let stays_open = |&number: &RawFd| {
@@ -306,7 +308,7 @@ fn open_all_kinds_of_descriptors() {
     .join()
     .expect("no panic");
     look("the hub of another thread");
-    greenhub::tpool::execute(|| ()).expect("done");
+    greenhub::tpool::execute(|| ()).expect("the job succeeds");
     look("the pool");
 
     let listener = net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -334,7 +336,11 @@ fn open_all_kinds_of_descriptors() {
     look("pipe");
     let file = greenhub::fs::File::open("/dev/null").expect("the file exists");
     look("open");
-    let mut child = process::Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+    let mut child = process::Command::new("cat")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program `cat` starts");
     look("spawn");
     drop(child.stdin.take());
     child.wait().expect("our child");

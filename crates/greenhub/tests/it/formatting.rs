@@ -186,7 +186,7 @@ fn the_hub_is_used_while_it_is_formatted() {
         shown(&timer, |timer| timer.cancel());
         let (reader, _writer) = io::pipe().expect("a pipe");
         shown(&Trampoline::new(&reader).read(), |_| get_hub().run_once(Some(Duration::ZERO)));
-        let registration = hub.listen(reader, Interest::READ, |_: Readiness| ()).expect("registered");
+        let registration = hub.listen(reader, Interest::READ, |_: Readiness| ()).expect("the hub accepts the listener");
         shown(&registration, |_| notify_close(1000));
         shown(&interrupt_on(libc::SIGUSR1).expect("a signal"), nothing);
         shown(&ManualClock::new(), |clock| clock.advance(ms(1)));
@@ -240,11 +240,11 @@ fn locks_are_used_while_they_are_formatted() {
     for semaphore in [Semaphore::new(1), Semaphore::new(0)] {
         shown(&semaphore, |semaphore| {
             semaphore.release();
-            semaphore.acquire().expect("free");
+            semaphore.acquire().expect("a token is free");
         });
     }
     let semaphore = Semaphore::new(1);
-    shown(&semaphore.access().expect("free"), |_| semaphore.release());
+    shown(&semaphore.access().expect("a token is free"), |_| semaphore.release());
     shown(&BoundedSemaphore::new(1), |semaphore| semaphore.release());
     let capped = CappedSemaphore::new(1, 2).expect("below the limit");
     shown(&capped, |semaphore| semaphore.balance());
@@ -254,7 +254,7 @@ fn locks_are_used_while_they_are_formatted() {
 fn queues_are_used_while_they_are_formatted() {
     let _deadline = deadline();
     shown(&Queue::new(), |queue: &Queue<u8>| {
-        queue.put(1).expect("room");
+        queue.put(1).expect("the queue has room");
         queue.get().expect("an item");
         queue.task_done().expect("one was put");
     });
@@ -296,11 +296,11 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
     });
     let items = Pool::new(2, || Ok(1));
     shown(&items, |pool| {
-        let item = pool.get().expect("made");
+        let item = pool.get().expect("the pool makes an item");
         pool.put(item);
         pool.resize(2);
     });
-    shown(&items.item().expect("made"), |_| items.resize(3));
+    shown(&items.item().expect("the pool makes an item"), |_| items.resize(3));
     shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("the job is done"));
     errors_printed(&[&GreenError::Deadlock, &JobError::Panicked(Box::new("a payload")), &WaitError::TimedOut]);
     printed(&Panic::new(Box::new("a payload")), nothing);
@@ -323,8 +323,8 @@ fn sockets_are_used_while_they_are_formatted() {
     });
     let (left, right) = UnixStream::pair().expect("a pair");
     shown(&left, |left| {
-        io::Write::write_all(&mut &*left, b"x").expect("room");
-        io::Read::read_exact(&mut &right, &mut [0]).expect("data");
+        io::Write::write_all(&mut &*left, b"x").expect("the buffer has room");
+        io::Read::read_exact(&mut &right, &mut [0]).expect("the read succeeds");
     });
     shown(&right, |right| right.close());
     shown(&UnixDatagram::unbound().expect("a socket"), |socket| socket.local_addr());

@@ -64,12 +64,12 @@ fn a_number_of_a_live_source_wakes_the_waiter_and_stays_registered() {
             let error = waiter.join().expect("no panic").expect_err("given up");
             assert_eq!(error.kind(), io::ErrorKind::NotConnected);
             assert!(forgotten.borrow().is_empty());
-            write(&there, b"x").expect("room");
-            assert_eq!(read(&here, 8).expect("data"), b"x");
+            write(&there, b"x").expect("the buffer has room");
+            assert_eq!(read(&here, 8).expect("the read succeeds"), b"x");
             let again = spawn(move || read(&here, 8));
             sleep(ms(1));
-            write(&there, b"y").expect("room");
-            assert_eq!(again.join().expect("no panic").expect("data"), b"y");
+            write(&there, b"y").expect("the buffer has room");
+            assert_eq!(again.join().expect("no panic").expect("the read succeeds"), b"y");
         })
         .join()
         .expect("no panic");
@@ -81,12 +81,12 @@ fn unread_data_of_a_given_up_number_does_not_spin() {
     in_child(|| {
         let (here, there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         notify_close(here.as_raw_fd());
         let (raw, mut raw_writer) = io::pipe().expect("a pipe");
         trampoline(&raw, Interest::READ, Some(ms(1))).expect_err("nothing yet");
         notify_close(raw.as_raw_fd());
-        io::Write::write_all(&mut raw_writer, b"x").expect("room");
+        io::Write::write_all(&mut raw_writer, b"x").expect("the buffer has room");
         let turns = stats().turns;
         sleep(ms(100));
         let turns = stats().turns - turns;
@@ -107,7 +107,7 @@ fn the_loop_is_still_woken_after_every_number_was_given_up() {
             let puts = std::sync::Arc::clone(&queue);
             let other = std::thread::spawn(move || {
                 std::thread::sleep(ms(20));
-                remote.spawn(move || puts.try_put(item).expect("room")).expect("alive");
+                remote.spawn(move || puts.try_put(item).expect("the queue has room")).expect("the hub's thread lives");
             });
             assert_eq!(queue.get().expect("an item"), item);
             other.join().expect("no panic");
@@ -123,7 +123,7 @@ fn deregistration_lends_the_hub_an_open_descriptor() {
         let (reader, _writer) = io::pipe().expect("a pipe");
         let number = reader.as_raw_fd();
         // The registration is the only owner.
-        let registration = get_hub().listen(reader, Interest::READ, |_| {}).expect("registered");
+        let registration = get_hub().listen(reader, Interest::READ, |_| {}).expect("the hub accepts the listener");
         sleep(ms(1));
         drop(registration);
         assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);

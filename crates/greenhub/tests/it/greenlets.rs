@@ -212,7 +212,7 @@ fn inner_entered_by_another(inner_body: impl FnOnce(Payload) -> Outcome + 'stati
         }
     });
     assert_eq!(value::<&str>(outer.switch(Payload::unit())), "made");
-    let inner = inner.take().expect("made");
+    let inner = inner.take().expect("the greenlet was made");
     let switcher = Greenlet::new(move |_| inner.switch(Payload::unit()));
     let (who, outcome) = value::<(&str, Outcome)>(switcher.switch(Payload::unit()));
     assert_eq!(who, "outer");
@@ -991,7 +991,7 @@ fn the_main_loop_and_its_callbacks_cannot_switch() {
             matches!(tried.take(), Some(Err(GreenError::Loop(error))) if error.kind() == LoopErrorKind::InMainloop)
         );
         assert!(!greenlet.is_started());
-        let orphan: Greenlet = made.take().expect("made");
+        let orphan: Greenlet = made.take().expect("the greenlet was made");
         assert_eq!(orphan.parent(), None);
         let green = spawn(move || drop(orphan.switch(Payload::unit())));
         sleep(Duration::from_millis(1));
@@ -1156,7 +1156,7 @@ fn a_greenlet_dropped_by_its_victim_runs_on() {
             let _noted = Noted(inside.clone(), "dropper unwound");
             let main = Greenlet::main();
             main.switch(Payload::unit())?;
-            let (child, victim) = slot_inside.take().expect("filled");
+            let (child, victim) = slot_inside.take().expect("the slot is filled");
             child.set_parent(&main).expect("no cycle");
             drop(victim);
             note(&inside, "runs on");

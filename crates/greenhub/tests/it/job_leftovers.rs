@@ -117,7 +117,7 @@ fn deadlocked_leftovers_are_reported_and_killed() {
             let _ = other.set(spawn(move || second.wait_for_end().is_ok()));
         })
         .unwrap();
-        receiver.recv_timeout(LIMIT).expect("unwound");
+        receiver.recv_timeout(LIMIT).expect("the green thread is unwound");
         let report = reported.recv_timeout(LIMIT).unwrap();
         assert_eq!(report.matches("job_leftovers.rs").count(), 2, "{report}");
         assert!(report.contains("are killed: nothing can wake them"), "{report}");

@@ -21,7 +21,7 @@ fn read_late(nonblocking: bool, tries: Tries) -> (io::Result<()>, usize) {
     let read = move || {
         assert!(try_get_hub().is_err(), "the thread has not ended");
         let (reader, mut writer) = io::pipe().expect("a pipe");
-        io::Write::write_all(&mut writer, b"x").expect("room");
+        io::Write::write_all(&mut writer, b"x").expect("the buffer has room");
         let source = Source::new(reader.into()).expect("a source");
         source.set_nonblocking(nonblocking);
         let mut tried = 0;
@@ -60,7 +60,7 @@ fn a_late_read_waits_until_its_descriptor_is_ready() {
 #[test]
 fn a_late_read_returns_an_error_at_once() {
     let (result, tries) = read_late(false, &[ErrorKind::ConnectionReset]);
-    assert_eq!(result.expect_err("reset").kind(), ErrorKind::ConnectionReset);
+    assert_eq!(result.expect_err("the peer resets the connection").kind(), ErrorKind::ConnectionReset);
     assert_eq!(tries, 1);
 }
 

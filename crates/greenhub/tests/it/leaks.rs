@@ -78,7 +78,7 @@ fn a_kill_leaks_nothing() {
     leaks_nothing(|point, drops| {
         let one = parked_at(point, drops);
         one.kill();
-        assert!(one.join().expect_err("killed").is_kill(), "{}", point.name);
+        assert!(one.join().expect_err("the kill ends the wait").is_kill(), "{}", point.name);
     });
 }
 
@@ -99,7 +99,7 @@ fn a_panic_after_a_kill_leaks_nothing() {
             let _inside = inside;
             // Panics after the catch: a panic while unwinding would abort the process.
             let caught = std::panic::catch_unwind(park);
-            drop(caught.expect_err("killed"));
+            drop(caught.expect_err("the kill ends the wait"));
             quiet_panic("on the way out");
         });
         sleep(SHORT / 5);
@@ -137,7 +137,7 @@ fn a_dropped_handle_and_a_kill_by_a_link_leak_nothing() {
             target.kill();
         });
         drop(other);
-        assert!(one.wait().expect_err("killed").is_kill(), "{}", point.name);
+        assert!(one.wait().expect_err("the kill ends the wait").is_kill(), "{}", point.name);
     });
 }
 

@@ -35,7 +35,7 @@ fn a_queue_tells_not_now_from_timed_out() {
         let queue = Queue::bounded(1);
         assert!(matches!(queue.try_get(), Err(GetError::Empty)));
         assert!(matches!(queue.get_timeout(SHORT), Err(GetError::TimedOut)));
-        queue.put(1).expect("room");
+        queue.put(1).expect("the queue has room");
         assert!(matches!(queue.try_put(2), Err(PutError::Full(2))));
         assert!(matches!(queue.put_timeout(3, SHORT), Err(PutError::TimedOut(3))));
         would_block(queue.try_put(2).unwrap_err());
@@ -67,7 +67,7 @@ fn a_semaphore_tells_not_now_from_timed_out() {
         is_timed_out(capped.release_timeout(SHORT).unwrap_err());
         capped.acquire_timeout(SHORT).expect("a token");
         is_timed_out(capped.acquire_timeout(SHORT).unwrap_err());
-        capped.release_timeout(SHORT).expect("room");
+        capped.release_timeout(SHORT).expect("the semaphore has room");
     });
 }
 
@@ -80,16 +80,16 @@ fn an_event_tells_its_own_timeout_from_the_error_that_was_sent() {
         assert!(matches!(late, GreenError::TimedOut) && late.is_timeout());
         is_timed_out(late);
         let scoped = spawn(|| with_timeout(SHORT, || greenhub::thread::park()).unwrap_err()).join().expect("no panic");
-        event.send_error(GreenError::Timeout(scoped)).expect("fresh");
+        event.send_error(GreenError::Timeout(scoped)).expect("the event is fresh");
         assert!(matches!(event.wait_timeout(SHORT), Err(GreenError::Timeout(_))));
-        event.reset().expect("sent");
-        event.send(7).expect("fresh");
-        assert_eq!(event.wait_timeout(SHORT).expect("sent"), 7);
+        event.reset().expect("the event was sent");
+        event.send(7).expect("the event is fresh");
+        assert_eq!(event.wait_timeout(SHORT).expect("the event was sent"), 7);
 
         let channel: Channel<u8> = Channel::bounded(1);
         is_timed_out(channel.wait_timeout(SHORT).unwrap_err());
-        channel.send(7).expect("room");
-        assert_eq!(channel.wait_timeout(SHORT).expect("sent"), 7);
+        channel.send(7).expect("the channel has room");
+        assert_eq!(channel.wait_timeout(SHORT).expect("an item was sent"), 7);
     });
 }
 
@@ -112,12 +112,12 @@ fn a_limit_is_none_or_some_duration_or_a_duration() {
         let parker = Parker::new(WaitReason::Event).expect("a wait");
         assert_eq!(parker.park(&mut Deadline::from(SHORT)).expect("a wait"), Parked::TimedOut);
 
-        io::Write::write_all(&mut writer, b"x").expect("room");
-        trampoline(&reader, Interest::READ, None).expect("readable");
-        assert_eq!(select::poll(&mut fds, None).expect("readable"), 1);
+        io::Write::write_all(&mut writer, b"x").expect("the buffer has room");
+        trampoline(&reader, Interest::READ, None).expect("the descriptor becomes readable");
+        assert_eq!(select::poll(&mut fds, None).expect("the descriptor becomes readable"), 1);
         let source = Source::new(reader.into()).expect("a source");
-        source.wait(Interest::READ, None).expect("readable");
-        source.wait(Interest::READ, SHORT).expect("readable");
+        source.wait(Interest::READ, None).expect("the descriptor becomes readable");
+        source.wait(Interest::READ, SHORT).expect("the descriptor becomes readable");
         let end = get_hub().shutdown(SHORT).expect("the main greenlet");
         assert!(end.is_complete());
     });

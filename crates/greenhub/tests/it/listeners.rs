@@ -26,17 +26,17 @@ fn waiting_reader(stream: &Rc<UnixStream>) -> GreenThread<Result<Readiness, Tram
 
 fn streams() -> (Rc<UnixStream>, Rc<UnixStream>) {
     let (left, right) = UnixStream::pair().expect("a pair");
-    left.set_nonblocking(true).expect("non-blocking");
+    left.set_nonblocking(true).expect("the descriptor becomes non-blocking");
     (Rc::new(left), Rc::new(right))
 }
 
 fn send(stream: &UnixStream, bytes: &[u8]) {
-    io::Write::write_all(&mut &*stream, bytes).expect("room");
+    io::Write::write_all(&mut &*stream, bytes).expect("the buffer has room");
 }
 
 fn receive(stream: &UnixStream, limit: usize) -> Vec<u8> {
     let mut buffer = vec![0; limit];
-    let count = io::Read::read(&mut &*stream, &mut buffer).expect("data");
+    let count = io::Read::read(&mut &*stream, &mut buffer).expect("the read succeeds");
     buffer.truncate(count);
     buffer
 }
@@ -93,7 +93,7 @@ fn a_second_reader_is_refused_and_the_first_is_served() {
     let text = error.to_string();
     assert!(text.contains("read") && text.contains(&number.to_string()), "{text}");
     send(&there, b"x");
-    assert!(first.join().expect("served").is_ok());
+    assert!(first.join().expect("the waiter returns").is_ok());
 
     let mut left = fill(&source(here.try_clone().expect("a copy")));
     let first = spawn({
@@ -107,7 +107,7 @@ fn a_second_reader_is_refused_and_the_first_is_served() {
     while left > 0 {
         left -= receive(&there, 64 * 1024).len();
     }
-    assert!(first.join().expect("served").is_ok());
+    assert!(first.join().expect("the waiter returns").is_ok());
 }
 
 #[test]
@@ -126,13 +126,13 @@ fn a_reader_and_a_writer_share_a_descriptor() {
     });
     yield_now();
     assert_eq!((stats().readers, stats().writers), (1, 1));
-    write(&there, b"hello").expect("room");
-    assert_eq!(reader.join().expect("served").expect("data"), b"hello");
+    write(&there, b"hello").expect("the buffer has room");
+    assert_eq!(reader.join().expect("the waiter returns").expect("the read succeeds"), b"hello");
     let mut left = filled;
     while left > 0 {
-        left -= read(&there, 64 * 1024).expect("data").len();
+        left -= read(&there, 64 * 1024).expect("the read succeeds").len();
     }
-    assert_eq!(writer.join().expect("served").expect("room"), 4);
+    assert_eq!(writer.join().expect("the waiter returns").expect("the buffer has room"), 4);
 }
 
 #[test]
@@ -144,7 +144,9 @@ fn second_readers_can_be_allowed() {
         let second = waiting_reader(&here);
         assert!(!second.is_finished());
         send(&there, b"x");
-        assert!(first.join().expect("woken").is_ok() && second.join().expect("woken").is_ok());
+        assert!(
+            first.join().expect("the waiter returns").is_ok() && second.join().expect("the waiter returns").is_ok()
+        );
         hub_prevent_multiple_readers(true);
         let _first = waiting_reader(&there);
         assert!(trampoline(&*there, Interest::READ, None).is_err());
@@ -179,7 +181,9 @@ fn allowed_readers_are_served_in_order() {
         let got = Rc::default();
         let readers = readers(&here, 3, &got);
         send(&there, b"abc");
-        readers.into_iter().for_each(|reader| reader.join().expect("served").expect("ready"));
+        readers
+            .into_iter()
+            .for_each(|reader| reader.join().expect("the waiter returns").expect("the descriptor becomes readable"));
         assert_eq!(*got.borrow(), [(0, b'a'), (1, b'b'), (2, b'c')]);
         assert_no_waiters();
     });
@@ -199,7 +203,7 @@ fn a_queued_reader_that_times_out_leaves_the_first_alone() {
         assert!(killed.is_finished() && !first.is_finished());
         assert_eq!(stats().readers, 1);
         send(&there, b"x");
-        assert!(first.join().expect("served").is_ok());
+        assert!(first.join().expect("the waiter returns").is_ok());
     });
 }
 
@@ -215,7 +219,7 @@ fn several_allowed_readers_all_get_data() {
             .map(|count| {
                 let (here, count) = (Rc::clone(&here), Rc::clone(count));
                 spawn(move || {
-                    while !read(&here, 1).expect("data").is_empty() {
+                    while !read(&here, 1).expect("the read succeeds").is_empty() {
                         count.set(count.get() + 1);
                     }
                 })
@@ -223,7 +227,7 @@ fn several_allowed_readers_all_get_data() {
             .collect();
         for _ in 0..20 {
             yield_now();
-            write(&there, b"xx").expect("room");
+            write(&there, b"xx").expect("the buffer has room");
             sleep(ms(1));
         }
         drop(there);
@@ -250,10 +254,13 @@ fn a_hang_up_wakes_reader_and_writer() {
     yield_now();
     assert_eq!((stats().readers, stats().writers), (1, 1));
     there.close();
-    let read = reader.join().expect("woken");
+    let read = reader.join().expect("the waiter returns");
     // On some systems, unread data turns the end into a reset.
     assert!(read.as_ref().is_ok_and(Vec::is_empty) || read.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
-    assert_eq!(writer.join().expect("woken").expect_err("the reader is gone").kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(
+        writer.join().expect("the waiter returns").expect_err("the reader is gone").kind(),
+        io::ErrorKind::BrokenPipe
+    );
     assert_no_waiters();
 }
 
@@ -305,10 +312,10 @@ fn a_listener_added_during_dispatch_is_called_in_a_later_turn() {
                 receive(&reader, 8);
                 turns.borrow_mut().push(("second", stats().turns));
             });
-            *inner.borrow_mut() = Some(added.expect("registered"));
+            *inner.borrow_mut() = Some(added.expect("the hub accepts the listener"));
         }
     };
-    let _first = get_hub().listen(Rc::clone(&first), Interest::READ, noted).expect("registered");
+    let _first = get_hub().listen(Rc::clone(&first), Interest::READ, noted).expect("the hub accepts the listener");
     until(|| turns.borrow().len() == 2);
     let turns = turns.borrow();
     assert_eq!((turns[0].0, turns[1].0), ("first", "second"));
@@ -336,11 +343,11 @@ fn a_listener_that_reuses_an_entry_is_not_called_for_the_old_report() {
                 let called = Rc::clone(&called);
                 let third = get_hub()
                     .listen(Rc::clone(&idle), Interest::READ, move |_: Readiness| called.set(called.get() + 1));
-                registered.borrow_mut()[1 - one] = Some(third.expect("registered"));
+                registered.borrow_mut()[1 - one] = Some(third.expect("the hub accepts the listener"));
                 let own = registered.borrow_mut()[one].take();
                 drop(own);
             };
-            let registration = get_hub().listen(here, Interest::READ, replaces).expect("registered");
+            let registration = get_hub().listen(here, Interest::READ, replaces).expect("the hub accepts the listener");
             kept.borrow_mut().push(Some(registration));
             there
         })
@@ -360,7 +367,7 @@ fn a_listener_is_called_once_per_batch() {
     let turns: Rc<RefCell<Vec<u64>>> = Rc::default();
     let noted = Rc::clone(&turns);
     let listener = move |_: Readiness| noted.borrow_mut().push(stats().turns);
-    let registration = get_hub().listen(here, Interest::READ, listener).expect("registered");
+    let registration = get_hub().listen(here, Interest::READ, listener).expect("the hub accepts the listener");
     until(|| turns.borrow().len() > 2);
     drop(registration);
     let calls = turns.borrow().clone();
@@ -374,7 +381,7 @@ fn unread_data_wakes_the_next_wait_at_once() {
     let _deadline = deadline();
     let (here, there) = streams();
     send(&there, b"ab");
-    trampoline(&*here, Interest::READ, None).expect("ready");
+    trampoline(&*here, Interest::READ, None).expect("the descriptor becomes readable");
     assert_eq!(receive(&here, 1), b"a");
     trampoline(&*here, Interest::READ, Some(Duration::from_secs(60))).expect("ready still");
     assert_eq!(receive(&here, 1), b"b");
@@ -388,14 +395,14 @@ fn unread_data_without_a_waiter_does_not_spin() {
     trampoline(&*here, Interest::READ, Some(ms(1))).expect_err("nothing yet");
     owned.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     send(&there, b"x");
-    write(&owned_peer, b"x").expect("room");
+    write(&owned_peer, b"x").expect("the buffer has room");
     let waits = stats().waits;
     for _ in 0..5 {
         sleep(ms(2));
     }
     let waits = stats().waits - waits;
     assert!(waits <= 20, "{waits} waits for five sleeps");
-    assert_eq!(read(&owned, 8).expect("data"), b"x");
+    assert_eq!(read(&owned, 8).expect("the read succeeds"), b"x");
 }
 
 #[derive(Default)]
@@ -420,7 +427,9 @@ fn removing_a_spent_listener_does_nothing() {
     let _deadline = deadline();
     let (here, there) = streams();
     let notes: Rc<Notes> = Rc::default();
-    let spent = get_hub().listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes))).expect("registered");
+    let spent = get_hub()
+        .listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes)))
+        .expect("the hub accepts the listener");
     notify_close(here.as_raw_fd());
     yield_now();
     assert_eq!(notes.closed.get(), 1);
@@ -428,7 +437,7 @@ fn removing_a_spent_listener_does_nothing() {
     drop(spent);
     assert_eq!(stats().readers, 1, "the current waiter was deregistered");
     send(&there, b"x");
-    assert!(reader.join().expect("served").is_ok());
+    assert!(reader.join().expect("the waiter returns").is_ok());
     assert_eq!(notes.ready.get(), 0);
 }
 
@@ -448,7 +457,8 @@ fn closed_is_called_in_the_main_loop() {
         let (here, _there) = streams();
         let waited = Rc::default();
         let listener = Waits(Rc::clone(&waited));
-        let _registration = get_hub().listen(Rc::clone(&here), Interest::READ, listener).expect("registered");
+        let _registration =
+            get_hub().listen(Rc::clone(&here), Interest::READ, listener).expect("the hub accepts the listener");
         notify_close(here.as_raw_fd());
         assert!(waited.borrow().is_none(), "the caller has called the listener");
         sleep(ms(1));
@@ -465,8 +475,9 @@ fn a_listener_deregistered_after_the_notice_is_not_called() {
     let _deadline = deadline();
     let (here, _there) = streams();
     let notes: Rc<Notes> = Rc::default();
-    let registration =
-        get_hub().listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes))).expect("registered");
+    let registration = get_hub()
+        .listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes)))
+        .expect("the hub accepts the listener");
     notify_close(here.as_raw_fd());
     drop(registration);
     sleep(ms(1));
@@ -488,14 +499,14 @@ fn notify_close_wakes_every_waiter_even_if_a_listener_panics() {
     let (here, _there) = streams();
     let filled = source(here.try_clone().expect("a copy"));
     fill(&filled);
-    let _failing = get_hub().listen(Rc::clone(&here), Interest::READ, Failing).expect("registered");
+    let _failing = get_hub().listen(Rc::clone(&here), Interest::READ, Failing).expect("the hub accepts the listener");
     let writer = spawn({
         let here = Rc::clone(&here);
         move || trampoline(&*here, Interest::WRITE, None)
     });
     yield_now();
     notify_close(here.as_raw_fd());
-    let error = writer.join().expect("woken").expect_err("given up");
+    let error = writer.join().expect("the waiter returns").expect_err("given up");
     assert!(matches!(error, TrampolineError::Closed(_)), "{error}");
     assert_no_waiters();
 }
@@ -515,7 +526,8 @@ fn removing_the_reader_keeps_the_writer_armed() {
     let _deadline = deadline();
     let (here, there) = streams();
     let filled = fill(&source(here.try_clone().expect("a copy")));
-    let registration = get_hub().listen(Rc::clone(&here), Interest::READ, |_: Readiness| {}).expect("registered");
+    let registration =
+        get_hub().listen(Rc::clone(&here), Interest::READ, |_: Readiness| {}).expect("the hub accepts the listener");
     let writer = spawn({
         let here = Rc::clone(&here);
         move || trampoline(&*here, Interest::WRITE, None)
@@ -527,20 +539,20 @@ fn removing_the_reader_keeps_the_writer_armed() {
     while left > 0 {
         left -= receive(&there, 64 * 1024).len();
     }
-    assert!(writer.join().expect("woken").is_ok());
+    assert!(writer.join().expect("the waiter returns").is_ok());
 }
 
 #[test]
 fn a_wait_takes_any_type_that_lends_a_descriptor() {
     let _deadline = deadline();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("the listener has room");
     trampoline(&listener, Interest::READ, None).expect("a connection");
-    trampoline(&client, Interest::WRITE, None).expect("room");
+    trampoline(&client, Interest::WRITE, None).expect("the descriptor becomes writable");
     let (owned, _peer) = pair();
-    trampoline(&owned, Interest::WRITE, None).expect("room");
+    trampoline(&owned, Interest::WRITE, None).expect("the descriptor becomes writable");
     // SAFETY: `client` outlives the wait.
-    unsafe { trampoline_raw(client.as_raw_fd(), Interest::WRITE, None) }.expect("room");
+    unsafe { trampoline_raw(client.as_raw_fd(), Interest::WRITE, None) }.expect("the descriptor becomes writable");
 }
 
 #[test]
@@ -572,8 +584,8 @@ fn killing_a_waiter_removes_listener_and_timer() {
 fn a_half_close_does_not_wake_a_writer() {
     let _deadline = deadline();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
-    let (peer, _) = listener.accept().expect("connected");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("the listener has room");
+    let (peer, _) = listener.accept().expect("the accept succeeds");
     let client = source(client);
     fill(&client);
     peer.shutdown(Shutdown::Write).expect("a half close");
@@ -594,7 +606,7 @@ fn a_listener_stays_ahead_of_queued_waiters() {
         until(|| notes.ready.get() > 1);
         assert!(!queued.is_finished());
         drop(listener);
-        assert!(queued.join().expect("served").is_ok());
+        assert!(queued.join().expect("the waiter returns").is_ok());
     });
 }
 
@@ -610,14 +622,16 @@ fn deregistering_a_listener_keeps_the_socket_registered() {
             self.0.as_fd()
         }
     }
-    let listener = get_hub().listen(Lent(Rc::clone(&here)), Interest::WRITE, |_: Readiness| {}).expect("registered");
+    let listener = get_hub()
+        .listen(Lent(Rc::clone(&here)), Interest::WRITE, |_: Readiness| {})
+        .expect("the hub accepts the listener");
     drop(listener);
     spawn(move || {
         sleep(ms(5));
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         sleep(Duration::from_secs(60));
     });
-    assert_eq!(read(&here, 8).expect("data"), b"x");
+    assert_eq!(read(&here, 8).expect("the read succeeds"), b"x");
 }
 
 #[test]

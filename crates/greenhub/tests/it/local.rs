@@ -170,7 +170,11 @@ fn a_plain_greenlet_has_its_own_values() {
             let first = NUMBER.replace(2);
             Ok(Payload::new((first, NUMBER.get())))
         });
-        let seen = greenlet.switch(Payload::unit()).expect("a result").downcast::<(u32, u32)>().expect("numbers");
+        let seen = greenlet
+            .switch(Payload::unit())
+            .expect("a result")
+            .downcast::<(u32, u32)>()
+            .expect("the payload has two numbers");
         assert_eq!(seen, (7, 2));
         assert_eq!(NUMBER.get(), 1);
     });

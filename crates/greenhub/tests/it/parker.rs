@@ -341,7 +341,7 @@ fn a_wait_in_the_main_loop_is_refused() {
         let _timer =
             greenhub::get_hub().schedule(Duration::ZERO, move || own_refused.set(Parker::new(WaitReason::Lock).err()));
         sleep(SHORT);
-        let error = refused.take().expect("refused");
+        let error = refused.take().expect("the wait was refused");
         assert!(error.kind() == LoopErrorKind::InMainloop, "{error}");
     });
 }

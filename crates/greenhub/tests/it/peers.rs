@@ -54,7 +54,7 @@ fn connect(port: u16) -> TcpStream {
 fn output(command: &mut Command) -> String {
     let output = command.output().expect("the program is installed");
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("text")
+    String::from_utf8(output.stdout).expect("the output is UTF-8")
 }
 
 mod curl {
@@ -161,7 +161,7 @@ mod nginx {
     #[ignore = "needs nginx: cargo xtask test"]
     fn serves_many_green_clients() {
         let directory = Directory::new();
-        std::fs::create_dir(directory.path().join("files")).expect("room");
+        std::fs::create_dir(directory.path().join("files")).expect("the directory is new");
         for number in 0..10_usize {
             directory.write(&format!("files/{number}"), &number.to_string().repeat(number * 10_000 + 1));
         }
@@ -188,7 +188,7 @@ mod nginx {
     #[ignore = "needs nginx: cargo xtask test"]
     fn serves_the_pages_that_recursive_fetch_finds() {
         let directory = Directory::new();
-        std::fs::create_dir(directory.path().join("files")).expect("room");
+        std::fs::create_dir(directory.path().join("files")).expect("the directory is new");
         directory.write("files/index.html", "<a href='a.html'>a</a> <a href='none.html'>none</a>");
         directory.write("files/a.html", "<a href='/'>back</a> <a href='b.html'>b</a>");
         directory.write("files/b.html", "the end");

@@ -46,7 +46,7 @@ fn raise_limit() {
 fn poll_and_select_are_chosen_by_name() {
     let _deadline = deadline();
     for (name, hub) in [("poll", "poll"), ("select", "select"), ("selects", "select")] {
-        use_hub(name).expect("available");
+        use_hub(name).expect("the hub is available");
         assert_eq!(get_hub().name(), hub);
     }
 }
@@ -55,14 +55,14 @@ fn poll_and_select_are_chosen_by_name() {
 fn a_closed_number_wakes_all_its_waiters_with_an_error() {
     in_child(|| {
         for hub in BOTH {
-            use_hub(hub).expect("available");
+            use_hub(hub).expect("the hub is available");
             let (here, _there) = UnixStream::pair().expect("a pair");
             fill(&source(here.try_clone().expect("a copy")));
             let number = here.into_raw_fd();
             let waiters = [waiter(number, Interest::READ), waiter(number, Interest::WRITE)];
             close_without_notice(number);
             for waiter in waiters {
-                let error = waiter.join().expect("woken").expect_err("dead");
+                let error = waiter.join().expect("the waiter returns").expect_err("the descriptor is dead");
                 assert!(matches!(error, TrampolineError::InvalidFd(dead) if dead == number), "{hub}: {error}");
             }
             assert_no_waiters();
@@ -74,20 +74,20 @@ fn a_closed_number_wakes_all_its_waiters_with_an_error() {
 fn a_closed_number_leaves_open_ones_waiting() {
     in_child(|| {
         for hub in BOTH {
-            use_hub(hub).expect("available");
+            use_hub(hub).expect("the hub is available");
             let (here, there) = pair();
             let healthy = spawn(move || read(&here, 8));
             let (dying, _peer) = UnixStream::pair().expect("a pair");
             let number = dying.into_raw_fd();
             let dead = waiter(number, Interest::READ);
             close_without_notice(number);
-            assert!(dead.join().expect("woken").is_err());
+            assert!(dead.join().expect("the waiter returns").is_err());
             assert!(!healthy.is_finished(), "{hub}");
             let waits = stats().waits;
             greenhub::sleep(ms(20));
             assert!(stats().waits - waits <= 4, "{hub}: the dead number is not asked about again");
-            write(&there, b"x").expect("room");
-            assert_eq!(healthy.join().expect("woken").expect("read"), b"x");
+            write(&there, b"x").expect("the buffer has room");
+            assert_eq!(healthy.join().expect("the waiter returns").expect("the read succeeds"), b"x");
         }
     });
 }
@@ -96,7 +96,7 @@ fn a_closed_number_leaves_open_ones_waiting() {
 fn a_large_number_that_is_no_descriptor_gives_the_same_error_each_time() {
     let _deadline = deadline();
     for hub in BOTH {
-        use_hub(hub).expect("available");
+        use_hub(hub).expect("the hub is available");
         for _ in 0..2 {
             // SAFETY: no test opens this many descriptors, so the number is closed.
             let error = unsafe { trampoline_raw(100_000, Interest::READ, None) }.expect_err("not open");
@@ -109,7 +109,7 @@ fn a_large_number_that_is_no_descriptor_gives_the_same_error_each_time() {
 fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
     in_child(|| {
         raise_limit();
-        use_hub("select").expect("available");
+        use_hub("select").expect("the hub is available");
         let (here, there) = UnixStream::pair().expect("a pair");
         let high = fcntl_dupfd_cloexec(&here, HIGH).expect("a high number");
         let number = high.as_raw_fd();
@@ -124,13 +124,13 @@ fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
         // The loop still serves small numbers.
         let (left, right) = pair();
         let reader = spawn(move || read(&left, 8));
-        write(&right, b"x").expect("room");
-        assert_eq!(reader.join().expect("woken").expect("read"), b"x");
+        write(&right, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("the waiter returns").expect("the read succeeds"), b"x");
         // Another hub accepts the refused number.
         drop(refused);
-        use_hub("poll").expect("available");
-        io::Write::write_all(&mut &there, b"y").expect("room");
-        assert_eq!(read(&high, 8).expect("read"), b"y");
+        use_hub("poll").expect("the hub is available");
+        io::Write::write_all(&mut &there, b"y").expect("the buffer has room");
+        assert_eq!(read(&high, 8).expect("the read succeeds"), b"y");
     });
 }
 
@@ -138,7 +138,7 @@ fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
 fn a_waiter_on_a_large_number_fails_when_select_takes_over() {
     in_child(|| {
         raise_limit();
-        use_hub("poll").expect("available");
+        use_hub("poll").expect("the hub is available");
         let (here, _there) = UnixStream::pair().expect("a pair");
         let high = Rc::new(fcntl_dupfd_cloexec(&here, HIGH).expect("a high number"));
         let parked = spawn({
@@ -146,7 +146,7 @@ fn a_waiter_on_a_large_number_fails_when_select_takes_over() {
             move || trampoline(&*high, Interest::READ, None)
         });
         yield_now();
-        use_hub("select").expect("available");
+        use_hub("select").expect("the hub is available");
         assert!(parked.join().is_err(), "the green thread was parked on the hub that is gone");
         let error = trampoline(&*high, Interest::READ, None).expect_err("too large");
         assert!(matches!(error, TrampolineError::Register { .. }), "{error}");
@@ -157,7 +157,7 @@ fn a_waiter_on_a_large_number_fails_when_select_takes_over() {
 fn a_hang_up_wakes_both_directions_and_a_failing_waiter_is_contained() {
     in_child(|| {
         for hub in BOTH {
-            use_hub(hub).expect("available");
+            use_hub(hub).expect("the hub is available");
             hub_exceptions(false);
             let (here, there) = pair();
             let here = Rc::new(here);
@@ -165,7 +165,7 @@ fn a_hang_up_wakes_both_directions_and_a_failing_waiter_is_contained() {
             let reader = spawn({
                 let here = Rc::clone(&here);
                 move || -> () {
-                    here.wait(Interest::READ, None).expect("woken");
+                    here.wait(Interest::READ, None).expect("the wait succeeds");
                     panic!("a waiter that fails");
                 }
             });
@@ -173,7 +173,7 @@ fn a_hang_up_wakes_both_directions_and_a_failing_waiter_is_contained() {
             yield_now();
             drop(there);
             assert!(reader.join().is_err(), "{hub}: it failed by itself");
-            assert!(writer.join().expect("contained").is_ok(), "{hub}");
+            assert!(writer.join().expect("the waiter returns").is_ok(), "{hub}");
             hub_exceptions(true);
         }
     });
@@ -182,13 +182,13 @@ fn a_hang_up_wakes_both_directions_and_a_failing_waiter_is_contained() {
 #[test]
 fn exceeding_the_descriptor_limit_in_poll_names_the_limit() {
     in_child(|| {
-        use_hub("poll").expect("available");
+        use_hub("poll").expect("the hub is available");
         let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
         let parked: Vec<_> = pairs.into_iter().map(|(here, there)| (spawn(move || read(&here, 1)), there)).collect();
         let (idle, _peer) = UnixStream::pair().expect("a pair");
         trampoline(&idle, Interest::READ, Some(ms(1))).expect_err("nothing comes");
         let hard = getrlimit(Resource::Nofile).maximum;
-        setrlimit(Resource::Nofile, Rlimit { current: Some(5), maximum: hard }).expect("lowered");
+        setrlimit(Resource::Nofile, Rlimit { current: Some(5), maximum: hard }).expect("the limit can be lowered");
         let error = trampoline(&idle, Interest::READ, Some(ms(2_000)));
         let Err(TrampolineError::Loop(error)) = error else { panic!("{error:?}") };
         assert_eq!(error.kind(), LoopErrorKind::Wait);
@@ -196,8 +196,8 @@ fn exceeding_the_descriptor_limit_in_poll_names_the_limit() {
         raise_limit();
         // The hub is rebuilt, and the parked waiters are still served.
         for (reader, there) in parked {
-            write(&there, b"x").expect("room");
-            assert_eq!(reader.join().expect("woken").expect("read"), b"x");
+            write(&there, b"x").expect("the buffer has room");
+            assert_eq!(reader.join().expect("the waiter returns").expect("the read succeeds"), b"x");
         }
     });
 }
@@ -216,15 +216,15 @@ fn threads_with_different_hubs_talk_to_each_other() {
         let from = ends[index].1.try_clone().expect("a copy");
         let to = ends[index + 1].0.try_clone().expect("a copy");
         threads.push(std::thread::spawn(move || {
-            use_hub(name).expect("available");
+            use_hub(name).expect("the hub is available");
             let (from, to) = (source(from), source(to));
             let passed = Rc::new(Cell::new(0));
             let passing = spawn({
                 let passed = Rc::clone(&passed);
                 move || {
                     for _ in 0..100 {
-                        let byte = read(&from, 1).expect("read");
-                        write(&to, &byte).expect("room");
+                        let byte = read(&from, 1).expect("the read succeeds");
+                        write(&to, &byte).expect("the buffer has room");
                         passed.set(passed.get() + 1);
                     }
                 }
@@ -237,8 +237,8 @@ fn threads_with_different_hubs_talk_to_each_other() {
     let (_, last) = ends.pop().expect("the last pair");
     let (first, last) = (source(first), source(last));
     for number in 0..100 {
-        write(&first, &[number]).expect("room");
-        assert_eq!(read(&last, 1).expect("read"), [number]);
+        write(&first, &[number]).expect("the buffer has room");
+        assert_eq!(read(&last, 1).expect("the read succeeds"), [number]);
     }
     let names: Vec<&str> = threads.into_iter().map(|thread| thread.join().expect("no failure")).collect();
     assert_eq!(names, hubs);

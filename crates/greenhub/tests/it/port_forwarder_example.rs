@@ -38,8 +38,10 @@ impl Forwarder {
 /// Serves `connections` connections with `serve`. Returns the address.
 fn server(connections: usize, serve: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound").to_string();
-    thread::spawn(move || listener.incoming().take(connections).for_each(|stream| serve(stream.expect("one"))));
+    let address = listener.local_addr().expect("the listener has an address").to_string();
+    thread::spawn(move || {
+        listener.incoming().take(connections).for_each(|stream| serve(stream.expect("the accept succeeds")))
+    });
     address
 }
 
@@ -47,16 +49,16 @@ fn server(connections: usize, serve: impl Fn(TcpStream) + Send + 'static) -> Str
 fn data_is_forwarded_in_both_directions() {
     let shouting = server(1, |mut stream| {
         let mut said = String::new();
-        stream.read_to_string(&mut said).expect("text");
+        stream.read_to_string(&mut said).expect("the peer sends UTF-8");
         stream.write_all(said.to_uppercase().as_bytes()).expect("the peer reads");
     });
     let forwarder = Forwarder::start(&shouting, &["--verbose"]);
     let mut stream = forwarder.connect();
     stream.write_all(b"is anybody there?").expect("the peer reads");
     // The server answers after the end of the request.
-    stream.shutdown(Shutdown::Write).expect("open");
+    stream.shutdown(Shutdown::Write).expect("the connection is open");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("text");
+    stream.read_to_string(&mut answer).expect("the peer sends UTF-8");
     assert_eq!(answer, "IS ANYBODY THERE?");
     let output = forwarder.interrupt();
     assert!(errors(&output).contains("17 bytes there, 17 bytes back"));
@@ -69,7 +71,7 @@ fn large_data_is_forwarded_on_many_connections_at_once() {
     let echo = server(20, |mut stream| {
         thread::spawn(move || {
             let mut copy = stream.try_clone().expect("a clone");
-            std::io::copy(&mut stream, &mut copy).expect("open");
+            std::io::copy(&mut stream, &mut copy).expect("the connection is open");
         });
     });
     let forwarder = Forwarder::start(&echo, &[]);
@@ -80,10 +82,10 @@ fn large_data_is_forwarded_on_many_connections_at_once() {
                 let mut writer = stream.try_clone().expect("a clone");
                 let writing = thread::spawn(move || {
                     writer.write_all(&vec![byte; EACH]).expect("the peer reads");
-                    writer.shutdown(Shutdown::Write).expect("open");
+                    writer.shutdown(Shutdown::Write).expect("the connection is open");
                 });
                 let mut back = Vec::new();
-                stream.read_to_end(&mut back).expect("open");
+                stream.read_to_end(&mut back).expect("the connection is open");
                 writing.join().expect("no panic");
                 assert!(back.len() == EACH && back.iter().all(|&it| it == byte));
             })
@@ -133,7 +135,7 @@ fn a_connection_idle_in_one_direction_stays_open() {
         let forwarder = Forwarder::start(&talking, &["--idle", idle]);
         let mut heard = String::new();
         let mut stream = forwarder.connect();
-        stream.read_to_string(&mut heard).expect("text");
+        stream.read_to_string(&mut heard).expect("the peer sends UTF-8");
         drop(stream);
         (heard, forwarder.interrupt())
     };
@@ -158,6 +160,6 @@ fn wrong_arguments_are_reported_in_one_line() {
     refuses(&refused(&[":0", "127.0.0.1:1"]), 2, &["':0'", "HOST:PORT"]);
     refuses(&refused(&["127.0.0.1:0", "127.0.0.1:1", "--idle", "0"]), 2, &["--idle"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("bound").to_string();
+    let address = taken.local_addr().expect("the listener has an address").to_string();
     refuses(&refused(&[&address, "127.0.0.1:1"]), 1, &["cannot listen on", "in use"]);
 }

@@ -58,8 +58,8 @@ fn an_interrupted_wait_is_not_an_error() {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(begin.elapsed() >= ms(100));
         sender.join().expect("no panic");
-        write(&there, b"x").expect("room");
-        assert_eq!(read(&here, 8).expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(read(&here, 8).expect("the read succeeds"), b"x");
     });
 }
 
@@ -89,13 +89,13 @@ fn a_stopped_and_continued_process_keeps_its_timers() {
                 let begin = Instant::now();
                 sleep(ms(120));
                 FIRED.store(true, Ordering::SeqCst);
-                write(&there, b"x").expect("room");
+                write(&there, b"x").expect("the buffer has room");
                 sleep(ms(100));
                 (begin.elapsed(), there)
             });
             yield_now();
             let mut shell = shell("kill -STOP PID; sleep 0.3; kill -CONT PID");
-            assert_eq!(read(&here, 8).expect("data"), b"x");
+            assert_eq!(read(&here, 8).expect("the read succeeds"), b"x");
             let error = read_within(&here, 8, Some(ms(30)));
             assert!(error.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut));
             let (slept, _there) = sleeper.join().expect("no panic");
@@ -115,7 +115,7 @@ fn ctrl_c_interrupts_an_idle_hub() {
         let (here, there) = pair();
         let sleeper = spawn(|| sleep(Duration::from_secs(3600)));
         let sender = send_soon(Signal::SIGINT);
-        let error = read_within(&here, 1, Some(Duration::from_secs(60))).expect_err("interrupted");
+        let error = read_within(&here, 1, Some(Duration::from_secs(60))).expect_err("the interruption ends the wait");
         let latency = sender.join().expect("no panic").elapsed();
         assert!(latency < Duration::from_secs(30), "{latency:?}");
         let cause = error.get_ref().expect("an error of ours").to_string();
@@ -123,13 +123,13 @@ fn ctrl_c_interrupts_an_idle_hub() {
         assert_no_waiters();
         // The next blocking call restarts the loop and keeps its timers.
         assert_eq!(stats().timers, 1);
-        write(&there, b"x").expect("room");
-        assert_eq!(read(&here, 8).expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(read(&here, 8).expect("the read succeeds"), b"x");
         sleeper.kill();
         assert!(sleeper.join().expect_err("killed here").is_kill());
         // A second signal interrupts as well.
         raise(Signal::SIGINT).expect("our own process");
-        let error = read(&here, 1).expect_err("interrupted");
+        let error = read(&here, 1).expect_err("the interruption ends the wait");
         assert!(error.to_string().contains("interrupted"), "{error}");
     });
 }
@@ -144,7 +144,7 @@ fn ctrl_c_interrupts_a_hub_that_is_never_idle() {
             }
         });
         let sender = send_soon(Signal::SIGINT);
-        let error = spawn(|| sleep(Duration::from_secs(60))).join().expect_err("interrupted");
+        let error = spawn(|| sleep(Duration::from_secs(60))).join().expect_err("the interruption ends the wait");
         assert!(
             matches!(&error, greenhub::GreenError::Loop(error) if error.kind() == LoopErrorKind::Interrupted),
             "{error}"
@@ -180,7 +180,7 @@ fn a_remote_interrupts_an_idle_hub() {
         let remote = get_hub().remote();
         let sender = std::thread::spawn(move || remote.interrupt());
         let sleeper = spawn(|| sleep(Duration::from_secs(60)));
-        let error = sleeper.join().expect_err("interrupted");
+        let error = sleeper.join().expect_err("the interruption ends the wait");
         assert!(
             matches!(&error, greenhub::GreenError::Loop(error) if error.kind() == LoopErrorKind::Interrupted),
             "{error}"
@@ -207,12 +207,12 @@ fn an_interrupt_does_not_hide_a_loop_with_nothing_left() {
         let never = std::rc::Rc::new(std::cell::OnceCell::new());
         let waits = std::rc::Rc::clone(&never);
         let first = spawn(move || {
-            let other: &greenhub::GreenThread<()> = waits.get().expect("set");
+            let other: &greenhub::GreenThread<()> = waits.get().expect("the cell was set");
             other.wait()
         });
         let second = spawn(move || drop(first.wait()));
-        never.set(second).expect("once");
-        let error = never.get().expect("set").wait().expect_err("the wait is a deadlock");
+        never.set(second).expect("the cell is empty");
+        let error = never.get().expect("the cell was set").wait().expect_err("the wait is a deadlock");
         assert!(
             matches!(&error, greenhub::GreenError::Loop(error) if error.kind() == LoopErrorKind::LoopExit),
             "{error}"
@@ -226,7 +226,7 @@ static TOLD: AtomicBool = AtomicBool::new(false);
 #[test]
 fn a_signal_wakes_an_idle_hub() {
     in_child(|| {
-        REMOTE.set(get_hub().remote()).expect("once");
+        REMOTE.set(get_hub().remote()).expect("the cell is empty");
         // SAFETY: the handler uses an atomic and `notify`, which is async-signal-safe.
         let handler = unsafe {
             signal_hook::low_level::register(libc::SIGUSR1, || {
@@ -242,7 +242,7 @@ fn a_signal_wakes_an_idle_hub() {
         let sender = send_soon(Signal::SIGUSR1);
         // The hub may return for other events first.
         while !TOLD.load(Ordering::SeqCst) {
-            hub.run_once(None).expect("woken");
+            hub.run_once(None).expect("the turn succeeds");
         }
         assert!(sender.join().expect("no panic").elapsed() < Duration::from_secs(30));
     });
@@ -299,7 +299,7 @@ fn a_signal_does_not_end_the_wait_of_a_destructor() {
                 // SAFETY: the OS thread lives, since it waits for the byte sent below.
                 unsafe { libc::pthread_kill(this, libc::SIGUSR1) };
             }
-            write(&there, b"x").expect("room");
+            write(&there, b"x").expect("the buffer has room");
         });
         let result = std::cell::RefCell::new(None);
         let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -307,7 +307,7 @@ fn a_signal_does_not_end_the_wait_of_a_destructor() {
             std::panic::resume_unwind(Box::new(()));
         }));
         assert!(unwound.is_err());
-        assert_eq!(result.take().expect("was read").expect("data"), b"x");
+        assert_eq!(result.take().expect("was read").expect("the read succeeds"), b"x");
         sender.join().expect("no panic");
     });
 }

@@ -45,7 +45,7 @@ fn known_pipe() -> (Source, PipeWriter) {
 
 #[track_caller]
 fn assert_kind<T: std::fmt::Debug>(result: io::Result<T>, kind: ErrorKind) {
-    assert_eq!(result.expect_err("refused").kind(), kind);
+    assert_eq!(result.expect_err("the call is refused").kind(), kind);
 }
 
 #[track_caller]
@@ -88,9 +88,9 @@ fn reused<T>(before: impl FnOnce(&Rc<Source>) -> T) -> (Reused, T) {
 fn rule_05_readiness_of_a_former_socket_does_not_apply_to_the_new_one() {
     in_child(|| {
         let (Reused { new, peer, old: _old, _old_peer }, ()) = reused(|_| ());
-        write(&peer, b"x").expect("room");
+        write(&peer, b"x").expect("the buffer has room");
         let watches = stats().watches;
-        assert_eq!(read(&new, 8).expect("data"), b"x");
+        assert_eq!(read(&new, 8).expect("the read succeeds"), b"x");
         assert_eq!(stats().watches, watches, "the readiness of the old socket was applied to the new one");
     });
 }
@@ -100,8 +100,8 @@ fn rule_05_a_registration_of_a_former_socket_does_not_serve_the_new_one() {
     in_child(|| {
         let (Reused { new, peer, old: _old, _old_peer }, ()) = reused(|_| ());
         let reader = reading(&new);
-        write(&peer, b"x").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+        write(&peer, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -112,8 +112,8 @@ fn rule_05_closing_a_former_socket_leaves_the_waiter_of_the_new_one() {
         let reader = reading(&new);
         old.close();
         sleep(ms(1));
-        write(&peer, b"x").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+        write(&peer, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -133,8 +133,8 @@ fn rule_05_the_waiter_of_a_former_socket_is_woken_with_an_error() {
         let (Reused { new, peer, old: _old, _old_peer }, stale) = reused(reading);
         let reader = reading(&new);
         assert_kind(stale.join().expect("no panic"), ErrorKind::NotConnected);
-        write(&peer, b"x").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+        write(&peer, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -146,12 +146,12 @@ fn rule_05_a_closed_socket_does_not_operate_on_its_former_number() {
         old.close();
         let (reader, mut writer) = io::pipe().expect("a pipe");
         let new = source(if reader.as_raw_fd() == number { reader.into() } else { reuse(number, reader.into()) });
-        writer.write_all(b"x").expect("room");
+        writer.write_all(b"x").expect("the buffer has room");
         assert_kind(read(&old, 8), ErrorKind::NotConnected);
         assert_kind(old.wait(Interest::READ, None), ErrorKind::NotConnected);
         assert_kind(old.with(|_| Ok(())), ErrorKind::NotConnected);
         drop(old);
-        assert_eq!(read(&new, 8).expect("data"), b"x");
+        assert_eq!(read(&new, 8).expect("the read succeeds"), b"x");
     });
 }
 
@@ -252,8 +252,8 @@ fn rule_05_a_wait_on_a_second_hub_is_refused_each_time() {
             }
         });
         refused.join().expect("no panic");
-        write(&there, b"x").expect("room");
-        assert_eq!(waiter.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(waiter.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -269,8 +269,8 @@ fn rule_05_a_moved_socket_is_deregistered_by_its_former_hub() {
             sleep(ms(1));
         }
         assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
-        writer.write_all(b"x").expect("room");
-        assert_eq!(thread.join().expect("no panic").expect("data"), b"x");
+        writer.write_all(b"x").expect("the buffer has room");
+        assert_eq!(thread.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -286,9 +286,9 @@ fn rule_05_a_late_release_request_keeps_a_socket_that_came_back() {
         let reader = reader.join().expect("no panic");
         let other = spawn(move || {
             sleep(ms(5));
-            writer.write_all(b"x").expect("room");
+            writer.write_all(b"x").expect("the buffer has room");
         });
-        assert_eq!(read_within(&reader, 8, Some(TIMEOUT)).expect("data"), b"x");
+        assert_eq!(read_within(&reader, 8, Some(TIMEOUT)).expect("the read succeeds"), b"x");
         other.join().expect("no panic");
     });
 }

@@ -516,7 +516,7 @@ fn rule_02_the_end_of_an_os_thread_keeps_suspended_stacks_mapped() {
 
 /// Returns whether the address is mapped in this process.
 fn is_mapped(address: usize) -> bool {
-    let maps = std::fs::read_to_string("/proc/self/maps").expect("proc");
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
     let bounds = |line: &str| {
         let (low, high) = line.split(' ').next()?.split_once('-')?;
         Some(usize::from_str_radix(low, 16).ok()?..usize::from_str_radix(high, 16).ok()?)

@@ -123,7 +123,7 @@ fn some_turns() {
 fn a_poll_of_a_ready_source_returns_at_once() {
     run("a_poll_of_a_ready_source_returns_at_once", || {
         let (here, there) = pair();
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         let (flag, waker) = Flag::new();
         assert_eq!(ready(poll_read(&here, &waker)), b"x");
         assert_eq!(ready(poll_write(&here, &waker, b"yz")), 2);
@@ -142,7 +142,7 @@ fn a_report_wakes_an_armed_reader_once() {
         assert_eq!((stats().readers, stats().writers), (1, 0));
         some_turns();
         assert_eq!(flag.wakes(), 0);
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         flag.wait();
         some_turns();
         assert_eq!(flag.wakes(), 1);
@@ -160,7 +160,7 @@ fn a_report_wakes_an_armed_writer() {
         assert!(poll_write(&here, &waker, b"x").is_pending());
         let mut left = full;
         while left > 0 {
-            left -= read(&there, left).expect("data").len();
+            left -= read(&there, left).expect("the read succeeds").len();
         }
         flag.wait();
         assert_eq!(ready(poll_write(&here, &waker, b"x")), 1);
@@ -175,7 +175,7 @@ fn a_reader_and_a_writer_are_armed_side_by_side() {
         let ((reading, reader), (writing, writer)) = (Flag::new(), Flag::new());
         assert!(poll_read(&here, &reader).is_pending());
         assert!(poll_write(&here, &writer, b"x").is_pending());
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         reading.wait();
         assert_eq!(writing.wakes(), 0);
         assert_eq!((stats().readers, stats().writers), (0, 1));
@@ -204,14 +204,14 @@ fn watches(receive: impl Fn(&Source, &Source)) -> usize {
 fn polls_of_a_registered_source_watch_no_more_than_waits() {
     run("polls_of_a_registered_source_watch_no_more_than_waits", || {
         let waits = watches(|here, there| {
-            write(there, b"x").expect("room");
-            here.wait(Interest::READ, None).expect("data");
-            read(here, 8).expect("data");
+            write(there, b"x").expect("the buffer has room");
+            here.wait(Interest::READ, None).expect("the descriptor becomes readable");
+            read(here, 8).expect("the read succeeds");
         });
         let polls = watches(|here, there| {
             let (flag, waker) = Flag::new();
             assert!(poll_read(here, &waker).is_pending());
-            write(there, b"x").expect("room");
+            write(there, b"x").expect("the buffer has room");
             while flag.wakes() == 0 {
                 yield_now();
             }
@@ -290,7 +290,7 @@ fn another_waker_replaces_the_first() {
         assert!(poll_read(&here, &other).is_pending());
         assert_eq!(Arc::strong_count(&first), 2, "the replaced waker is kept");
         assert_eq!(stats().readers, 1);
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         second.wait();
         assert_eq!((first.wakes(), second.wakes()), (0, 1));
     });
@@ -314,7 +314,7 @@ fn a_woken_waker_is_not_kept() {
         let (here, there) = pair();
         let (flag, waker) = Flag::new();
         assert!(poll_read(&here, &waker).is_pending());
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         flag.wait();
         assert_eq!(Arc::strong_count(&flag), 2);
     });
@@ -358,7 +358,7 @@ fn into_fd_returns_the_number_of_a_polled_source() {
         let number = here.as_raw_fd();
         let (flag, waker) = Flag::new();
         assert!(poll_read(&here, &waker).is_pending());
-        let fd = here.into_fd().expect("open");
+        let fd = here.into_fd().expect("the source is open");
         assert_eq!(fd.as_raw_fd(), number);
         flag.wait();
         write(&there, b"x").expect("still open");
@@ -437,7 +437,7 @@ fn a_change_of_hub_wakes_an_armed_waker() {
         assert_eq!(flag.wakes(), 1);
         let (flag, waker) = Flag::new();
         assert!(poll_read(&here, &waker).is_pending());
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         flag.wait();
         assert_eq!(ready(poll_read(&here, &waker)), b"x");
     });
@@ -468,7 +468,7 @@ fn an_abort_wakes_an_armed_waker() {
         flag.wait();
         assert_eq!(flag.wakes(), 1);
         assert!(poll_read(&here, &waker).is_pending());
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         while flag.wakes() == 1 {
             sleep(ms(1));
         }
@@ -505,7 +505,7 @@ fn a_fork_wakes_an_armed_waker_in_the_child() {
         });
         ends_well(child);
         assert_eq!(flag.wakes(), 0, "the fork woke the parent");
-        write(&there, b"parent").expect("room");
+        write(&there, b"parent").expect("the buffer has room");
         flag.wait();
         assert_eq!(ready(poll_read(&here, &waker)), b"parent");
     });
@@ -520,7 +520,7 @@ fn a_wait_beside_an_armed_waker_is_refused() {
         let error = here.wait(Interest::READ, ms(1)).expect_err("a second reader");
         assert_eq!(error.kind(), ErrorKind::ResourceBusy);
         here.wait(Interest::WRITE, None).expect("the other direction is free");
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         flag.wait();
     });
 }
@@ -536,8 +536,8 @@ fn a_poll_beside_a_parked_reader_is_refused() {
         let (flag, waker) = Flag::new();
         assert_eq!(failed(poll_read(&here, &waker)), ErrorKind::ResourceBusy);
         assert_eq!(Arc::strong_count(&flag), 2);
-        write(&there, b"x").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
         assert!(poll_read(&here, &waker).is_pending());
     });
 }
@@ -554,9 +554,9 @@ fn polls_and_waits_queue_where_several_readers_are_allowed() {
         let reading = Rc::clone(&here);
         let reader = spawn(move || read(&reading, 1));
         yield_now();
-        write(&there, b"ab").expect("room");
+        write(&there, b"ab").expect("the buffer has room");
         flag.wait();
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"a");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"a");
         assert_eq!(until_ready(|| poll_read(&here, &waker)), b"b");
         // A green thread before a waker, which is replaced in the queue.
         let reading = Rc::clone(&here);
@@ -564,8 +564,8 @@ fn polls_and_waits_queue_where_several_readers_are_allowed() {
         yield_now();
         let ((first, one), (second, other)) = (Flag::new(), Flag::new());
         assert!(poll_read(&here, &one).is_pending() && poll_read(&here, &other).is_pending());
-        write(&there, b"cd").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"c");
+        write(&there, b"cd").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"c");
         second.wait();
         assert_eq!(first.wakes(), 0);
         assert_eq!(until_ready(|| poll_read(&here, &other)), b"d");
@@ -585,8 +585,8 @@ fn a_cancelled_waker_makes_room_for_the_next_waiter() {
         let reader = spawn(move || read(&reading, 8));
         yield_now();
         here.cancel_poll(Interest::READ);
-        write(&there, b"x").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
         assert_eq!(flag.wakes(), 0);
     });
 }
@@ -620,8 +620,8 @@ fn a_waker_that_panics_does_not_end_the_loop() {
             if closes {
                 here.close();
             } else {
-                write(&there, b"x").expect("room");
-                write(&here, b"x").expect("room");
+                write(&there, b"x").expect("the buffer has room");
+                write(&here, b"x").expect("the buffer has room");
             }
             flag.wait();
         }
@@ -660,7 +660,7 @@ fn a_waker_whose_drop_panics_does_not_unwind_a_poll() {
         arm(&here);
         here.cancel_poll(Interest::READ);
         arm(&here);
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         some_turns();
         assert_eq!(ready(poll_read(&here, Waker::noop())), b"x");
     });
@@ -684,10 +684,10 @@ fn a_waker_may_poll_cancel_and_close() {
             closed.close();
         });
         assert!(poll_read(&here, &outer).is_pending());
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         other_flag.wait();
         assert_eq!(flag.wakes(), 0);
-        write(&there, b"y").expect("room");
+        write(&there, b"y").expect("the buffer has room");
         flag.wait();
     });
 }
@@ -726,7 +726,7 @@ fn unconfirmed_reports_of_polls_are_bounded() {
         }
         let _clock = use_manual_clock();
         let (here, there) = pair();
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         let here = Arc::new(here);
         let tries = Arc::new(AtomicUsize::new(0));
         fn poll(here: &Arc<Source>, tries: &Arc<AtomicUsize>) {
@@ -755,7 +755,7 @@ fn close_wakes_a_poll_that_pauses() {
         }
         let _clock = use_manual_clock();
         let (here, there) = pair();
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         let poll = |waker: &Waker| {
             here.poll(Interest::READ, &mut Context::from_waker(waker), |_| {
                 Err::<((), ReadHint), _>(ErrorKind::WouldBlock.into())
@@ -793,7 +793,7 @@ fn a_retrying_writer_is_woken_without_a_report() {
         let (flag, waker) = Flag::new();
         assert!(poll_write(&here, &waker, b"x").is_pending());
         // The system reports this to no writer.
-        there.shutdown(Shutdown::Read).expect("connected");
+        there.shutdown(Shutdown::Read).expect("the socket is connected");
         flag.wait();
         let mut polled = poll_write(&here, &waker, b"x");
         while polled.is_pending() {
@@ -840,7 +840,7 @@ fn a_poll_on_another_thread_takes_the_source_over() {
         });
         is_armed.recv().expect("a sender");
         flag.wait();
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         assert_eq!(other.join().expect("no panic"), b"x");
         assert_eq!(flag.wakes(), 1);
     });
@@ -858,7 +858,7 @@ fn a_wait_on_another_thread_does_not_disturb_a_poll() {
         assert_eq!(refused.expect_err("polled elsewhere").kind(), ErrorKind::ResourceBusy);
         some_turns();
         assert_eq!(flag.wakes(), 0);
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         flag.wait();
     });
 }
@@ -883,8 +883,8 @@ fn a_poll_does_not_disturb_a_wait_on_another_thread() {
             polled = poll_read(&here, &waker);
         }
         assert_eq!(failed(polled), ErrorKind::ResourceBusy);
-        write(&there, b"x").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }
 
@@ -934,7 +934,7 @@ fn a_poll_inside_the_wait_of_a_hub_is_armed_after_it() {
                 assert_no_waiters();
             } else {
                 assert_eq!((flag.wakes(), stats().readers), (0, 1));
-                write(&there, b"x").expect("room");
+                write(&there, b"x").expect("the buffer has room");
                 flag.wait();
                 assert_eq!(ready(poll_read(&here, &waker)), b"x");
             }
@@ -951,7 +951,7 @@ fn an_armed_waker_keeps_the_loop_waiting() {
         assert!(poll_read(&here, &waker).is_pending());
         let writer = std::thread::spawn(move || {
             std::thread::sleep(ms(50));
-            write(&there, b"x").expect("room");
+            write(&there, b"x").expect("the buffer has room");
         });
         greenhub::thread::park();
         assert_eq!(ready(poll_read(&here, &waker)), b"x");
@@ -984,7 +984,7 @@ fn a_poll_allocates_nothing_once_warm() {
                 })
             };
             assert!(poll().is_pending() && poll().is_pending());
-            write(&there, b"x").expect("room");
+            write(&there, b"x").expect("the buffer has room");
             while flag.wakes() < woken {
                 yield_now();
             }
@@ -1045,7 +1045,7 @@ fn a_source_polled_at_random_on_two_threads_loses_no_byte() {
         let mut writer = 0;
         let own = spawn(take(Arc::clone(&here), Arc::clone(&taken)));
         while writer < BYTES {
-            writer += write(&there, b"x").expect("room");
+            writer += write(&there, b"x").expect("the buffer has room");
             if writer % 7 == 0 {
                 sleep(ms(1));
             }

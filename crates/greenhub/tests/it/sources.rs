@@ -36,7 +36,7 @@ fn registered_pair() -> (Source, Source) {
 /// first.
 fn ended_pair() -> (Source, Source) {
     let (here, there) = registered_pair();
-    there.with(|fd| Ok(rustix::net::shutdown(fd, rustix::net::Shutdown::Write)?)).expect("connected");
+    there.with(|fd| Ok(rustix::net::shutdown(fd, rustix::net::Shutdown::Write)?)).expect("the socket is connected");
     here.wait(Interest::READ, Some(TIMEOUT)).expect("the end is reported");
     here.set_nonblocking(true);
     (here, there)
@@ -56,7 +56,7 @@ fn read_or_end_returns_data_without_asking_for_the_end() {
     let _deadline = deadline();
     let (here, _there) = ended_pair();
     let result = here.read_or_end(None, |_| Ok((7, ReadHint::Likely)), |_| panic!("there was data"));
-    assert_eq!(result.expect("data"), 7);
+    assert_eq!(result.expect("the read succeeds"), 7);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn into_fd_returns_the_same_number_under_any_setting() {
     here.set_nonblocking(true);
     here.set_retrying(true);
     let number = here.as_raw_fd();
-    assert_eq!(here.into_fd().expect("open").as_raw_fd(), number);
+    assert_eq!(here.into_fd().expect("the source is open").as_raw_fd(), number);
 }
 
 /// Returns how often the waiting operation of `begin` calls its closure in one second without a report.
@@ -190,7 +190,7 @@ fn an_operation_waits_again_after_a_spurious_report() {
     in_child(|| {
         use_manual_clock();
         let (here, there) = pair();
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         let calls = Rc::new(Cell::new(0));
         let counts = Rc::clone(&calls);
         let reader = spawn(move || {
@@ -222,9 +222,9 @@ fn a_retrying_write_is_refused_while_another_thread_waits() {
         fill(&here);
         here.write(Some(TIMEOUT), |fd| Ok(rustix::io::write(fd, b"x")?))
     });
-    assert_eq!(refused.join().expect("no panic").expect_err("refused").kind(), ErrorKind::ResourceBusy);
-    write(&there, b"x").expect("room");
-    assert_eq!(waiter.join().expect("no panic").expect("data"), b"x");
+    assert_eq!(refused.join().expect("no panic").expect_err("the call is refused").kind(), ErrorKind::ResourceBusy);
+    write(&there, b"x").expect("the buffer has room");
+    assert_eq!(waiter.join().expect("no panic").expect("the read succeeds"), b"x");
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_wait_while_unwinding_leaves_the_readiness_for_the_next_read() {
     fn read_one(source: &Source) -> u8 {
         let mut byte = [0];
         let read = source.read(Some(TIMEOUT), |fd| Ok((rustix::io::read(fd, &mut byte)?, ReadHint::Likely)));
-        assert_eq!(read.expect("data"), 1);
+        assert_eq!(read.expect("the read succeeds"), 1);
         byte[0]
     }
     in_child(|| {
@@ -246,7 +246,7 @@ fn a_wait_while_unwinding_leaves_the_readiness_for_the_next_read() {
         let (here, there) = registered_pair();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(ms(20));
-            there.with(|fd| Ok(rustix::io::write(fd, b"xy")?)).expect("room");
+            there.with(|fd| Ok(rustix::io::write(fd, b"xy")?)).expect("the buffer has room");
             there
         });
         let unwound = catch_unwind(AssertUnwindSafe(|| {
@@ -312,10 +312,10 @@ fn a_wait_on_a_source_ends_a_stale_wait_under_its_number() {
         let reader = spawn(move || read(&new, 8));
         yield_now();
         assert_eq!(
-            io::Error::from(stale.join().expect("no panic").expect_err("closed")).kind(),
+            io::Error::from(stale.join().expect("no panic").expect_err("the descriptor is closed")).kind(),
             ErrorKind::NotConnected
         );
-        write(&peer, b"x").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+        write(&peer, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
     });
 }

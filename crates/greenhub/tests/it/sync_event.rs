@@ -298,7 +298,7 @@ fn timers_may_send_but_not_wait() {
             sender.send(9).unwrap();
         });
         assert_eq!(event.wait().unwrap(), 9);
-        let error = refused.take().expect("refused");
+        let error = refused.take().expect("the wait was refused");
         assert!(matches!(&error, GreenError::Loop(error) if error.kind() == LoopErrorKind::InMainloop), "{error}");
     });
 }

@@ -102,7 +102,7 @@ fn a_guard_releases_its_token_however_it_is_dropped() {
         keep_reports();
         let semaphore = tokens(1);
         drop(semaphore.access().unwrap());
-        drop(in_time(semaphore.access_timeout(SHORT)).expect("free"));
+        drop(in_time(semaphore.access_timeout(SHORT)).expect("a token is free"));
         let holds = semaphore.clone();
         let panics = spawn(move || {
             let _guard = holds.access().unwrap();

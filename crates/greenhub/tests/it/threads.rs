@@ -26,12 +26,12 @@ fn two_threads_sleep_independently() {
         let id = get_hub().id();
         started.send(id).expect("the test waits");
         // This hub works while the other sleeps.
-        assert_eq!(read(&there, 1).expect("data"), b"x");
+        assert_eq!(read(&there, 1).expect("the read succeeds"), b"x");
         // The other hub's wait does not delay this one either.
         for _ in 0..3 {
             sleep(ms(5));
         }
-        write(&there, b"y").expect("room");
+        write(&there, b"y").expect("the buffer has room");
         assert_no_waiters();
         id
     });
@@ -41,8 +41,8 @@ fn two_threads_sleep_independently() {
         sleep(ms(5));
     }
     assert_no_waiters();
-    write(&here, b"x").expect("room");
-    assert_eq!(read(&here, 1).expect("data"), b"y");
+    write(&here, b"x").expect("the buffer has room");
+    assert_eq!(read(&here, 1).expect("the read succeeds"), b"y");
     assert_eq!(thread.join().expect("no panic"), id);
 }
 
@@ -60,7 +60,7 @@ fn sleeping_until(wake: impl FnOnce(greenhub::hub::Remote) + Send + 'static) -> 
     });
     let hub = get_hub();
     let _long = hub.schedule(2 * SOON, || {});
-    hub.run_once(None).expect("woken");
+    hub.run_once(None).expect("the turn succeeds");
     let woken = Instant::now();
     woken - thread.join().expect("no panic")
 }
@@ -73,10 +73,10 @@ fn a_remote_wakes_an_idle_hub() {
     let thread = thread::spawn(move || {
         thread::sleep(ms(30));
         let begin = Instant::now();
-        remote.spawn(move || _ = write(&there, b"x").expect("room")).expect("alive");
+        remote.spawn(move || _ = write(&there, b"x").expect("the buffer has room")).expect("the hub's thread lives");
         begin
     });
-    assert_eq!(read_within(&here, 8, Some(2 * SOON)).expect("data"), b"x");
+    assert_eq!(read_within(&here, 8, Some(2 * SOON)).expect("the read succeeds"), b"x");
     let woken = Instant::now();
     assert!(woken - thread.join().expect("no panic") < SOON);
     assert!(sleeping_until(|remote| remote.notify()) < SOON);
@@ -87,7 +87,7 @@ fn run_once_reads_the_mail_that_woke_it() {
     let _deadline = deadline();
     let (sender, receiver) = channel();
     let latency = sleeping_until(move |remote| {
-        remote.spawn(move || sender.send(()).expect("the test waits")).expect("alive");
+        remote.spawn(move || sender.send(()).expect("the test waits")).expect("the hub's thread lives");
     });
     assert!(latency < SOON);
     receiver.try_recv().expect("has run");
@@ -103,8 +103,8 @@ fn ended_threads_leave_no_descriptor_open() {
                 let (here, there) = pair();
                 let reader = spawn(move || read(&here, 8));
                 yield_now();
-                write(&there, b"x").expect("room");
-                assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+                write(&there, b"x").expect("the buffer has room");
+                assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
                 // Every second OS thread leaves a parked green thread and a remote behind.
                 if round % 2 == 0 {
                     drop(spawn(move || read(&there, 8)));
@@ -126,22 +126,22 @@ fn a_socket_may_move_to_the_hub_of_another_thread() {
     // The wait registers the socket with this hub.
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     let thread = thread::spawn(move || {
-        let data = read(&here, 8).expect("data");
+        let data = read(&here, 8).expect("the read succeeds");
         assert_no_waiters();
         (data, here)
     });
     sleep(ms(20));
-    write(&there, b"there").expect("room");
+    write(&there, b"there").expect("the buffer has room");
     until(|| thread.is_finished());
     let (data, here) = thread.join().expect("no panic");
     assert_eq!(data, b"there");
     // Moves the socket back, after the other OS thread and its hub have ended.
     let sender = spawn(move || {
         sleep(ms(5));
-        write(&there, b"back").expect("room");
+        write(&there, b"back").expect("the buffer has room");
         there
     });
-    assert_eq!(read(&here, 8).expect("data"), b"back");
+    assert_eq!(read(&here, 8).expect("the read succeeds"), b"back");
     drop(sender);
 }
 
@@ -153,19 +153,19 @@ fn a_moved_socket_does_not_wake_its_former_hub() {
     let (done, end) = pair();
     let thread = thread::spawn(move || {
         for _ in 0..200 {
-            read(&here, 1).expect("data");
+            read(&here, 1).expect("the read succeeds");
         }
-        write(&end, b"x").expect("room");
+        write(&end, b"x").expect("the buffer has room");
     });
     let waits = stats().waits;
     let writer = thread::spawn(move || {
         for _ in 0..200 {
-            write(&there, b"x").expect("room");
+            write(&there, b"x").expect("the buffer has room");
             thread::sleep(Duration::from_micros(100));
         }
         there
     });
-    assert_eq!(read(&done, 1).expect("data"), b"x");
+    assert_eq!(read(&done, 1).expect("the read succeeds"), b"x");
     assert!(stats().waits - waits < 20, "{} waits for one byte", stats().waits - waits);
     drop(writer.join().expect("no panic"));
     thread.join().expect("no panic");
@@ -187,18 +187,18 @@ fn two_hubs_cannot_wait_for_one_socket() {
             reader.join().expect("no panic")
         }
     });
-    wait.recv().expect("parked");
+    wait.recv().expect("the reader has parked");
     for direction in [Interest::READ, Interest::WRITE] {
         let error = here.wait(direction, None).expect_err("another hub waits");
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}");
     }
     assert_no_waiters();
     // The refused wait has not moved the socket.
-    write(&there, b"x").expect("room");
-    assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    write(&there, b"x").expect("the buffer has room");
+    assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
     // The socket may be waited for again.
-    write(&there, b"y").expect("room");
-    here.wait(Interest::READ, None).expect("ready");
+    write(&there, b"y").expect("the buffer has room");
+    here.wait(Interest::READ, None).expect("the descriptor becomes readable");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn closing_from_another_thread_wakes_the_waiters() {
         thread::sleep(ms(10));
         here.close();
     });
-    let error = reader.join().expect("woken").expect_err("closed");
+    let error = reader.join().expect("the waiter returns").expect_err("the descriptor is closed");
     assert_eq!(error.kind(), io::ErrorKind::NotConnected);
     assert!(error.to_string().contains(&number.to_string()), "{error}");
     assert_no_waiters();
@@ -289,12 +289,12 @@ fn into_fd_on_another_os_thread_deregisters_the_descriptor() {
         let (here, there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         let before = open_descriptors();
-        let fd = thread::spawn(move || here.into_fd().expect("open")).join().expect("no panic");
+        let fd = thread::spawn(move || here.into_fd().expect("the source is open")).join().expect("no panic");
         sleep(ms(1));
         assert_eq!(open_descriptors(), before, "the old number is still open");
-        write(&there, b"x").expect("room");
+        write(&there, b"x").expect("the buffer has room");
         let again = source(fd);
-        assert_eq!(read(&again, 8).expect("data"), b"x");
+        assert_eq!(read(&again, 8).expect("the read succeeds"), b"x");
     });
 }
 
@@ -308,7 +308,7 @@ fn into_fd_returns_a_new_number_while_a_hub_still_watches_the_old_one() {
             // The wait moves the socket here. The hub of the test does not turn, so it has not read the release
             // request.
             here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-            here.into_fd().expect("open")
+            here.into_fd().expect("the source is open")
         })
         .join()
         .expect("no panic");
@@ -340,7 +340,7 @@ fn every_waiter_is_woken_by_a_close_that_races_with_its_park() {
         sender.send(Arc::clone(&here)).expect("the closing thread waits");
         begin.wait();
         // A watchdog bounds the test if the close is lost; the timeout must not end the wait.
-        let error = read_within(&here, 8, Some(2 * SOON)).expect_err("closed");
+        let error = read_within(&here, 8, Some(2 * SOON)).expect_err("the descriptor is closed");
         assert_eq!(error.kind(), io::ErrorKind::NotConnected);
     }
     drop(sender);

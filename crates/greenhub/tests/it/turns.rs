@@ -44,7 +44,7 @@ fn order(clock: &ManualClock, readers: usize, sleepers: usize, yields: Yields) -
         writers.push(writer);
         let order = Rc::clone(&order);
         spawn(move || {
-            trampoline(&reader, Interest::READ, None).expect("data");
+            trampoline(&reader, Interest::READ, None).expect("the descriptor becomes readable");
             order.borrow_mut().push('r');
             if yields.readers {
                 yield_now();
@@ -67,7 +67,7 @@ fn order(clock: &ManualClock, readers: usize, sleepers: usize, yields: Yields) -
     for _ in 0..4 {
         yield_now();
     }
-    writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("room"));
+    writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("the buffer has room"));
     // The timers are late when the loop sees the reports.
     clock.advance(ms(5));
     sleep(ms(50));
@@ -156,13 +156,13 @@ fn a_sleeper_left_by_a_cut_turn_runs_before_later_ones() {
         }
         let (advances, reads) = (clock.clone(), Rc::clone(&order));
         spawn(move || {
-            trampoline(&reader, Interest::READ, None).expect("data");
+            trampoline(&reader, Interest::READ, None).expect("the descriptor becomes readable");
             reads.borrow_mut().push('r');
             // The last sleeper is due when the turn is cut, between the other two.
             advances.advance(ms(20));
         });
         (0..4).for_each(|_| yield_now());
-        writer.write_all(b"x").expect("room");
+        writer.write_all(b"x").expect("the buffer has room");
         clock.advance(ms(5));
         sleep(ms(50));
         assert_eq!(*order.borrow(), "r012");
@@ -183,7 +183,7 @@ fn a_turn_cut_after_its_sleepers_keeps_the_other_green_threads() {
             writers.push(writer);
             let ended = Rc::clone(&ended);
             spawn(move || {
-                trampoline(&reader, Interest::READ, None).expect("data");
+                trampoline(&reader, Interest::READ, None).expect("the descriptor becomes readable");
                 set_turn_time(Duration::ZERO);
                 (0..20).for_each(|_| yield_now());
                 ended.set(ended.get() + 1);
@@ -198,7 +198,7 @@ fn a_turn_cut_after_its_sleepers_keeps_the_other_green_threads() {
         }
         // Every green thread reaches its wait, and the sleeps begin.
         get_hub().run_once(Some(Duration::ZERO)).expect("a turn");
-        writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("room"));
+        writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("the buffer has room"));
         clock.advance(ms(5));
         sleep(ms(50));
         assert_eq!(ended.get(), 2 * EACH);
@@ -214,7 +214,7 @@ fn cancelled_green_threads_count_in_a_cut_turn() {
         for (name, event) in ['a', 'b'].into_iter().zip(&events) {
             let (order, event) = (Rc::clone(&order), Rc::clone(event));
             spawn(move || {
-                event.wait().expect("sent");
+                event.wait().expect("the event was sent");
                 order.borrow_mut().push(name);
             });
         }
@@ -236,9 +236,9 @@ fn cancelled_green_threads_count_in_a_cut_turn() {
             spawn(|| ()).kill();
             second.send(()).expect("not sent yet");
         };
-        let _listens = get_hub().listen(reader, Interest::READ, listens).expect("registered");
+        let _listens = get_hub().listen(reader, Interest::READ, listens).expect("the hub accepts the listener");
         (0..4).for_each(|_| yield_now());
-        writer.write_all(b"x").expect("room");
+        writer.write_all(b"x").expect("the buffer has room");
         clock.advance(ms(5));
         sleep(ms(50));
         assert_eq!(*order.borrow(), "a0b1");
@@ -254,7 +254,7 @@ fn a_green_thread_woken_by_mail_after_a_cut_turn_runs() {
             let woken = spawn(move || {
                 let parker = Parker::new(WaitReason::Event).expect("no loop");
                 parked.send(parker.unparker()).expect("a receiver");
-                parker.park(&mut Deadline::none()).expect("woken")
+                parker.park(&mut Deadline::none()).expect("the park succeeds")
             });
             let mut writers = Vec::new();
             let unparker = Rc::new(unparker);
@@ -263,7 +263,7 @@ fn a_green_thread_woken_by_mail_after_a_cut_turn_runs() {
                 writers.push(writer);
                 let unparker = Rc::clone(&unparker);
                 spawn(move || {
-                    trampoline(&reader, Interest::READ, None).expect("data");
+                    trampoline(&reader, Interest::READ, None).expect("the descriptor becomes readable");
                     // The turn is cut after the second reader, and the next one begins with the mail.
                     if number == 1 {
                         let unparker = unparker.recv().expect("the waiter is parked");
@@ -273,7 +273,7 @@ fn a_green_thread_woken_by_mail_after_a_cut_turn_runs() {
             }
             (0..sleepers).for_each(|_| _ = spawn(|| sleep(ms(1))));
             (0..4).for_each(|_| yield_now());
-            writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("room"));
+            writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("the buffer has room"));
             clock.advance(ms(5));
             sleep(ms(50));
             assert_eq!(woken.join().expect("no panic"), Parked::Unparked);

@@ -169,7 +169,7 @@ mod tests {
 
     fn listener() -> (Source, std::net::SocketAddr) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
+        let address = listener.local_addr().expect("the listener has an address");
         (Source::from_nonblocking(listener.into()), address)
     }
 
@@ -188,9 +188,9 @@ mod tests {
         // A caller that is not admitted leaves the connection in place.
         assert!(accept(&source, &abandoned, None, true, || None::<()>).expect("no error").is_none());
         let accepted = accept(&source, &abandoned, None, true, || Some(7)).expect("an attempt");
-        let ((socket, _), ticket) = accepted.expect("admitted");
-        let peer = std::net::TcpStream::from(socket).peer_addr().expect("connected");
-        assert_eq!((peer, ticket), (client.local_addr().expect("connected"), 7));
+        let ((socket, _), ticket) = accepted.expect("the caller is admitted");
+        let peer = std::net::TcpStream::from(socket).peer_addr().expect("the socket is connected");
+        assert_eq!((peer, ticket), (client.local_addr().expect("the socket is connected"), 7));
         assert!(abandoned.lock().is_empty());
     }
 

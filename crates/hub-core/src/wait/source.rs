@@ -607,17 +607,17 @@ mod tests {
     #[test]
     fn close_closes_an_unused_number_at_once() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let source = Source::new(reader.into()).expect("non-blocking");
+        let source = Source::new(reader.into()).expect("the descriptor becomes non-blocking");
         source.close();
         let error = std::io::Write::write(&mut &writer, b"x").expect_err("no reader is left");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!(source.with(|_| Ok(())).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+        assert_eq!(source.with(|_| Ok(())).expect_err("the descriptor is closed").kind(), io::ErrorKind::NotConnected);
     }
 
     #[test]
     fn a_lent_number_stays_open_until_the_drop() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let source = Source::new(reader.into()).expect("non-blocking");
+        let source = Source::new(reader.into()).expect("the descriptor becomes non-blocking");
         let lent = source.as_fd();
         source.close();
         assert!(rustix::io::fcntl_getfd(lent).is_ok());

@@ -236,7 +236,7 @@ impl<'p> Reference<'p> {
     }
 
     fn green(&mut self, of: Thread) -> &mut Green<'p> {
-        self.greens.get_mut(&of).expect("spawned")
+        self.greens.get_mut(&of).expect("the green thread was spawned")
     }
 
     // ---- the loop

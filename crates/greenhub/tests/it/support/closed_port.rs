@@ -17,6 +17,6 @@ impl ClosedPort {
         let socket = socket.expect("a socket");
         bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = getsockname(&socket).ok().and_then(|address| address.try_into().ok());
-        ClosedPort { address: address.expect("bound"), _socket: socket }
+        ClosedPort { address: address.expect("the listener has an address"), _socket: socket }
     }
 }

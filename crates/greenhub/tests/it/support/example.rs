@@ -92,7 +92,8 @@ pub(crate) fn run(command: &mut Command) -> Output {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let [stdout, stderr] = [stdout, stderr].map(|reader| reader.map_or_else(Vec::new, |it| it.join().expect("read")));
+    let [stdout, stderr] =
+        [stdout, stderr].map(|reader| reader.map_or_else(Vec::new, |it| it.join().expect("the reader returns")));
     let printed = String::from_utf8_lossy(&stderr);
     let status = status.unwrap_or_else(|| panic!("{command:?} hangs: it has run for {LIMIT:?} and printed: {printed}"));
     Output { status, stdout, stderr }
@@ -120,7 +121,7 @@ impl Server {
     pub(crate) fn start(command: &mut Command) -> Server {
         let mut process = command.spawn().expect("the example starts");
         let watchdog = watch(&process);
-        let mut rest = BufReader::new(process.stderr.take().expect("piped"));
+        let mut rest = BufReader::new(process.stderr.take().expect("standard error is piped"));
         let mut greeting = String::new();
         rest.read_line(&mut greeting).expect("a line");
         Server { process: Some(process), greeting, rest, _watchdog: watchdog }
@@ -132,7 +133,7 @@ impl Server {
         let mut line = self.greeting.clone();
         while !line.contains(text) {
             line.clear();
-            assert_ne!(self.rest.read_line(&mut line).expect("text"), 0, "{text:?} was not printed");
+            assert_ne!(self.rest.read_line(&mut line).expect("the output is UTF-8"), 0, "{text:?} was not printed");
         }
     }
 

@@ -79,7 +79,7 @@ fn abort_unless_dropped(sender: &mpsc::Receiver<()>, name: &str) {
 /// Returns the number of open descriptors of this process.
 pub(crate) fn open_descriptors() -> usize {
     // The listing itself holds one descriptor.
-    std::fs::read_dir("/proc/self/fd").expect("proc").count() - 1
+    std::fs::read_dir("/proc/self/fd").expect("/proc is mounted").count() - 1
 }
 
 /// Runs one test of this program in a new process, and returns its output.

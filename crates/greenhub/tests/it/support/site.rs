@@ -60,7 +60,7 @@ impl Site {
         let noted = Arc::clone(&seen);
         std::thread::spawn(move || {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            sender.send(listener.local_addr().expect("bound")).expect("a receiver waits");
+            sender.send(listener.local_addr().expect("the listener has an address")).expect("a receiver waits");
             let served = Rc::new((pages, Cell::new(0), RefCell::new(Vec::new())));
             for stream in listener.incoming() {
                 let (stream, served, seen) = (stream.expect("a client"), Rc::clone(&served), Arc::clone(&noted));
@@ -82,14 +82,14 @@ impl Site {
 
     /// Returns the requested paths, sorted.
     pub(crate) fn requested(&self) -> Vec<String> {
-        let mut paths = self.seen.lock().expect("noted").paths.clone();
+        let mut paths = self.seen.lock().expect("no holder has panicked").paths.clone();
         paths.sort_unstable();
         paths
     }
 
     /// Returns the largest number of requests served at the same time.
     pub(crate) fn most_at_once(&self) -> usize {
-        self.seen.lock().expect("noted").most_at_once
+        self.seen.lock().expect("no holder has panicked").most_at_once
     }
 }
 
@@ -110,7 +110,7 @@ fn serve_one(
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
     let answer = pages.get(&path).cloned().unwrap_or_else(|| self::answer("404 Not Found", "there is no such page"));
     {
-        let mut seen = seen.lock().expect("noted");
+        let mut seen = seen.lock().expect("no holder has panicked");
         seen.paths.push(path);
         seen.most_at_once = seen.most_at_once.max(at_once);
     }

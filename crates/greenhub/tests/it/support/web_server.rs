@@ -67,7 +67,7 @@ impl WebServer {
         let mut stream = self.connect();
         stream.write_all(requests.as_bytes()).expect("the peer reads");
         let mut answers = String::new();
-        stream.read_to_string(&mut answers).expect("text");
+        stream.read_to_string(&mut answers).expect("the peer sends UTF-8");
         answers
     }
 

@@ -123,12 +123,12 @@ fn a_number_is_taken_during_no_other_operation() {
     loom::model(|| {
         let number = Number::new();
         // A request for another thread, in progress.
-        let request = Entered::unless_gone(Arc::clone(&number)).expect("open");
+        let request = Entered::unless_gone(Arc::clone(&number)).expect("the number is open");
         let other = thread::spawn(move || {
             request.source().check_open();
             drop(request);
         });
-        let entered = Entered::unless_gone(&*number).expect("open");
+        let entered = Entered::unless_gone(&*number).expect("the number is open");
         // SAFETY: the source was open until now, and nothing has borrowed the number.
         if unsafe { entered.claim_alone() } {
             // The caller may close what it has taken.
