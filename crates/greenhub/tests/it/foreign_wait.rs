@@ -1,13 +1,15 @@
 //! A hub whose wait runs code of others: its wake-ups, its stack, and what counts as a deadlock.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Wake, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
+use greenhub::future::try_block_on;
 use greenhub::hub::{Hub, LoopErrorKind};
 use greenhub::sync::Event;
 use greenhub::{GreenError, get_hub, sleep, spawn};
@@ -173,6 +175,50 @@ fn a_hub_that_may_wake_the_main_greenlet_is_waited_for() {
             use_tapped_hub(WakesLater(Rc::clone(&event), may_wake, 0));
             let waited = event.wait().map_err(|error| loop_error(&error));
             assert_eq!(waited, expected);
+        }
+    });
+}
+
+#[test]
+fn a_hub_that_completes_futures_is_waited_for_while_one_is_awaited() {
+    /// Completes a future in its third wait.
+    struct Completes {
+        completes: bool,
+        waits: u32,
+        waker: Rc<Cell<Option<Waker>>>,
+    }
+
+    impl Tap for Completes {
+        fn completes_futures(&self, _: &dyn Hub) -> bool {
+            self.completes
+        }
+        fn wait(&mut self, hub: &mut dyn Hub, call: Wait<'_>) -> io::Result<()> {
+            if call.timeout == Some(Duration::ZERO) || !self.completes {
+                return call.forward(hub);
+            }
+            self.waits += 1;
+            if self.waits == 3 {
+                call.watched.wake_by(Waker::noop());
+                self.waker.take().expect("the future is awaited").wake();
+            }
+            Ok(())
+        }
+    }
+
+    in_fork(|| {
+        for completes in [true, false] {
+            let waker = Rc::new(Cell::new(None));
+            use_tapped_hub(Completes { completes, waits: 0, waker: Rc::clone(&waker) });
+            let mut is_pending = false;
+            let awaited = try_block_on(poll_fn(|context| {
+                if std::mem::replace(&mut is_pending, true) {
+                    return Poll::Ready(7);
+                }
+                waker.set(Some(context.waker().clone()));
+                Poll::Pending
+            }));
+            let expected = if completes { Ok(7) } else { Err(LoopErrorKind::LoopExit) };
+            assert_eq!(awaited.map_err(|error| error.kind()), expected);
         }
     });
 }

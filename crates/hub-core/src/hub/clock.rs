@@ -112,6 +112,10 @@ impl<H: Hub> Hub for Clocked<H> {
         self.hub.may_wake()
     }
 
+    fn completes_futures(&self) -> bool {
+        self.hub.completes_futures()
+    }
+
     fn stack_size(&self) -> usize {
         self.hub.stack_size()
     }

@@ -130,6 +130,13 @@ pub trait Hub {
         false
     }
 
+    /// Returns whether code in [`wait`](Hub::wait) may complete a future of the program. Constant for the life of the hub.
+    ///
+    /// If so, the loop does not take a wait for a deadlock while a green thread waits for a future.
+    fn completes_futures(&self) -> bool {
+        false
+    }
+
     /// Returns the stack size that the code in [`wait`](Hub::wait) needs, in bytes. Constant for the life of the hub.
     ///
     /// The main loop runs on a stack of at least this size. Zero, the default, stands for the default size of stacks.
@@ -203,6 +210,9 @@ impl<H: Hub + ?Sized> Hub for Box<H> {
     }
     fn may_wake(&self) -> bool {
         (**self).may_wake()
+    }
+    fn completes_futures(&self) -> bool {
+        (**self).completes_futures()
     }
     fn stack_size(&self) -> usize {
         (**self).stack_size()

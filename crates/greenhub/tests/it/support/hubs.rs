@@ -52,6 +52,9 @@ pub(crate) trait Tap: 'static {
     fn may_wake(&self, hub: &dyn Hub) -> bool {
         hub.may_wake()
     }
+    fn completes_futures(&self, hub: &dyn Hub) -> bool {
+        hub.completes_futures()
+    }
     fn stack_size(&self, hub: &dyn Hub) -> usize {
         hub.stack_size()
     }
@@ -132,6 +135,9 @@ impl<T: Tap> Hub for Tapped<T> {
     }
     fn may_wake(&self) -> bool {
         self.tap.may_wake(&*self.hub)
+    }
+    fn completes_futures(&self) -> bool {
+        self.tap.completes_futures(&*self.hub)
     }
     fn stack_size(&self) -> usize {
         self.tap.stack_size(&*self.hub)
