@@ -16,6 +16,9 @@ pub struct Hub {
     pub package: &'static str,
     /// Whether it is a default feature of the facade.
     pub default: bool,
+    /// Whether it drives a runtime, over another hub. Its crate then has further items, for users of the runtime, and names
+    /// parts of hub-core beside the contract. The facade has its descriptor.
+    pub drives_runtime: bool,
     /// Whether its crate must forbid unsafe code.
     pub forbids_unsafe: bool,
     /// Whether this system has it. Elsewhere the crate is built, and runs those of its tests that need no such system.
@@ -52,10 +55,10 @@ pub struct Library {
 
 /// Every hub.
 pub const HUBS: &[Hub] = &[
-    Hub { name: "epoll", package: "hub-epoll", default: true, forbids_unsafe: true, runs_here: LINUX, needs: None },
-    Hub { name: "kqueue", package: "hub-kqueue", default: true, forbids_unsafe: false, runs_here: KQUEUE, needs: None },
-    Hub { name: "poll", package: "hub-poll", default: true, forbids_unsafe: true, runs_here: true, needs: None },
-    Hub { name: "select", package: "hub-select", default: true, forbids_unsafe: true, runs_here: true, needs: None },
+    Hub { name: "epoll", package: "hub-epoll", runs_here: LINUX, ..DEFAULT_HUB },
+    Hub { name: "kqueue", package: "hub-kqueue", forbids_unsafe: false, runs_here: KQUEUE, ..DEFAULT_HUB },
+    Hub { name: "poll", package: "hub-poll", ..DEFAULT_HUB },
+    Hub { name: "select", package: "hub-select", ..DEFAULT_HUB },
     Hub {
         name: "libevent",
         package: "hub-libevent",
@@ -63,8 +66,29 @@ pub const HUBS: &[Hub] = &[
         forbids_unsafe: false,
         runs_here: cfg!(unix),
         needs: Some(Library { name: "libevent_core", packages: &["libevent-dev", "pkg-config"] }),
+        ..DEFAULT_HUB
+    },
+    Hub {
+        name: "tokio",
+        package: "hub-tokio",
+        default: false,
+        drives_runtime: true,
+        forbids_unsafe: false,
+        runs_here: LINUX || KQUEUE,
+        ..DEFAULT_HUB
     },
 ];
+
+/// The entries of most hubs.
+pub const DEFAULT_HUB: Hub = Hub {
+    name: "",
+    package: "",
+    default: true,
+    drives_runtime: false,
+    forbids_unsafe: true,
+    runs_here: true,
+    needs: None,
+};
 
 const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
@@ -87,6 +111,7 @@ pub const FEATURE_LISTS: &[&[&str]] = &[
     &["epoll", "poll"],
     &["poll", "select"],
     &["epoll", "libevent"],
+    &["poll", "tokio"],
     &["backtrace", "poll", "tracing"],
     &["tracing"],
     &["poll", "tokio-io"],
@@ -259,10 +284,16 @@ pub struct Dependencies {
     pub dev: &'static [&'static str],
 }
 
-/// The allowed dependencies of every crate but the backends. `*` stands for every backend.
+/// The allowed dependencies of every crate but the backends. `*` stands for every backend. A backend with an entry here has
+/// these dependencies instead of [`BACKEND_DEPENDENCIES`].
 pub const DEPENDENCIES: &[Dependencies] = &[
     Dependencies { package: "hub-core", normal: &[], dev: &["greenhub", "hub-testkit"] },
     Dependencies { package: "hub-testkit", normal: &["hub-core"], dev: &["*"] },
+    Dependencies {
+        package: "hub-tokio",
+        normal: &["hub-core"],
+        dev: &["greenhub", "greenstd", "hub-testkit", "hub-epoll", "hub-kqueue"],
+    },
     Dependencies { package: "greenstd", normal: &["hub-core"], dev: &["greenhub", "hub-poll"] },
     Dependencies { package: "greenhub", normal: &["hub-core", "greenstd", "*"], dev: &["hub-testkit"] },
     Dependencies {
@@ -330,6 +361,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-testkit/src/allocations.rs",
     "crates/hub-testkit/src/fixture.rs",
     "crates/hub-testkit/src/process.rs",
+    "crates/hub-tokio/src/raw.rs",
 ];
 
 /// The only files of libraries that may print. Their output is for the person who runs a test.

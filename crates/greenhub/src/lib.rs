@@ -129,13 +129,13 @@
 //! | `poll` | | `poll` (default) | Unix | by name; no choice, if neither of the above is compiled in and available |
 //! | `select` | `selects` | `select` (default) | Unix; descriptors below `FD_SETSIZE` | by name; no choice, if none of the above is |
 //! | `libevent` | `pyevent` | `libevent` | Unix with libevent | by name |
-//! | `tokio` | | – | – | not at all: the name is reserved, and there is no such hub yet |
+//! | `tokio` | `twistedr`, `asyncio` | `tokio` | those of `epoll` and `kqueue` | by name |
 //! | any other | | – | – | by name, after [`register_hub`] |
 //! | of your own | | – | – | [`use_hub_with`]`(MyHub::new)`, which needs no name |
 //!
 //! # Features
 //!
-//! The first six features bring in the hubs. A program without any of them needs [`use_hub_with`] or [`register_hub`];
+//! The first seven features bring in the hubs. A program without any of them needs [`use_hub_with`] or [`register_hub`];
 //! otherwise its first blocking call fails with [`HubError::NoneAvailable`].
 //!
 //! - `epoll` (default): epoll(7), on Linux and Android. Elsewhere the feature compiles, and the hub is not available.
@@ -146,6 +146,7 @@
 //! - `libevent`: libevent, on Unix. A build needs libevent 2.1 with its headers, and pkg-config.
 //! - `libevent-bundled`: as `libevent`, with libevent 2.1.12 built from source and linked statically. A build needs
 //!   cmake 3, a C compiler and libclang.
+//! - `tokio`: a hub that runs a Tokio runtime while it waits, over epoll or kqueue; see the crate `hub-tokio`.
 //! - `backtrace`: adds to [`Report::Blocked`](debug::Report::Blocked) a backtrace of the green thread that holds the main loop. It works on
 //!   Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see

@@ -20,6 +20,8 @@ struct Known {
     descriptor: Option<HubDescriptor>,
 }
 
+const EPOLL_SYSTEM: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 const KQUEUE_SYSTEM: bool = cfg!(any(
     target_os = "macos",
     target_os = "ios",
@@ -50,31 +52,46 @@ const LIBEVENT: Option<HubDescriptor> = Some(hub_libevent::DESCRIPTOR);
 #[cfg(not(feature = "libevent"))]
 const LIBEVENT: Option<HubDescriptor> = None;
 
+/// The hub under that of Tokio, which needs a pollable descriptor.
+#[cfg(feature = "tokio")]
+const UNDER_TOKIO: HubDescriptor = if KQUEUE_SYSTEM { hub_kqueue::DESCRIPTOR } else { hub_epoll::DESCRIPTOR };
+#[cfg(feature = "tokio")]
+const TOKIO: Option<HubDescriptor> = Some(HubDescriptor {
+    name: "tokio",
+    aliases: TOKIO_ALIASES,
+    available: UNDER_TOKIO.available,
+    build: || Ok(Box::new(hub_tokio::TokioHub::over((UNDER_TOKIO.build)()?)?)),
+});
+#[cfg(not(feature = "tokio"))]
+const TOKIO: Option<HubDescriptor> = None;
+
+const TOKIO_ALIASES: &[&str] = &["twistedr", "asyncio"];
+
 /// The candidates for the default, the preferred one first.
 static PREFERENCE: [Known; 4] = [
-    Known {
-        name: "epoll",
-        aliases: &["epolls"],
-        feature: "epoll",
-        exists_here: cfg!(any(target_os = "linux", target_os = "android")),
-        descriptor: EPOLL,
-    },
+    Known { name: "epoll", aliases: &["epolls"], feature: "epoll", exists_here: EPOLL_SYSTEM, descriptor: EPOLL },
     Known { name: "kqueue", aliases: &[], feature: "kqueue", exists_here: KQUEUE_SYSTEM, descriptor: KQUEUE },
     Known { name: "poll", aliases: &[], feature: "poll", exists_here: cfg!(unix), descriptor: POLL },
     Known { name: "select", aliases: &["selects"], feature: "select", exists_here: cfg!(unix), descriptor: SELECT },
 ];
 
 /// The hubs that are chosen by name only.
-static ON_DEMAND: [Known; 1] = [Known {
-    name: "libevent",
-    aliases: &["pyevent"],
-    feature: "libevent",
-    exists_here: cfg!(unix),
-    descriptor: LIBEVENT,
-}];
-
-/// The names of hubs that do not exist yet. `register_hub` refuses them.
-const RESERVED: [&str; 1] = ["tokio"];
+static ON_DEMAND: [Known; 2] = [
+    Known {
+        name: "libevent",
+        aliases: &["pyevent"],
+        feature: "libevent",
+        exists_here: cfg!(unix),
+        descriptor: LIBEVENT,
+    },
+    Known {
+        name: "tokio",
+        aliases: TOKIO_ALIASES,
+        feature: "tokio",
+        exists_here: EPOLL_SYSTEM || KQUEUE_SYSTEM,
+        descriptor: TOKIO,
+    },
+];
 
 /// The hubs that [`register_hub`] has added.
 static REGISTERED: RwLock<Vec<HubDescriptor>> = RwLock::new(Vec::new());
@@ -103,9 +120,10 @@ impl Known {
 /// `Some` chooses a hub by name. `None` chooses the hub that the environment variable `EVENTLET_HUB` names or, without
 /// the variable, the first available of epoll, kqueue, poll and select. Eventlet's `use_hub`.
 ///
-/// The names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, Eventlet's spellings `epolls`, `selects` and
-/// `pyevent`, and the names and aliases of hubs added by [`register_hub`]. `libevent` needs the feature of that name.
-/// The hub is built when it is first needed.
+/// The names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, `tokio`, Eventlet's spellings `epolls`, `selects`,
+/// `pyevent`, `twistedr` and `asyncio`, and the names and aliases of hubs added by [`register_hub`]. `libevent` and `tokio`
+/// need the features of these names. The hub is built when it is first needed; `tokio` is built by this call, so that the
+/// context of its runtime is entered.
 ///
 /// The call drops the current hub of the OS thread. Its timers and registrations are discarded and its system objects
 /// are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails with
@@ -125,12 +143,13 @@ impl Known {
 /// - [`HubError::Unknown`] if no hub has the name.
 /// - [`HubError::NotCompiled`] if the feature of the hub is not enabled.
 /// - [`HubError::Unavailable`] if this system cannot run the hub, such as `kqueue` on Linux.
-/// - [`HubError::Reserved`] if the hub does not exist yet: `tokio`.
 /// - [`HubError::NoneAvailable`] if the default is asked for and there is none.
 /// - [`HubError::InMainloop`] in a callback of the main loop.
 /// - [`HubError::ThreadEnding`] if the OS thread is ending.
 ///
-/// After an error the current hub stays.
+/// - The error of the build, for `tokio` only.
+///
+/// After an error the current hub stays, except after one of the build.
 #[doc(alias = "EVENTLET_HUB")]
 #[doc(alias = "GEVENT_LOOP")]
 pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubError> {
@@ -138,7 +157,12 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
         Some(name) => find(name, false)?,
         None => choose_by_default()?,
     };
-    hub_core::internal::use_hub_descriptor(Some(descriptor))
+    hub_core::internal::use_hub_descriptor(Some(descriptor))?;
+    if TOKIO.is_some_and(|tokio| tokio.name == descriptor.name) {
+        // Code that runs before the first wait needs the context of the runtime.
+        hub_core::try_get_hub()?;
+    }
+    Ok(())
 }
 
 /// Adds a hub to those that [`use_hub`] and `EVENTLET_HUB` find by name. Does not switch.
@@ -166,7 +190,7 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 ///
 /// # Errors
 ///
-/// - [`HubError::Duplicate`] if the name or an alias is taken, or reserved.
+/// - [`HubError::Duplicate`] if the name or an alias is taken.
 /// - [`HubError::EmptyName`] if the name or an alias is empty or blank.
 pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
     let mut registered = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
@@ -176,8 +200,7 @@ pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
         if name.trim().is_empty() {
             return Err(HubError::EmptyName { from_environment: false });
         }
-        let is_taken = RESERVED.contains(&name)
-            || known().any(|known| known.answers_to(name))
+        let is_taken = known().any(|known| known.answers_to(name))
             || registered.iter().any(|other| other.answers_to(name))
             || names[..i].contains(&name);
         if is_taken {
@@ -226,9 +249,6 @@ fn find(name: &str, from_environment: bool) -> Result<HubDescriptor, HubError> {
     }
     if let Some(known) = known().find(|known| known.answers_to(name)) {
         return known.find();
-    }
-    if RESERVED.contains(&name) {
-        return Err(HubError::Reserved { name: name.to_owned() });
     }
     let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(&descriptor) = registered.iter().find(|descriptor| descriptor.answers_to(name)) {

@@ -1,5 +1,6 @@
 //! The shape of a backend: the same files in the same order, so that a diff of two backends shows their differences only.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -12,8 +13,13 @@ use crate::workspace::{Workspace, files};
 /// The limit of lines. If a backend needs more, the trait asks too much of it.
 const LONGEST_HUB: usize = 350;
 
+/// The words before the type of a hub.
+const CONTRACT: &str = " Hub for ";
+
+/// The files of each hub's crate.
+const NEEDED: &[&str] = &["src/hub.rs", "src/lib.rs", "tests/conformance.rs"];
+/// The source files of a backend.
 const SOURCES: &[&str] = &["src/convert.rs", "src/hub.rs", "src/lib.rs"];
-const TESTS: &[&str] = &["tests/conformance.rs"];
 
 pub fn check(workspace: &Workspace) -> Faults {
     let contract = workspace.root.join("crates/hub-core/src/hub/contract.rs");
@@ -33,7 +39,9 @@ pub fn check(workspace: &Workspace) -> Faults {
 }
 
 fn file_faults(hub: &Hub, there: &[&Path]) -> Vec<String> {
-    let missing = SOURCES.iter().chain(TESTS).filter(|&&file| !there.contains(&Path::new(file)));
+    let own: &[&str] = if hub.drives_runtime { &[] } else { SOURCES };
+    let needed: BTreeSet<&str> = NEEDED.iter().chain(own).copied().collect();
+    let missing = needed.iter().filter(|&&file| !there.contains(&Path::new(file)));
     let missing = missing.map(|file| format!("{}: {file} is missing", hub.package));
     let is_known = |file: &Path| {
         let unsafe_code =
@@ -41,7 +49,7 @@ fn file_faults(hub: &Hub, there: &[&Path]) -> Vec<String> {
         let unsafe_code = unsafe_code.map(|name| name.trim_start_matches('/'));
         SOURCES.iter().copied().chain(unsafe_code).any(|name| Path::new(name) == file)
     };
-    let foreign = there.iter().filter(|file| file.starts_with("src") && !is_known(file));
+    let foreign = there.iter().filter(|file| !hub.drives_runtime && file.starts_with("src") && !is_known(file));
     let foreign = foreign.map(|file| format!("{}: {} is no file of a backend", hub.package, file.display()));
     missing.chain(foreign).collect()
 }
@@ -55,7 +63,7 @@ fn lib_faults(hub: &Hub, text: &str) -> Vec<String> {
     };
     let mut head = text.lines().take_while(|line| line.starts_with("//!") || line.is_empty());
     need(head.any(is_first_quirk), "opens without lettered quirks of the system call");
-    need(text.contains(": HubDescriptor"), "has no `DESCRIPTOR`");
+    need(hub.drives_runtime || text.contains(": HubDescriptor"), "has no `DESCRIPTOR`");
     need(!hub.forbids_unsafe || text.contains("#![forbid(unsafe_code)]"), "does not forbid unsafe code");
     faults
 }
@@ -72,9 +80,11 @@ fn hub_faults(hub: &Hub, text: &str, order: &[String]) -> Vec<String> {
     if lines > LONGEST_HUB {
         faults.push(format!("{}: src/hub.rs has {lines} lines, more than {LONGEST_HUB}", hub.package));
     }
-    let Some(state) = text.lines().find_map(|line| line.strip_prefix("impl Hub for ")?.split([' ', '<']).next()) else {
+    let contract = text.lines().find(|line| line.starts_with("impl") && line.contains(CONTRACT));
+    let Some((opening, state)) = contract.and_then(|line| Some((line, line.split(CONTRACT).nth(1)?))) else {
         return vec![format!("{}: src/hub.rs has no `impl Hub for`", hub.package)];
     };
+    let state = state.split([' ', '<']).next().unwrap_or_default();
     let mut last = Section::State;
     for (number, line) in text.lines().enumerate() {
         let Some(section) = Section::of(line, state, last) else { continue };
@@ -83,7 +93,7 @@ fn hub_faults(hub: &Hub, text: &str, order: &[String]) -> Vec<String> {
         }
         last = last.max(section);
     }
-    let own: Vec<String> = functions(block(text, "impl Hub for "));
+    let own: Vec<String> = functions(block(text, opening));
     let mut rest = order.iter();
     if let Some(function) = own.iter().find(|&function| !rest.any(|name| name == function)) {
         faults.push(format!("{}: src/hub.rs: `{function}` is out of the order of the trait", hub.package));
@@ -110,8 +120,8 @@ impl Section {
         let mut words = item.split([' ', '<', '(']);
         match words.next()? {
             "struct" if words.next() == Some(state) => Some(Section::State),
-            "impl" if !item.trim_end_matches(" {").ends_with(state) => None,
-            "impl" if item.contains(" Hub for ") => Some(Section::Contract),
+            "impl" if item.trim_end_matches(" {").rsplit(' ').next()?.split('<').next()? != state => None,
+            "impl" if item.contains(CONTRACT) => Some(Section::Contract),
             "impl" if item.contains(" for ") => Some(Section::OtherTraits),
             "impl" if last < Section::Contract => Some(Section::Inherent),
             "impl" | "fn" => Some(Section::Helpers),
@@ -137,9 +147,9 @@ fn functions(block: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::DEFAULT_HUB;
 
-    const HUB: Hub =
-        Hub { name: "mine", package: "hub-mine", default: false, forbids_unsafe: true, runs_here: false, needs: None };
+    const HUB: Hub = Hub { name: "mine", package: "hub-mine", runs_here: false, ..DEFAULT_HUB };
     const GOOD: &str = "\
 //! Mine.
 
@@ -196,6 +206,17 @@ fn helper() {}
     }
 
     #[test]
+    fn a_hub_over_another_one_has_the_same_order() {
+        let over = GOOD
+            .replace("impl Hub for MyHub {", "impl<H: Hub> Hub for MyHub<H> {")
+            .replace("struct MyHub", "struct MyHub<H>");
+        assert_eq!(faults(&over), Vec::<String>::new());
+        let early = faults(&over.replace("impl MyHub {", "fn early() {}\n\nimpl MyHub {"));
+        assert!(early[0].ends_with("Contract after Helpers"), "{early:?}");
+        assert_eq!(faults(&over.replace("fn name", "fn other")).len(), 1);
+    }
+
+    #[test]
     fn a_long_hub_is_a_fault() {
         assert_eq!(faults(&format!("{GOOD}{}", "\n".repeat(350))).len(), 1);
     }
@@ -204,6 +225,13 @@ fn helper() {}
     fn files_are_those_of_every_backend() {
         let there = ["Cargo.toml", "src/lib.rs", "src/hub.rs", "src/convert.rs", "src/more.rs"].map(Path::new);
         assert_eq!(file_faults(&HUB, &there).len(), 2);
+    }
+
+    #[test]
+    fn a_hub_that_drives_a_runtime_has_further_files() {
+        let hub = Hub { drives_runtime: true, ..HUB };
+        let there = ["src/lib.rs", "src/hub.rs", "src/more.rs"].map(Path::new);
+        assert_eq!(file_faults(&hub, &there), ["hub-mine: tests/conformance.rs is missing"]);
     }
 
     #[test]

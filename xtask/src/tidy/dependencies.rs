@@ -33,10 +33,8 @@ fn faults_of(package: &Package, ours: &[&str]) -> Vec<String> {
 }
 
 fn allowed(package: &str) -> Option<(&'static [&'static str], &'static [&'static str])> {
-    if is_backend(package) {
-        return Some(BACKEND_DEPENDENCIES);
-    }
-    DEPENDENCIES.iter().find(|allowed| allowed.package == package).map(|allowed| (allowed.normal, allowed.dev))
+    let own = DEPENDENCIES.iter().find(|allowed| allowed.package == package);
+    own.map(|allowed| (allowed.normal, allowed.dev)).or_else(|| is_backend(package).then_some(BACKEND_DEPENDENCIES))
 }
 
 fn is_backend(package: &str) -> bool {

@@ -310,6 +310,10 @@ fn a_wait_that_nothing_can_end_is_a_loop_exit_that_names_the_future() {
     in_child(|| {
         yield_now();
         let child = forked(|| {
+            // It may complete any future.
+            if get_hub().name() == "tokio" {
+                return;
+            }
             spawn_future(pending::<u8>());
             let error = try_block_on(pending::<()>()).unwrap_err();
             assert_eq!(error.kind(), LoopErrorKind::LoopExit);

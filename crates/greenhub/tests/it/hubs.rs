@@ -314,14 +314,15 @@ fn an_unknown_name_in_the_environment_is_an_error_that_quotes_it() {
 }
 
 #[test]
-fn a_reserved_name_in_the_environment_is_an_error_that_names_no_feature() {
-    const TEST: &str = "a_reserved_name_in_the_environment_is_an_error_that_names_no_feature";
+#[cfg_attr(feature = "tokio", ignore = "tokio is compiled in")]
+fn a_hub_in_the_environment_that_is_not_compiled_in_is_an_error_that_names_its_feature() {
+    const TEST: &str = "a_hub_in_the_environment_that_is_not_compiled_in_is_an_error_that_names_its_feature";
     if with_environment(TEST, Some("tokio")) {
         return;
     }
     support::run(TEST, || {
         let text = try_get_hub().unwrap_err().to_string();
-        assert!(text.contains("no hub \"tokio\" yet") && !text.contains("feature"), "{text}");
+        assert!(text.contains("feature `tokio`"), "{text}");
     });
 }
 
@@ -499,28 +500,43 @@ fn libevent_is_found_by_its_names_and_never_by_default() {
 }
 
 #[test]
-fn a_reserved_name_is_an_error_that_names_no_feature() {
-    support::run("a_reserved_name_is_an_error_that_names_no_feature", || {
-        let error = use_hub("tokio").unwrap_err();
-        assert!(matches!(&error, HubError::Reserved { name } if name == "tokio"), "{error:?}");
-        let text = error.to_string();
-        assert!(text.contains("no hub \"tokio\" yet") && !text.contains("feature"), "{text}");
-        let taken = register_hub(HubDescriptor { name: "tokio", ..*get_default_hub().unwrap() }).unwrap_err();
-        assert!(matches!(&taken, HubError::Duplicate { name } if name == "tokio"), "{taken:?}");
-        let unknown = use_hub("nope").unwrap_err().to_string();
-        assert!(!unknown.contains("tokio"), "{unknown}");
+#[cfg(feature = "tokio")]
+fn tokio_is_found_by_its_names_and_never_by_default() {
+    support::run("tokio_is_found_by_its_names_and_never_by_default", || {
+        for name in ["tokio", "twistedr", "asyncio"] {
+            use_hub(name).unwrap();
+            assert_eq!(get_hub().name(), "tokio");
+            greenhub::sleep(Duration::from_millis(1));
+        }
+        assert_ne!(get_default_hub().unwrap().name, "tokio");
     });
+}
+
+/// Asserts that the hub with these names is an error that names its feature.
+fn is_not_compiled_in(names: &[&str]) {
+    for &name in names {
+        let error = use_hub(name).unwrap_err();
+        assert!(matches!(&error, HubError::NotCompiled { feature, .. } if *feature == names[0]), "{error:?}");
+        assert!(error.to_string().contains(&format!("feature `{}`", names[0])), "{error}");
+        let taken =
+            register_hub(HubDescriptor { name: "tests::other", aliases: &["libevent", "tokio"], ..Mine::descriptor() });
+        assert!(matches!(taken, Err(HubError::Duplicate { .. })), "{taken:?}");
+    }
 }
 
 #[test]
 #[cfg_attr(feature = "libevent", ignore = "libevent is compiled in")]
 fn a_hub_that_is_not_compiled_in_is_an_error_that_names_its_feature() {
     support::run("a_hub_that_is_not_compiled_in_is_an_error_that_names_its_feature", || {
-        for name in ["libevent", "pyevent"] {
-            let error = use_hub(name).unwrap_err();
-            assert!(matches!(&error, HubError::NotCompiled { feature: "libevent", .. }), "{error:?}");
-            assert!(error.to_string().contains("feature `libevent`"), "{error}");
-        }
+        is_not_compiled_in(&["libevent", "pyevent"]);
+    });
+}
+
+#[test]
+#[cfg_attr(feature = "tokio", ignore = "tokio is compiled in")]
+fn tokio_that_is_not_compiled_in_is_an_error_that_names_its_feature() {
+    support::run("tokio_that_is_not_compiled_in_is_an_error_that_names_its_feature", || {
+        is_not_compiled_in(&["tokio", "twistedr", "asyncio"]);
     });
 }
 

@@ -61,12 +61,6 @@ pub enum HubError {
         /// The name of the hub.
         name: String,
     },
-    /// The name is reserved for a hub that does not exist yet.
-    #[error("there is no hub {name:?} yet, its name is reserved: choose another by use_hub or EVENTLET_HUB")]
-    Reserved {
-        /// The reserved name.
-        name: String,
-    },
     /// No hub is compiled in and available.
     #[error(
         "no hub is available: build greenhub with at least one of the features epoll, kqueue, poll, select, or call use_hub_with"

@@ -30,7 +30,11 @@ pub(crate) fn program(name: &str) -> PathBuf {
             other => other.expect("the name of a profile"),
         };
         // The hub under test may need a feature that is off by default.
-        let features = if cfg!(feature = "libevent") { "libevent" } else { "" };
+        let features = match () {
+            _ if cfg!(feature = "libevent") => "libevent",
+            _ if cfg!(feature = "tokio") => "tokio",
+            _ => "",
+        };
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "greenhub", "--example", name, "--profile", profile])
             .args(["--features", features])

@@ -1,0 +1,141 @@
+//! The runtime of a hub, and what the hub lets it do.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::os::fd::BorrowedFd;
+use std::pin::pin;
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use hub_core::hub::Watched;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::raw::{Context, Readable};
+
+thread_local! {
+    /// The handles of the runtimes of this OS thread's hubs, the latest last. More than one hub exists only in tests.
+    static HANDLES: RefCell<Vec<Handle>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Returns the handle of the runtime that the hub of the calling OS thread drives. Does not switch.
+///
+/// `None` if the hub is another one, or not built yet: [`hub_core::get_hub`] builds it. [`Handle::current`] is the same
+/// runtime, unless the program has entered another one.
+///
+/// ```
+/// # use hub_tokio::TokioHub;
+/// hub_core::use_hub_with(|| TokioHub::over(hub_epoll::EpollHub::new()?))?;
+/// assert!(hub_tokio::handle().is_none());
+/// let _hub = hub_core::get_hub();
+/// let handle = hub_tokio::handle().unwrap();
+/// let task = handle.spawn(async { 7 });
+/// assert_eq!(hub_core::future::block_on(task)?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn handle() -> Option<Handle> {
+    HANDLES.try_with(|handles| handles.borrow().last().cloned()).ok().flatten()
+}
+
+/// A current-thread runtime that watches a descriptor.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    // In the order of the drop.
+    readable: Readable,
+    context: Option<Context>,
+    runtime: Background,
+}
+
+impl Engine {
+    /// Creates a runtime that watches a duplicate of `pollable`, and enters its context.
+    pub(crate) fn new(pollable: BorrowedFd<'_>) -> io::Result<Engine> {
+        let runtime = Background::new()?;
+        let context = Context::enter(runtime.get().handle());
+        let readable = Readable::new(pollable.try_clone_to_owned()?)?;
+        Ok(Engine { readable, context: Some(context), runtime })
+    }
+
+    /// Forgets that the descriptor became readable.
+    pub(crate) fn forget_readiness(&self) -> io::Result<()> {
+        match self.readable.poll_take(&mut TaskContext::from_waker(Waker::noop())) {
+            Poll::Ready(taken) => taken,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Runs one turn of the runtime, without a sleep: some tasks, its timers and its descriptors.
+    pub(crate) fn turn(&self) {
+        let mut has_turned = false;
+        self.runtime.get().block_on(poll_fn(|context| {
+            if mem::replace(&mut has_turned, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }));
+    }
+
+    /// Runs the runtime until the descriptor becomes readable, the timeout elapses or the loop is woken.
+    ///
+    /// Returns whether the descriptor became readable.
+    pub(crate) fn sleep(&self, watched: &Watched, timeout: Option<Duration>) -> io::Result<bool> {
+        self.runtime.get().block_on(async {
+            let mut sleep = pin!(timeout.map(tokio::time::sleep));
+            let mut is_woken = false;
+            poll_fn(|context| {
+                watched.wake_by(context.waker());
+                if let Poll::Ready(taken) = self.readable.poll_take(context) {
+                    return Poll::Ready(taken.map(|()| true));
+                }
+                let is_over = sleep.as_mut().as_pin_mut().is_some_and(|sleep| sleep.poll(context).is_ready());
+                // A second poll that finds nothing was caused by the loop's own wake-up.
+                if is_over || mem::replace(&mut is_woken, true) { Poll::Ready(Ok(false)) } else { Poll::Pending }
+            })
+            .await
+        })
+    }
+
+    /// Returns whether the runtime has tasks that are not complete.
+    pub(crate) fn has_tasks(&self) -> bool {
+        self.runtime.get().metrics().num_alive_tasks() != 0
+    }
+
+    /// Leaves the context, before this is forgotten.
+    pub(crate) fn leave(&mut self) {
+        self.context = None;
+        self.runtime.remove_handle();
+    }
+}
+
+/// A runtime whose drop does not wait for the jobs of its blocking threads.
+#[derive(Debug)]
+struct Background(Option<Runtime>);
+
+impl Background {
+    fn new() -> io::Result<Background> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        HANDLES.with_borrow_mut(|handles| handles.push(runtime.handle().clone()));
+        Ok(Background(Some(runtime)))
+    }
+
+    fn get(&self) -> &Runtime {
+        self.0.as_ref().expect("the runtime is present until the drop")
+    }
+
+    /// Makes [`handle`] forget the runtime. The thread-local is gone if the OS thread ends.
+    fn remove_handle(&self) {
+        let id = self.get().handle().id();
+        let _ = HANDLES.try_with(|handles| handles.borrow_mut().retain(|handle| handle.id() != id));
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.remove_handle();
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Tokio and green threads on one OS thread: futures in straight-line code, and straight-line code beside futures.
+//!
+//! [`TokioHub`] is the hub `tokio` of greenhub: it runs a current-thread runtime of its own while it waits. Each green
+//! thread may call `tokio::spawn`, and wait for any future of Tokio with [`block_on`](hub_core::future::block_on).
+//!
+//! The quirks of the runtime, and their consequences for this hub:
+//!
+//! a) The runtime waits by a set of descriptors of its own, whose descriptor is not public. So this hub is one over another hub,
+//!    whose pollable descriptor the runtime watches. A wait that a descriptor ends looks at both sets.
+//! b) The runtime watches descriptors edge-triggered, and the other hub may be level-triggered. A set that still has
+//!    something to report makes no new edge. So the hub looks at the other one before each sleep, until it has nothing more
+//!    to report.
+//! c) Tasks run only in `block_on`, on the stack of the main loop, for which the hub asks for 2 MiB. What blocks is refused
+//!    there with [`InMainloop`](hub_core::LoopErrorKind::InMainloop): a task starts a green thread for it by
+//!    [`defer_to_green_thread`](hub_core::future::defer_to_green_thread).
+//! d) A task that makes a green thread ready does not end the runtime's wait. The loop's own wake-up does (clause 19 of
+//!    [`Hub`](hub_core::hub::Hub)). Beside green threads that are always ready, the runtime gets a turn in every eighth wait.
+//! e) Runtime contexts are entered and left in stack order on each OS thread, which a switch in between would break. So
+//!    the context is entered once, for the life of the hub. A guard of the program that is older than the hub's end and
+//!    younger than its beginning makes Tokio panic: the panic is contained and reported.
+//! f) A forked child shares the runtime's set with its parent, and a drop would remove the parent's descriptors. So the child
+//!    leaks the copy, with four close-on-exec descriptors, and begins with a new runtime. The parent's tasks do not run in it.
+//! g) Timers count milliseconds. A timeout is rounded up to the next one.
+//! h) The runtime's descriptor for waking it is written by each wake-up of a task that comes from a green thread: a system
+//!    call.
+//! i) The runtime restarts a wait that a signal has interrupted. It installs no signal handlers.
+//! j) Dropping a runtime waits for its blocking threads. The hub uses `shutdown_background` instead.
+//! k) The destructors of an ending OS thread may drop Tokio's thread-locals before the hub. The hub then forgets its guard.
+
+mod engine;
+mod hub;
+mod raw;
+
+pub use engine::handle;
+pub use hub::TokioHub;
+
+/// Compiles the programs of the README as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,14 @@
+//! The conformance suite, over each hub with a pollable descriptor.
+
+#![cfg(any(target_os = "linux", target_os = "android"))]
+
+#[path = "../../hub-kqueue/tests/emulation/mod.rs"]
+mod emulation;
+
+use hub_epoll::{EpollHub, Paths, Trigger};
+use hub_kqueue::KqueueHub;
+use hub_tokio::TokioHub;
+
+hub_testkit::conformance!(|| TokioHub::over(EpollHub::new()?));
+hub_testkit::conformance!(edge: || TokioHub::over(EpollHub::with(Paths { trigger: Trigger::Edge, ..Paths::default() })?));
+hub_testkit::conformance!(kqueue: || TokioHub::over(KqueueHub::with(Box::new(emulation::Emulation::default()))?));
