@@ -12,6 +12,7 @@
 //! | the same from another OS thread, or from a runtime there | [`Remote::defer`](crate::hub::Remote::defer), [`RemoteDeferred`] |
 //! | wait for a time in a future | [`sleep`] |
 //! | give a green socket or pipe to asynchronous code | [`AsyncIo`] |
+//! | call code that waits from within a future | [`defer_to_green_thread`], or [`block_in_place`] |
 //! | let several green threads wait for one future | `futures::future::Shared`, with a [`block_on`] in each |
 //!
 //! ```
@@ -34,5 +35,5 @@ pub use greenstd::future::{AsyncIo, PollAccept, PollIo, PollRead, PollWrite};
 #[cfg(feature = "hyper-io")]
 pub use greenstd::future::{GreenExecutor, GreenTimer};
 pub use hub_core::future::{
-    Deferred, RemoteDeferred, Sleep, block_on, defer_to_green_thread, sleep, spawn_future, try_block_on,
+    Deferred, RemoteDeferred, Sleep, block_in_place, block_on, defer_to_green_thread, sleep, spawn_future, try_block_on,
 };

@@ -5,5 +5,5 @@
 
 pub use crate::api::future::deferred::{Deferred, defer_to_green_thread};
 pub use crate::api::future::remote::RemoteDeferred;
-pub use crate::api::future::{block_on, spawn_future, try_block_on};
+pub use crate::api::future::{block_in_place, block_on, spawn_future, try_block_on};
 pub use crate::wait::sleep::{Sleep, sleep};

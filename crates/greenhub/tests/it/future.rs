@@ -2,6 +2,7 @@
 
 mod deferred;
 mod gate;
+mod polls;
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn, ready};

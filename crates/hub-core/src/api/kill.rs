@@ -19,8 +19,8 @@ pub enum KillOutcome {
     Cancelled,
     /// The kill is pending. The target ends when it next runs outside shields and waits that must not be left early.
     ///
-    /// Either the call does not switch, as in the main loop, in a hub, in a panic or on an ending OS thread, or the
-    /// target is in a [`shield`](crate::shield()) or in such a wait.
+    /// Either the call does not switch, as in the main loop, in a hub, in a poll of a future, in a panic or on an ending
+    /// OS thread, or the target is in a [`shield`](crate::shield()) or in such a wait, or polls a future.
     Scheduled,
     /// The target has caught the exit a hundred times and lives on, which is reported once: see
     /// [`is_exit`](crate::is_exit).
@@ -45,7 +45,7 @@ pub(crate) fn end(task: &TaskRef, error: GreenError) -> KillOutcome {
         run::exit_now(exit);
         return if target.refused_kills() == refused { KillOutcome::Scheduled } else { KillOutcome::Refused };
     }
-    let may_switch = !run::in_mainloop() && !local::get().main_loop.in_hub() && !local::has_ended();
+    let may_switch = !run::must_not_switch() && !local::get().main_loop.in_hub() && !local::has_ended();
     let at_once = may_switch && !std::thread::panicking();
     if let Some(timer) = task.take_timer() {
         local::get().main_loop.disarm(timer);

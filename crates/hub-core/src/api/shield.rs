@@ -33,11 +33,12 @@ use crate::greenlet::run;
 ///
 /// | the green thread | an exit |
 /// |---|---|
-/// | sleeps, yields, yields before an operation that can be served at once, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a free slot of a pool, the closure of a `Once`, `OnceLock` or `LazyLock` in another green thread | strikes at once |
+/// | sleeps, yields, yields before an operation that can be served at once, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a future, a free slot of a pool, the closure of a `Once`, `OnceLock` or `LazyLock` in another green thread | strikes at once |
 /// | waits for a lock (a mutex, a reader-writer lock, the mutex after a notification) | strikes at the first wait after it, or when the wait has lasted for the [patience](crate::set_lock_patience), one second by default |
 /// | waits for the green threads of a [`scope`](crate::scope()) | kills them, and strikes when they have ended |
 /// | waits for a job that borrows (`tpool::execute_scoped`; files) | strikes at the first wait after the job |
 /// | is inside a shield | strikes at the first wait after it |
+/// | is inside a poll of a future, in [`block_on`](crate::future::block_on) | strikes at the first wait outside of the poll |
 /// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for at most the [time of grace](crate::set_panicking_grace) |
 ///
 /// A wait keeps what it was granted: if the awaited event came before the exit is thrown, the wait returns it. The exit

@@ -17,8 +17,8 @@ use crate::wait::grace::Grace;
 ///
 /// While panicking it blocks the OS thread, for at most the time of
 /// [`set_panicking_grace`](crate::set_panicking_grace). In a destructor of a thread-local that runs after the thread's
-/// green threads have ended, it blocks the OS thread like std's. In a callback of the main loop a sleep of zero does
-/// nothing.
+/// green threads have ended, it blocks the OS thread like std's. In a callback of the main loop and in a poll
+/// of a future a sleep of zero does nothing.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -32,10 +32,10 @@ use crate::wait::grace::Grace;
 ///
 /// # Panics
 ///
-/// Panics in a callback of the main loop, if the hub cannot be built, and in the main greenlet if the loop is
+/// Panics in a callback of the main loop, in a poll of a future, if the hub cannot be built, and in the main greenlet if the loop is
 /// interrupted. The message is that of the [`LoopError`]. A loop that is aborted ends the sleep early.
 pub fn sleep(duration: Duration) {
-    if duration.is_zero() && run::in_mainloop() {
+    if duration.is_zero() && run::must_not_switch() {
         return;
     }
     let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
@@ -111,7 +111,7 @@ pub fn yield_now() {
 /// A loop over operations that never wait would starve all other green threads of its OS thread. Sockets, pipes,
 /// channels and queues therefore call this before each operation. A primitive of your own should do the same. A green
 /// thread that waits or yields gets a new budget, of at least 16 operations. Where nothing may switch, as in the main
-/// loop and while panicking, this returns at once. Tokio's `consume_budget`.
+/// loop, in a poll of a future and while panicking, this returns at once. Tokio's `consume_budget`.
 ///
 /// Call it before the operation and without a lock: an exit may strike here, and the result of an operation that was
 /// already done would be lost.

@@ -38,6 +38,12 @@ pub enum LoopErrorKind {
     /// during an event of this crate.
     #[doc(alias = "BlockingSwitchOut")]
     InMainloop,
+    /// A poll of a future tried to block.
+    ///
+    /// The future is polled by [`block_on`](crate::future::block_on). Code in it awaits instead; what cannot be awaited
+    /// is run by [`defer_to_green_thread`](crate::future::defer_to_green_thread). If nothing on the way from the
+    /// `block_on` depends on a thread-local, [`block_in_place`](crate::future::block_in_place) allows the wait.
+    InPoll,
     /// The main greenlet embeds the loop already.
     Embedded,
     /// Nothing is left that could ever wake the main greenlet. This is gevent's `LoopExit`.
@@ -75,6 +81,11 @@ enum Cause {
     Plain(LoopErrorKind),
     #[error("do not call blocking functions from the main loop: {operation} needs a green thread")]
     InMainloop { operation: &'static str },
+    #[error(
+        "do not call blocking functions in a poll of a future: {operation} would let other green threads run before the \
+         poll returns; await it, run it with `defer_to_green_thread`, or allow it with `block_in_place`"
+    )]
+    InPoll { operation: &'static str },
     #[error("{0}")]
     LoopExit(LoopExit),
     #[error(transparent)]
@@ -94,6 +105,7 @@ impl LoopError {
         match &*self.0 {
             Cause::Plain(kind) => *kind,
             Cause::InMainloop { .. } => LoopErrorKind::InMainloop,
+            Cause::InPoll { .. } => LoopErrorKind::InPoll,
             Cause::LoopExit(_) => LoopErrorKind::LoopExit,
             Cause::Hub(_) => LoopErrorKind::Hub,
             Cause::Wait { .. } => LoopErrorKind::Wait,
@@ -153,6 +165,11 @@ impl LoopError {
         LoopError::new(Cause::InMainloop { operation })
     }
 
+    /// Creates the error of an operation that tried to block inside a poll of a future.
+    pub(crate) fn in_poll(operation: &'static str) -> LoopError {
+        LoopError::new(Cause::InPoll { operation })
+    }
+
     /// Creates the error of a loop that has nothing left to wait for.
     pub(crate) fn nothing_left(exit: LoopExit) -> LoopError {
         LoopError::new(Cause::LoopExit(exit))
@@ -177,6 +194,11 @@ impl LoopError {
     /// end of the OS thread.
     pub(crate) fn forbids_waits(&self) -> bool {
         matches!(self.kind(), LoopErrorKind::Panicking | LoopErrorKind::ThreadEnding)
+    }
+
+    /// Returns whether the code that tried to wait runs where nothing may: on the main loop, or in a poll of a future.
+    pub(crate) fn is_misplaced(&self) -> bool {
+        matches!(self.kind(), LoopErrorKind::InMainloop | LoopErrorKind::InPoll)
     }
 
     /// Returns whether a wait that has no error to return may begin anew: the loop has ended, and the next one goes on.
@@ -209,6 +231,7 @@ impl fmt::Display for LoopErrorKind {
         f.write_str(match self {
             LoopErrorKind::InMainloop => "do not call blocking functions from the main loop",
             LoopErrorKind::Embedded => "the main greenlet embeds the loop already",
+            LoopErrorKind::InPoll => "do not call blocking functions in a poll of a future",
             LoopErrorKind::LoopExit => "this call would block forever",
             LoopErrorKind::HubReplaced => "the hub was replaced by use_hub while the main greenlet waited on it",
             LoopErrorKind::Aborted => "the main loop was aborted",

@@ -86,13 +86,19 @@ pub(crate) struct Control {
     /// The number of shields in force. A kill is deferred, and so is the exit of a scope opened under fewer shields.
     pub(super) shields: Cell<u8>,
     state: Cell<State>,
-    /// Whether an exit is pending.
-    pub(super) exit: Cell<bool>,
+    /// Bits that send a wait of this greenlet to the checked path: [`EXIT`], [`POLL`].
+    flags: Cell<u8>,
     wake: Cell<Wake>,
     /// The reason of the last park.
     pub(super) reason: Cell<WaitReason>,
     kind: Cell<Kind>,
 }
+
+/// An exit is pending, thrown soon or held back.
+const EXIT: u8 = 1;
+
+/// The greenlet polls a future, and must not be left.
+const POLL: u8 = 2;
 
 /// The kind of greenlet that a block is used for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -210,7 +216,39 @@ impl Control {
     /// Returns whether an exit is pending, thrown soon or held back.
     #[inline]
     pub(crate) fn has_exit(&self) -> bool {
-        self.exit.get()
+        self.flags.get() & EXIT != 0
+    }
+
+    /// Records whether an exit is pending.
+    #[inline]
+    pub(super) fn note_exit(&self, pending: bool) {
+        self.set_flag(EXIT, pending);
+    }
+
+    /// Returns whether it polls a future, and must not be left.
+    #[inline]
+    pub(crate) fn is_polling(&self) -> bool {
+        self.flags.get() & POLL != 0
+    }
+
+    /// Records whether it polls a future. Returns the former value.
+    #[inline]
+    pub(super) fn set_polling(&self, polling: bool) -> bool {
+        let before = self.is_polling();
+        self.set_flag(POLL, polling);
+        before
+    }
+
+    /// Returns whether an exit is pending or a poll is under way, so that a wait has to check before it begins.
+    #[inline]
+    pub(super) fn is_flagged(&self) -> bool {
+        self.flags.get() != 0
+    }
+
+    #[inline]
+    fn set_flag(&self, flag: u8, set: bool) {
+        let others = self.flags.get() & !flag;
+        self.flags.set(if set { others | flag } else { others });
     }
 
     #[inline]
@@ -393,7 +431,7 @@ impl Controls {
         control.context.set(0);
         control.task.clear();
         control.state.set(State::Free);
-        control.exit.set(false);
+        control.flags.set(0);
         control.masks.set(0);
         control.shields.set(0);
         control.next.set(self.free.get());
@@ -444,7 +482,7 @@ impl Controls {
     #[inline(never)]
     fn grow(&self) -> ControlRef {
         let layout = Self::layout();
-        // SAFETY: the layout is not empty. Zero is a valid value of every field: 0, `false`, `WaitReason::Yield`,
+        // SAFETY: the layout is not empty. Zero is a valid value of every field: 0, `WaitReason::Yield`,
         // `State::Free`, `Kind::Thread`, `Stamp::NONE`, and the `None` of a `NonNull` or of a transparent wrapper of one.
         // `wake` is written below.
         let chunk = unsafe { alloc_zeroed(layout) }.cast::<Control>();

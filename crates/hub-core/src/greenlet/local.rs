@@ -147,6 +147,7 @@ fn create(ended: bool) -> &'static Local {
     let main = controls.take(Kind::Main, Stamp::NONE);
     // SAFETY: this greenlet is running.
     unsafe { main.set_state(State::Running) };
+    main.set_polling(thread().polling.get());
     let local = Box::new(Local {
         controls,
         tasks: TaskPool::new(),

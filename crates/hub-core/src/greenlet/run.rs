@@ -13,6 +13,7 @@ mod exits;
 mod fairness;
 mod interrupt;
 mod mask;
+mod poll;
 mod waiter;
 
 use std::cell::Cell;
@@ -36,6 +37,7 @@ pub use self::fairness::{set_turn_time, turn_time};
 use self::interrupt::cancel;
 pub(crate) use self::interrupt::{end_abandoned, interrupt};
 pub(crate) use self::mask::{Mask, Shield, lift_shields};
+pub(crate) use self::poll::PollMode;
 pub(super) use self::waiter::arrive;
 pub(crate) use self::waiter::{Park, Waiter, may_leave};
 
@@ -70,6 +72,8 @@ pub(crate) struct RunQueue {
     pub(super) late: Cell<Option<NonNull<Local>>>,
     /// Whether the OS thread has ended or is ending. No greenlet is entered then.
     pub(super) ended: Cell<bool>,
+    /// Whether this OS thread polls a future although it has no greenlets yet. Its main greenlet is made in the poll.
+    pub(super) polling: Cell<bool>,
     turn: fairness::Turn,
 }
 
@@ -89,6 +93,7 @@ thread_local! {
             local: Cell::new(None),
             late: Cell::new(None),
             ended: Cell::new(false),
+            polling: Cell::new(false),
             turn: fairness::Turn::new(),
         }
     };
@@ -152,6 +157,13 @@ pub(crate) fn rouse() {
     if thread.asleep.get() {
         thread.wake_loop();
     }
+}
+
+/// Returns whether the running code must not switch: in the main loop, in a subscriber, in a poll of a future.
+#[inline]
+pub(crate) fn must_not_switch() -> bool {
+    let thread = thread();
+    in_mainloop() || thread.current.get().map_or(thread.polling.get(), |current| current.is_polling())
 }
 
 /// Queues a greenlet whose body has not begun. After the end or during the shutdown of its OS thread, cancels it
@@ -738,6 +750,7 @@ impl RunQueue {
     }
 
     /// Returns the running greenlet, if the OS thread has one.
+    #[inline]
     pub(super) fn running(&self) -> Option<ControlRef> {
         self.current.get()
     }

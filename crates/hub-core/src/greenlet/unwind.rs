@@ -137,7 +137,7 @@ impl ControlRef {
             Exit::Kill(_) => pending.insert(0, Pending { exit, throws: 0 }),
             Exit::Timeout { .. } | Exit::Linked { .. } => pending.push(Pending { exit, throws: 0 }),
         }
-        self.exit.set(true);
+        self.note_exit(true);
         None
     }
 
@@ -153,7 +153,7 @@ impl ControlRef {
         let mut pending = cold.pending.borrow_mut();
         let place = pending.iter().position(is_it);
         let taken = place.map(|place| pending.remove(place));
-        self.exit.set(!pending.is_empty());
+        self.note_exit(!pending.is_empty());
         drop(pending);
         // The exit may contain an error of the program.
         drop_contained(taken);
@@ -163,7 +163,7 @@ impl ControlRef {
     ///
     /// The next exit is the first that no shield holds back. It is thrown as soon as no mask is in force.
     pub(super) fn throws(self) -> Option<u32> {
-        if !self.exit.get() {
+        if !self.has_exit() {
             return None;
         }
         // SAFETY: no foreign code runs here.
@@ -219,7 +219,7 @@ impl ControlRef {
 
     /// Returns the progress of the kill of this greenlet.
     pub(crate) fn kill_progress(self) -> KillProgress {
-        if !self.exit.get() {
+        if !self.has_exit() {
             return if self.refused_kills() == 0 { KillProgress::None } else { KillProgress::Refused };
         }
         // SAFETY: no foreign code runs here.
@@ -235,7 +235,7 @@ impl ControlRef {
 
     /// Returns the first of the pending exits, held back or not.
     pub(super) fn held_exit(self) -> Option<Exit> {
-        if !self.exit.get() {
+        if !self.has_exit() {
             return None;
         }
         // SAFETY: as in `next_throw`.
@@ -265,7 +265,7 @@ impl ControlRef {
     /// Removes all pending exits.
     #[inline]
     pub(super) fn clear_exits(self) {
-        self.exit.set(false);
+        self.note_exit(false);
         if !self.cold.is_empty() {
             self.forget_pending();
         }

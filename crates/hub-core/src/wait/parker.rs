@@ -31,7 +31,8 @@ use crate::report::{self, Report};
 /// [`unparker`](Parker::unparker) where others find it, release the lock, [`park`](Parker::park), check again. An
 /// unparker that is left over does nothing.
 ///
-/// A caller has one parker at a time: between `new` and `park` it must wait for nothing else.
+/// A caller has one parker at a time: between `new` and `park` it must wait for nothing else, and begin no poll of a
+/// future.
 ///
 /// ```
 /// use greenhub::park::{Deadline, Parked, Parker, WaitReason};
@@ -62,7 +63,7 @@ impl Parker {
     ///
     /// # Errors
     ///
-    /// Returns an error where the caller cannot wait: in the main loop, and while panicking. In the main greenlet, also
+    /// Returns an error where the caller cannot wait: in the main loop, in a poll of a future, and while panicking. In the main greenlet, also
     /// returns the error that the main loop has left for it.
     ///
     /// Returns an error if no hub can be built and the OS thread has green threads, timers or listeners, which only a

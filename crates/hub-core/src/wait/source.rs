@@ -525,7 +525,7 @@ fn yield_if_exhausted(error: io::Error) -> io::Error {
         return error;
     }
     match run::yield_now() {
-        Err(refused) if !refused.forbids_waits() && refused.kind() != LoopErrorKind::InMainloop => refused.into(),
+        Err(refused) if !refused.forbids_waits() && !refused.is_misplaced() => refused.into(),
         _ => error,
     }
 }

@@ -345,9 +345,9 @@ impl Node {
             return;
         }
         let exit = Exit::Kill(GreenError::Kill);
-        let call_guarded = run::in_mainloop() || local::get().main_loop.in_hub();
+        let may_not_switch = run::must_not_switch() || local::get().main_loop.in_hub();
         let shielded = target.is_shielded_from(&exit);
-        if panicking || call_guarded || target.is_masked() || shielded {
+        if panicking || may_not_switch || target.is_masked() || shielded {
             self.successor.set(Successor::Hub);
             // The exit is queued instead of a switch, so no error is possible.
             let _ = run::interrupt(target, exit, false);

@@ -11,13 +11,17 @@ use super::{current, thread};
 use crate::error::MAX_THROWS;
 use crate::report::{self, Report};
 
-/// Throws the exit that comes next, if there is one that neither a mask nor a shield holds back.
+/// Throws the exit that comes next, if there is one that neither a mask nor a shield nor a poll holds back.
+///
+/// An exit does not unwind a poll: the future may consist of tasks of an executor, which would catch it. It strikes at
+/// the next wait outside.
 ///
 /// Throws `own` instead of an earlier kill. A swallowed exit is thrown again after `between`, and given up after
 /// [`MAX_THROWS`] throws.
 pub(super) fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(ControlRef)) {
     let mut yielded = false;
     while !me.is_masked()
+        && !me.is_polling()
         && let Some(throws) = me.throws()
     {
         if throws >= MAX_THROWS {
@@ -65,12 +69,12 @@ pub(crate) fn exit_is_pending() -> bool {
     current().has_pending_exit()
 }
 
-/// Returns whether an exit is pending for `me`, and neither a mask nor a shield holds it back.
+/// Returns whether an exit is pending for `me`, and neither a mask nor a shield nor a poll holds it back.
 pub(crate) fn has_to_exit(me: ControlRef) -> bool {
-    !me.is_masked() && me.has_pending_exit()
+    !me.is_masked() && !me.is_polling() && me.has_pending_exit()
 }
 
-/// Makes the running greenlet exit: throws `exit`, unless a mask or a shield holds it back.
+/// Makes the running greenlet exit: throws `exit`, unless a mask, a shield or a poll holds it back.
 pub(crate) fn exit_now(exit: Exit) {
     let me = current();
     drop(me.set_exit(exit.clone()));
@@ -88,7 +92,7 @@ pub(crate) fn exit_again() {
     }
 }
 
-/// Throws the pending exit, if there is one that neither a mask nor a shield holds back.
+/// Throws the pending exit, if there is one that neither a mask nor a shield nor a poll holds back.
 pub(crate) fn check_exit() {
     let me = current();
     if !std::thread::panicking() && !thread().ended.get() {

@@ -25,7 +25,7 @@ use super::super::control::{ControlRef, Kind};
 use super::super::driver::Driver;
 use super::super::local::{self, Local};
 use super::{RunQueue, current, thread, yield_now};
-use crate::error::{LoopError, LoopErrorKind};
+use crate::error::LoopError;
 use crate::hub::Time;
 
 /// The least number of hand-offs granted to a turn.
@@ -305,8 +305,7 @@ impl RunQueue {
             return Ok(());
         }
         let Err(refused) = yield_now() else { return Ok(()) };
-        let for_main =
-            current().kind() == Kind::Main && !refused.forbids_waits() && refused.kind() != LoopErrorKind::InMainloop;
+        let for_main = current().kind() == Kind::Main && !refused.forbids_waits() && !refused.is_misplaced();
         if for_main { Err(refused) } else { Ok(()) }
     }
 

@@ -71,11 +71,12 @@ impl Park {
     /// # Errors
     ///
     /// Returns an error where parking is not possible: in the main loop, in a subscriber during an event of this crate,
-    /// while panicking, at the end of the OS thread.
+    /// while panicking, in a poll of a future, at the end of the OS thread.
     #[inline]
     pub(crate) fn current(reason: WaitReason) -> Result<Park, LoopError> {
         let control = current();
-        if control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking() {
+        if control.kind() != Kind::Thread || control.is_flagged() || trace::in_subscriber() || std::thread::panicking()
+        {
             may_park(control, reason)?;
         }
         control.reason.set(reason);
@@ -90,7 +91,10 @@ impl Park {
     #[inline]
     pub(crate) fn begin(reason: WaitReason) -> Result<Option<Park>, LoopError> {
         let control = current();
-        if (control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking())
+        if (control.kind() != Kind::Thread
+            || control.is_flagged()
+            || trace::in_subscriber()
+            || std::thread::panicking())
             && !may_begin(control, reason)?
         {
             return Ok(None);
@@ -194,7 +198,7 @@ impl Park {
 pub(in super::super) fn arrive(me: ControlRef) -> Result<Wake, LoopError> {
     spans::entered(me);
     let wake = me.wake();
-    if me.exit.get() || wake == Wake::Failed {
+    if me.has_exit() || wake == Wake::Failed {
         arrive_interrupted(me)?;
     }
     Ok(wake)
@@ -253,6 +257,9 @@ pub(crate) fn may_leave(me: ControlRef, reason: WaitReason) -> Result<(), LoopEr
     }
     if std::thread::panicking() {
         return Err(LoopErrorKind::Panicking.into());
+    }
+    if me.is_polling() {
+        return Err(LoopError::in_poll(reason.as_str()));
     }
     if !patience::holds_exits(reason) {
         throw_pending(me, None, take_turn);
