@@ -40,9 +40,8 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         });
         report.run_all_tests(format!("green suite, release, {}", hub.name), in_release);
     }
-    for feature_test in FEATURE_TESTS {
-        report.run_tests(format!("feature {}", feature_test.0), of_features(workspace, &[*feature_test]));
-    }
+    // All of them share one build, in debug and in release. `checks` builds the features alone.
+    report.run_tests("features, debug", of_features(workspace));
     for (package, feature, example) in FEATURE_EXAMPLES {
         let mut command = workspace.cargo();
         // The example is for a program that depends on the facade, which passes the feature on.
@@ -51,10 +50,9 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         report.run_tests(format!("example of {example}, feature {feature}"), command);
     }
     conformance_map(workspace, report);
-    // All of them share one build, since a build in release takes long.
-    let mut all = of_features(workspace, FEATURE_TESTS);
-    in_release(&mut all);
-    report.run_tests("features, release", all);
+    let mut features = of_features(workspace);
+    in_release(&mut features);
+    report.run_tests("features, release", features);
     peers(workspace, report);
     if full {
         let in_release = suite(workspace, |command| {
@@ -119,13 +117,13 @@ fn all_but_green(workspace: &Workspace, command: &mut Command) {
     }
 }
 
-/// Selects the green suite on `hub`.
+/// Selects the green suite on `hub`. The hubs that are off by default share one build.
 pub fn green(command: &mut Command, hub: &Hub) {
+    if !hub.default {
+        return green_with_all(command, hub);
+    }
     command.args(["-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
     run_side_by_side(command);
-    if !hub.default {
-        command.args(["--features", hub.name]);
-    }
 }
 
 /// Runs two tests for each processor at once, since most of them sleep or wait for a process of their own.
@@ -149,11 +147,11 @@ fn green_with_all(command: &mut Command, hub: &Hub) {
     }
 }
 
-/// Returns a command that runs the tests of these features, which are off by default.
-fn of_features(workspace: &Workspace, tests: &[(&str, &str)]) -> Command {
+/// Returns a command that runs the tests of the features that are off by default.
+fn of_features(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast", "-p", "greenhub"]);
-    for (feature, test) in tests {
+    for (feature, test) in FEATURE_TESTS {
         command.args(["--features", feature, "--test", test]);
     }
     command
@@ -166,8 +164,7 @@ fn conformance_map(workspace: &Workspace, report: &mut Report) {
     all_but_green(workspace, &mut others);
     let mut facade = workspace.cargo();
     facade.args(["test", "-p", "greenhub"]);
-    let features = FEATURE_TESTS.iter().map(|feature_test| of_features(workspace, &[*feature_test]));
-    let commands = [others, facade].into_iter().chain(features).collect();
+    let commands = vec![others, facade, of_features(workspace)];
     tidy::check_tests_of_conformance(workspace, commands, report);
 }
 
