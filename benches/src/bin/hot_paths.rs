@@ -1,8 +1,7 @@
 //! Performs an operation a number of times, for tools that count: `hot_paths PATH COUNT`.
 //!
-//! `cargo xtask test --full` runs this program with two counts under valgrind and under strace. The step divides the
-//! differences by the difference of the counts, and compares the instructions and system calls per operation with a
-//! table.
+//! `cargo xtask costs` runs this program with two counts under valgrind and under strace. It divides the differences by
+//! the difference of the counts, and compares the instructions and system calls per operation with a table.
 
 use std::process::ExitCode;
 use std::time::Duration;

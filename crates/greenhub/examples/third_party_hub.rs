@@ -1,7 +1,7 @@
 //! A complete hub of your own in one file: it waits by poll(2) and counts its calls.
 //!
 //! `cargo run --example third_party_hub` registers the hub by name and runs a small program on it.
-//! `cargo test --example third_party_hub` checks it against every clause of the contract.
+//! `cargo test --example third_party_hub` checks it against the clauses of the contract.
 //! In a crate of its own, the hub would depend on `hub-core`, and on `hub-testkit` for its tests.
 
 use std::cell::Cell;

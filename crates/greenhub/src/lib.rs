@@ -147,8 +147,8 @@
 //! - `libevent-bundled`: as `libevent`, with libevent 2.1.12 built from source and linked statically. A build needs
 //!   cmake 3, a C compiler and libclang.
 //! - `tokio`: a hub that runs a Tokio runtime while it waits, over epoll or kqueue; see the crate `hub-tokio`.
-//! - `backtrace`: adds to [`Report::Blocked`](debug::Report::Blocked) a backtrace of the green thread that holds the main loop. It works on
-//!   Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
+//! - `backtrace`: adds to [`Report::Blocked`](debug::Report::Blocked) a backtrace of the green thread that holds the main
+//!   loop. It works on Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
 //!   below.
 //! - `tokio-io`: Tokio's `AsyncRead` and `AsyncWrite` for [`future::AsyncIo`]. It brings in these traits alone, no
@@ -165,7 +165,8 @@
 //! - each hub that is built (`INFO`),
 //! - the start and the end of each main loop (`DEBUG`),
 //! - the error that ends a wait of the main greenlet (`WARN`),
-//! - every [`Report`](debug::Report) (`ERROR` or `WARN`). The [report stream](debug::set_report_stream) still receives it, too.
+//! - every [`Report`](debug::Report) (`ERROR` or `WARN`). The [report stream](debug::set_report_stream) still receives
+//!   it, too.
 //!
 //! Each green thread has a span `green_thread` (`DEBUG`) with its `number`, `name` and `spawned_at`. The parent is the
 //! span in which the green thread is spawned. The span is entered while the green thread runs, exited while it waits,

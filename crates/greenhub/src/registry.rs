@@ -125,8 +125,8 @@ impl Known {
 /// need the features of these names. The hub is built when it is first needed; `tokio` is built by this call, so that the
 /// context of its runtime is entered.
 ///
-/// The call drops the current hub of the OS thread. Its timers and registrations are discarded and its system objects
-/// are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails with
+/// The call drops the current hub of the OS thread. Its timers, callbacks and registrations are discarded and its system
+/// objects are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails with
 /// [`LoopErrorKind::HubReplaced`](hub_core::LoopErrorKind::HubReplaced). Other OS threads keep their hubs.
 ///
 /// ```
@@ -145,6 +145,7 @@ impl Known {
 /// - [`HubError::Unavailable`] if this system cannot run the hub, such as `kqueue` on Linux.
 /// - [`HubError::NoneAvailable`] if the default is asked for and there is none.
 /// - [`HubError::InMainloop`] in a callback of the main loop.
+/// - [`HubError::Embedded`] while the main greenlet embeds the loop.
 /// - [`HubError::ThreadEnding`] if the OS thread is ending.
 ///
 /// - The error of the build, for `tokio` only.

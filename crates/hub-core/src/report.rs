@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::error::{ExitKind, GreenError, MAX_THROWS};
 
-/// A failure that no caller receives as a result.
+/// A failure or a warning that no caller receives as a result.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Report {
@@ -215,9 +215,10 @@ pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
     drop(former);
 }
 
-/// Enables or disables reports of failed callbacks and green threads.
+/// Enables or disables reports of every kind, warnings included. Does not switch.
 ///
-/// Applies to the whole process. Eventlet's `hub_exceptions`. The results of `wait` and `join` do not change.
+/// Applies to the whole process, also to the events for subscribers of `tracing`. Eventlet's `hub_exceptions`. The
+/// results of `wait` and `join` do not change.
 /// [`ignore_result`](crate::GreenThread::ignore_result) skips the report of a single result.
 ///
 /// ```
@@ -235,7 +236,7 @@ pub fn hub_exceptions(enabled: bool) {
 ///
 /// ```
 /// greenhub::debug::set_report_stream(|report| assert_eq!(report.to_string(), "only 2 descriptors are left"));
-/// hub_core::internal::warn("only 2 descriptors are left");
+/// hub_core::hub::warn("only 2 descriptors are left");
 /// ```
 pub fn warn(text: impl Into<String>) {
     tell(Report::Warning(text.into()));

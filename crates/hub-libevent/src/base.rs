@@ -9,7 +9,7 @@
 //!   pointer while the loop runs, during which [`Base::run`] holds the base mutably borrowed. Other methods use it only
 //!   while the loop does not run.
 //! - [`on_event`] only appends a number to the list: it calls no code that could panic, block or switch. [`on_log`]
-//!   passes a text to [`hub_core::internal::warn`], which does not unwind.
+//!   passes a text to [`hub_core::hub::warn`], which does not unwind.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_short, c_void};

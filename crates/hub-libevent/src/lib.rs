@@ -6,9 +6,9 @@
 //!    event of its own. It is created at its first use and reused for the next file under that number.
 //! b) The library registers numbers and has no generations. A descriptor that is lent for life is deregistered before
 //!    it is closed, so the hub registers it level-triggered, once, as with epoll. A descriptor that is lent for one
-//!    wait may be closed and its number reused without a call of `forget`. If a copy of the old file lives on, its registration can
-//!    no longer be removed. A level-triggered one would keep the library busy inside one call. So the hub registers
-//!    such a descriptor edge-triggered, anew for each wait.
+//!    wait may be closed and its number reused without a call of `forget`. If a copy of the old file lives on, its
+//!    registration can no longer be removed. A level-triggered one would keep the library busy inside one call. So the
+//!    hub registers such a descriptor edge-triggered, anew for each wait.
 //! c) The library reports that a number is ready, not why: a hang-up looks like data, and the old file of a reused
 //!    number like the new one. So the hub takes its reports as hints, and one poll(2) over the reported numbers finds
 //!    their state.
@@ -19,8 +19,8 @@
 //!    features of epoll and kqueue, and ignores the environment variables `EVENT_…`.
 //! f) The library continues to sleep when a signal interrupts its wait.
 //! g) The library prints warnings to standard error. The only way to redirect them is one log callback per process. The
-//!    hub sets that callback and turns the messages into [warnings](hub_core::internal::warn), except those about an error that
-//!    the call also returns.
+//!    hub sets that callback and turns the messages into [warnings](hub_core::hub::warn), except those about an error
+//!    that the call also returns.
 //! h) The library ends the process if it cannot open two descriptors for its signals while it creates a base. So the
 //!    hub first checks that eight are available, twice as many as a base takes, and creates one base at a time. If
 //!    another OS thread takes them all in between, a warning reports why the process ends.

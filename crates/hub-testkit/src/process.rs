@@ -66,7 +66,7 @@ pub fn alone(test: &str, variable: &str, value: &str) -> Output {
 
 /// Panics unless this process was started for one case.
 pub(crate) fn assert_own() {
-    assert!(env::var_os(ALONE).is_some(), "the case wants a process of its own: Home::Own");
+    assert!(env::var_os(ALONE).is_some(), "the case needs a process of its own: Home::Own");
 }
 
 /// Runs `child` in a forked child process and expects it to return without a panic.

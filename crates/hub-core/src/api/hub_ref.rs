@@ -288,8 +288,9 @@ impl HubRef {
 
     /// Ends the main loop with its present turn. Eventlet's `abort`. Does not switch.
     ///
-    /// The loop's timers are discarded. Sleeping green threads exit with [`LoopErrorKind::Aborted`], and the main
-    /// greenlet's wait returns that error. The next blocking call launches a new loop. Does nothing if no loop runs.
+    /// The loop's timers and scheduled callbacks are discarded. Green threads that sleep, wait with a limit or have not
+    /// begun because of a delay exit with [`LoopErrorKind::Aborted`], and the main greenlet's wait returns that error. The
+    /// next blocking call launches a new loop. Does nothing if no loop runs.
     pub fn abort(&self) {
         if self.is_running() {
             local::get().main_loop.abort();
@@ -310,7 +311,8 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// Returns [`LoopErrorKind::InMainloop`] from a callback, and for any greenlet but the main one.
+    /// Returns [`LoopErrorKind::InMainloop`] from a callback and for any greenlet but the main one, and the error with
+    /// which the loop ends if that is not [`LoopErrorKind::Aborted`].
     pub fn abort_wait(&self) -> Result<(), LoopError> {
         if run::current().kind() != Kind::Main {
             return Err(LoopError::in_mainloop(WaitReason::Abort.as_str()));

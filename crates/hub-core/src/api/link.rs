@@ -23,7 +23,7 @@ impl<T: 'static> GreenThread<T> {
     /// Links to one channel, each of which sends its result, give the results in the order of the ends: gevent's `iwait`.
     ///
     /// A link only borrows the result: a failure is still reported, unless [`join`](GreenThread::join) or
-    /// [`wait`](GreenThread::wait) takes it.
+    /// [`wait`](GreenThread::wait) returns it.
     ///
     /// ```
     /// use std::cell::Cell;

@@ -74,8 +74,11 @@ pub struct ScopedGreenThread<'scope, T> {
 ///
 /// # Panics
 ///
-/// Panics if `f` does, if a green thread whose handle was not joined did, and if called while panicking or from the
-/// main loop, where the caller cannot wait.
+/// Panics if `f` does, and if a green thread whose handle was not joined failed: by a panic or by an exit other than a
+/// plain kill.
+///
+/// Panics if the caller cannot wait: while panicking, in the main loop, in the main greenlet if the loop has an error for
+/// it, and if scopes are nested 255 deep in destructors of their own green threads.
 ///
 /// In a destructor of a thread-local that runs after the thread's green threads have ended, each closure runs on the
 /// stack of the caller when it is joined.

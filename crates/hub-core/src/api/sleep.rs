@@ -32,8 +32,9 @@ use crate::wait::grace::Grace;
 ///
 /// # Panics
 ///
-/// Panics in a callback of the main loop, in a poll of a future, if the hub cannot be built, and in the main greenlet if the loop is
-/// interrupted. The message is that of the [`LoopError`]. A loop that is aborted ends the sleep early.
+/// Panics in a callback of the main loop, in a poll of a future, if the hub cannot be built or fails, and in the main
+/// greenlet if the loop is interrupted. The message is that of the [`LoopError`]. A loop that is aborted ends the sleep
+/// early.
 pub fn sleep(duration: Duration) {
     if duration.is_zero() && run::must_not_switch() {
         return;

@@ -35,7 +35,7 @@ pub enum LoopErrorKind {
     /// Code that runs inside the main loop tried to block.
     ///
     /// Such code is the loop itself, its callbacks, a hub, the ordering of a queue's items, and a `tracing` subscriber
-    /// during an event of this crate.
+    /// during an event of this crate. A main greenlet that [embeds](crate::HubRef::embed) the loop is such code, too.
     #[doc(alias = "BlockingSwitchOut")]
     InMainloop,
     /// A poll of a future tried to block.

@@ -66,7 +66,7 @@ pub enum HubError {
         "no hub is available: build greenhub with at least one of the features epoll, kqueue, poll, select, or call use_hub_with"
     )]
     NoneAvailable,
-    /// The main loop itself called `use_hub`.
+    /// The call came from inside the main loop, such as from a callback or a hub.
     #[error("cannot change the hub from inside the main loop: call use_hub from a green thread")]
     InMainloop,
     /// The main greenlet embeds the loop, whose hub stays as long.
@@ -115,8 +115,8 @@ pub enum GreenletError {
     /// The greenlet is the main loop, or has ended and its next living ancestor is the main loop.
     #[error("cannot switch to the main loop: call a blocking function instead")]
     Hub,
-    /// A pending exit ended the switch. The exit is deferred.
-    #[error("the switch was given up: this greenlet has to exit")]
+    /// An exit ended the switch, and this greenlet has caught it too often: it is not thrown again.
+    #[error("the switch was ended by an exit that this greenlet has refused")]
     Interrupted,
     /// The greenlet cannot be unwound, because of `panic = "abort"`.
     #[error(
@@ -125,7 +125,7 @@ pub enum GreenletError {
     Unsupported,
 }
 
-/// The reason why a green thread ended without a result.
+/// The reason why a green thread, or a wait for one, has no result.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GreenError {
@@ -340,7 +340,7 @@ impl From<GreenError> for io::Error {
     }
 }
 
-/// The error of a handle whose hub is gone, because its OS thread has ended.
+/// The error of a handle whose hub is gone: its OS thread has ended, or was left behind by a fork.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("cannot {operation} hub {hub}: its thread has ended, or was left behind by a fork")]
 pub struct HubGone {

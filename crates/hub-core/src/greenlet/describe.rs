@@ -34,9 +34,9 @@ pub(crate) fn future(local: &Local, control: ControlRef) -> Option<&'static str>
 
 /// Describes a greenlet for the report of abandoned ones.
 pub(crate) fn abandoned(local: &Local, control: ControlRef) -> String {
-    let who = control.with_task(TaskRef::describe).or_else(|| control.describe_raw());
-    let who = who.unwrap_or_else(|| "a green thread that is ending".to_owned());
-    if control.has_begun() { format!("{who}, {}", wait(local, control)) } else { format!("{who}, not begun") }
+    let name = control.with_task(TaskRef::describe).or_else(|| control.describe_raw());
+    let name = name.unwrap_or_else(|| "a green thread that is ending".to_owned());
+    if control.has_begun() { format!("{name}, {}", wait(local, control)) } else { format!("{name}, not begun") }
 }
 
 /// Describes the parked greenlets and their reasons to wait, for the report of a loop that nothing can wake.
@@ -47,8 +47,8 @@ pub(crate) fn parked(local: &Local) -> Vec<String> {
         .into_iter()
         .filter(|control| control.state() == State::Parked)
         .filter_map(|control| {
-            let who = control.with_task(TaskRef::describe).or_else(|| control.describe_raw())?;
-            Some(format!("{who}, {}", wait(local, control)))
+            let name = control.with_task(TaskRef::describe).or_else(|| control.describe_raw())?;
+            Some(format!("{name}, {}", wait(local, control)))
         })
         .collect()
 }

@@ -24,7 +24,7 @@ use rustix::param::page_size;
 
 use super::stack::{StackRef, stack_guarded_at};
 
-/// Writes which greenlet runs on a stack, such as `greenlet 'worker' (spawned at src/main.rs:12)`.
+/// Writes which greenlet runs on a stack, such as `green thread "worker" (spawned at src/main.rs:12:5)`.
 ///
 /// Called in a signal handler: it may take no lock and no memory, and has a few KiB of stack.
 pub(crate) type Describe = fn(StackRef, &mut dyn FnMut(&[u8]));

@@ -41,10 +41,10 @@ pub(super) use self::node::{Switching, release_dropper, run_raw};
 /// switch to a parked greenlet is an error until it is woken.
 ///
 /// Handles are counted. Dropping the last handle of a suspended greenlet makes it exit: its pending switch unwinds, and
-/// its destructors have run when the drop returns. The exit happens as soon as possible, but later than the drop, in a
-/// callback of the main loop, while panicking, and in a wait that must not be left early. An exit that the body catches
-/// is thrown again at the next switch of the greenlet. A greenlet that drops its own last handle runs until it switches
-/// away.
+/// its destructors have run when the drop returns. If the handle is dropped in a callback of the main loop or while
+/// panicking, or if the greenlet is in a [`shield`](crate::shield()) or in a wait that must not be left early, the exit
+/// happens later, as soon as possible. An exit that the body catches is thrown again at the next switch of the greenlet.
+/// A greenlet that drops its own last handle runs until it switches away.
 ///
 /// A child counts as a handle of its parent. A greenlet whose own frames hold a handle of itself or of a descendant is
 /// therefore kept as long as its OS thread lives, as with [`Rc`]. [`Greenlet::current`] makes the former needless,
@@ -78,7 +78,7 @@ pub struct Greenlet {
 impl Greenlet {
     /// Creates a greenlet that will run `body` with the first value switched to it. Never switches.
     ///
-    /// Its parent is the running greenlet.
+    /// Its parent is the running greenlet or, in a callback of the main loop, the hub.
     #[track_caller]
     pub fn new(body: impl FnOnce(Payload) -> Result<Payload, GreenError> + 'static) -> Greenlet {
         let me = run::current();
@@ -112,7 +112,7 @@ impl Greenlet {
         Greenlet::from(Rc::new(node))
     }
 
-    /// Returns the running greenlet: a plain one, a green thread's, or the main one.
+    /// Returns the running greenlet: a plain one, a green thread's, the main one or, in a callback, the main loop.
     #[doc(alias = "getcurrent")]
     #[track_caller]
     pub fn current() -> Greenlet {
@@ -127,7 +127,8 @@ impl Greenlet {
 
     /// Returns the greenlet that continues when this one has ended.
     ///
-    /// Returns `None` for the main greenlet, which has no parent, and for a green thread, whose parent is the hub.
+    /// Returns `None` for the main greenlet, which has no parent, and if the parent is the hub: for a green thread, and for
+    /// a greenlet made in a callback.
     #[must_use]
     pub fn parent(&self) -> Option<Greenlet> {
         self.node.parent().map(Greenlet::from)
@@ -154,6 +155,7 @@ impl Greenlet {
     /// - [`GreenletError::Cycle`] if `parent` is this greenlet or one of its descendants.
     /// - [`GreenletError::Main`] for the main greenlet.
     /// - [`GreenletError::GreenThread`] for a green thread.
+    /// - [`GreenletError::Hub`] for the main loop.
     pub fn set_parent(&self, parent: &Greenlet) -> Result<(), GreenletError> {
         match self.node.kind {
             Kind::Raw => {}
@@ -181,7 +183,7 @@ impl Greenlet {
     /// # Errors
     ///
     /// Returns an error thrown into the caller: by [`throw`](Greenlet::throw), or by a child whose body failed or
-    /// panicked.
+    /// panicked. If an exit ends the switch where it must not unwind, as in a shield, returns the error of that exit.
     ///
     /// Returns [`GreenError::Switch`] if there is no greenlet to switch to. `value` is then dropped.
     ///

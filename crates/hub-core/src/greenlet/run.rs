@@ -798,8 +798,9 @@ pub(crate) fn abandon(local: &Local, greenlets: &[ControlRef]) {
 /// The main greenlet runs. The OS thread is marked as ended, its loop is closed, and its run queue is empty.
 pub(super) unsafe fn end_mainloop(local: &Local) {
     if let Some(mainloop) = local.mainloop.get() {
-        // SAFETY: the main greenlet runs this, by the contract, and is left. The main loop is suspended and in no queue. It runs nothing else, because the queue is empty, and
-        // returns, because the loop is closed. In an ended thread the greenlet that returns goes to the main greenlet.
+        // SAFETY: the main greenlet runs this, by the contract, and is left. The main loop is suspended and in no queue.
+        // It runs nothing else, because the queue is empty, and returns, because the loop is closed. In an ended thread
+        // the greenlet that returns goes to the main greenlet.
         unsafe {
             local.main.set_state(State::Switched);
             thread().switch(local.main, mainloop);

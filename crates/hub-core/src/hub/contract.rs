@@ -43,9 +43,9 @@ use super::watched::{Key, Watched};
 /// 9. A dead descriptor MUST NOT make `wait` spin or fail, nor cost another its report. It is reported INVALID at most
 ///    once, or stays silent.
 /// 10. `forget` cannot fail, and MUST release the open file before it returns.
-/// 11. `wait` MUST NOT return before `timeout` is over, except for a report, a notice, a signal, a limit of the
-///     system or the waker of clause 19. It rounds `timeout` up. A `timeout` of zero MUST NOT sleep. `None` and [`Duration::MAX`] MUST NOT
-///     overflow.
+/// 11. `wait` MUST NOT return before `timeout` is over, except for a report, a notice, a signal, a limit of the system
+///     or the waker of clause 19. It rounds `timeout` up. A `timeout` of zero MUST NOT sleep. `None` and
+///     [`Duration::MAX`] MUST NOT overflow.
 /// 12. An interrupted `wait` MUST return `Ok` without a report.
 /// 13. A notice before or during `wait` MUST end it. Many notices MUST end only a few waits.
 /// 14. Everything that is ready MUST be reported within a bounded number of waits; a batch may be partial.

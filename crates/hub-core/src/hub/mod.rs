@@ -3,7 +3,7 @@
 //! In reading order: [`Hub`] with its numbered clauses; [`Rearm`] and [`Lease`], which say how long a descriptor is
 //! watched and stays open; [`Interest`] and [`Readiness`]; [`Ready`], the buffer of reports; [`Watched`] and [`Key`],
 //! the loop's table of descriptors; [`Time`] and [`round`]; [`HubDescriptor`], a hub as it is registered; [`Notify`];
-//! [`ForkAware`]; [`ManualClock`].
+//! [`ForkAware`]; [`warn`], for messages of a library below the hub; [`ManualClock`] and [`Clocked`].
 
 mod clock;
 mod contract;

@@ -94,17 +94,17 @@ fn report_ends<H: Hub>(make: Make<'_, H>, timeout: Option<Duration>) {
         (Instant::now(), far)
     });
     let mut waits = 0;
-    let heard = loop {
+    let reports = loop {
         waits += 1;
         assert!(waits <= 3, "wait returns again and again without a report");
-        let heard = driver.wait(timeout);
-        if !heard.is_empty() {
-            break heard;
+        let reports = driver.wait(timeout);
+        if !reports.is_empty() {
+            break reports;
         }
     };
     let now = Instant::now();
     let (sent, _far) = sender.join().expect("a byte was sent");
-    assert_eq!(heard, [(key, Readiness::READ)]);
+    assert_eq!(reports, [(key, Readiness::READ)]);
     assert!(now.saturating_duration_since(sent) < time_limit(), "reported {:?} after it was sent", now - sent);
 }
 
@@ -129,10 +129,10 @@ pub fn a_notice_during_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
             notifier.notify();
         });
         let start = Instant::now();
-        let heard = driver.wait(Some(LONG));
+        let reports = driver.wait(Some(LONG));
         assert!(start.elapsed() < time_limit(), "notice {round} took {:?}", start.elapsed());
         other.join().expect("a notice was given");
-        driver.acknowledge(&heard);
+        driver.acknowledge(&reports);
     }
 }
 
@@ -144,8 +144,8 @@ pub fn many_notices_end_few_waits<H: Hub>(make: Make<'_, H>) {
         notifier.notify();
     }
     for _ in 0..2 {
-        let heard = driver.wait(Some(Duration::ZERO));
-        driver.acknowledge(&heard);
+        let reports = driver.wait(Some(Duration::ZERO));
+        driver.acknowledge(&reports);
     }
     driver.expect_no_report();
 }

@@ -191,7 +191,7 @@ impl Park {
     }
 }
 
-/// Handles the arrival of a greenlet that was entered again after it yielded.
+/// Handles the arrival of a greenlet that was entered again after it had yielded or switched by hand.
 ///
 /// Throws the pending exit unless a mask is in force.
 #[inline]
