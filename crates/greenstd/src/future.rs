@@ -9,6 +9,8 @@
 //! | `futures-io` | `futures_io::AsyncRead`, `AsyncWrite` |
 //! | `hyper-io` | `hyper::rt::Read`, `Write`; `GreenExecutor` and `GreenTimer` are hyper's executor and timer |
 //!
+//! The example `hyper_server` of greenhub is a web server by hyper with one green thread for each connection.
+//!
 //! Without a feature there are the methods of [`AsyncIo`] itself, and the traits [`PollRead`], [`PollWrite`] and
 //! [`PollAccept`].
 //!

@@ -1,6 +1,7 @@
 //! hyper's servers and clients, unchanged, over green sockets, by the feature `hyper-io`. Each connection is a green
 //! thread, and no runtime of Tokio takes part.
 
+mod example;
 #[path = "../it/support/mod.rs"]
 mod support;
 

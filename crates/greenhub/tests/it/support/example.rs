@@ -29,15 +29,16 @@ pub(crate) fn program(name: &str) -> PathBuf {
             Some("debug") => "dev",
             other => other.expect("the name of a profile"),
         };
-        // The hub under test may need a feature that is off by default.
-        let features = match () {
-            _ if cfg!(feature = "libevent") => "libevent",
-            _ if cfg!(feature = "tokio") => "tokio",
-            _ => "",
-        };
+        // The hub under test, or the example, may need a feature that is off by default.
+        let features = [
+            ("libevent", cfg!(feature = "libevent")),
+            ("tokio", cfg!(feature = "tokio")),
+            ("hyper-io", cfg!(feature = "hyper-io")),
+        ];
+        let features = features.into_iter().filter(|&(_, on)| on).map(|(name, _)| name).collect::<Vec<_>>().join(",");
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "greenhub", "--example", name, "--profile", profile])
-            .args(["--features", features])
+            .args(["--features", &features])
             .arg("--target-dir")
             .arg(directory.parent().expect("profiles are in TARGET"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
