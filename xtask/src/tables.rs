@@ -238,8 +238,8 @@ pub struct Cost {
     pub calls: u64,
 }
 
-/// A limit of instructions is a fifth to a quarter above the count at the time of writing, which leaves room for other compilers.
-/// Calls are exact except for the start.
+/// A limit of instructions is a fifth to a quarter above the count at the time of writing, which leaves room for other
+/// compilers. Calls are exact except for the start.
 pub const COSTS: &[Cost] = &[
     Cost { operation: "switch", instructions: 820, calls: 1 },
     Cost { operation: "yield2", instructions: 100, calls: 5 },

@@ -147,10 +147,9 @@ impl Known {
 /// - [`HubError::InMainloop`] in a callback of the main loop.
 /// - [`HubError::Embedded`] while the main greenlet embeds the loop.
 /// - [`HubError::ThreadEnding`] if the OS thread is ending.
+/// - [`HubError::Build`] if the hub is `tokio` and cannot be built.
 ///
-/// - The error of the build, for `tokio` only.
-///
-/// After an error the current hub stays, except after one of the build.
+/// After an error the current hub stays, except after a failed build.
 #[doc(alias = "EVENTLET_HUB")]
 #[doc(alias = "GEVENT_LOOP")]
 pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubError> {

@@ -218,8 +218,8 @@ pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
 /// Enables or disables reports of every kind, warnings included. Does not switch.
 ///
 /// Applies to the whole process, also to the events for subscribers of `tracing`. Eventlet's `hub_exceptions`. The
-/// results of `wait` and `join` do not change.
-/// [`ignore_result`](crate::GreenThread::ignore_result) skips the report of a single result.
+/// results of `wait` and `join` do not change. [`ignore_result`](crate::GreenThread::ignore_result) skips the report of
+/// a single result.
 ///
 /// ```
 /// greenhub::debug::hub_exceptions(false);

@@ -35,7 +35,7 @@ impl HubRef {
     ///
     /// Returns [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any other greenlet,
     /// [`LoopErrorKind::Embedded`](crate::LoopErrorKind::Embedded) if the loop is embedded already, and an error if the
-    /// hub cannot be built.
+    /// caller cannot wait, as in a poll of a future, and if the hub cannot be built.
     #[doc(alias = "join_reactor")]
     pub fn embed(&self) -> Result<Embedded, LoopError> {
         local::get().main_loop.embed()?;

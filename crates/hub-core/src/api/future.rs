@@ -34,18 +34,18 @@ use crate::wait::grace::Grace;
 /// waiting; call [`consume_budget`](crate::consume_budget) in it. A future that wakes itself, such as Tokio's
 /// `yield_now`, lets the other green threads run before it is polled again.
 ///
-/// On the main loop, in its callbacks and in a poll of another future, where nothing may wait, the future is polled once. In an OS thread without
-/// green threads the call blocks the OS thread. While panicking it blocks the OS thread for at most the time of
-/// [`set_panicking_grace`](crate::set_panicking_grace). Where the future may be pending in such a place, use
-/// [`try_block_on`].
+/// On the main loop, in its callbacks and in a poll of another future, where nothing may wait, the future is polled
+/// once. In an OS thread without green threads the call blocks the OS thread. While panicking it blocks the OS thread
+/// for at most the time of [`set_panicking_grace`](crate::set_panicking_grace). Where the future may be pending in such
+/// a place, use [`try_block_on`].
 ///
 /// Listings show the wait with the type of the future.
 ///
 /// # Panics
 ///
 /// Panics if a poll or the drop of the future does. Panics if the future is pending where nothing may wait: on the main
-/// loop, in a poll of another future, and while panicking when the grace is over. In the main greenlet, panics with the error that the main loop has
-/// for it. A loop that is aborted does not end the wait.
+/// loop, in a poll of another future, and while panicking when the grace is over. In the main greenlet, panics with the
+/// error that the main loop has for it. A loop that is aborted does not end the wait.
 ///
 /// # Examples
 ///
@@ -105,8 +105,9 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// # Errors
 ///
 /// Returns an error if the future is pending where nothing may wait: [`LoopErrorKind::InMainloop`] on the main loop,
-/// [`LoopErrorKind::InPoll`] in a poll of another future, [`LoopErrorKind::Panicking`] while panicking when the grace is over. In the main greenlet, returns the error that the
-/// main loop has for it, except that of an aborted loop and of a replaced hub: the wait goes on.
+/// [`LoopErrorKind::InPoll`] in a poll of another future, [`LoopErrorKind::Panicking`] while panicking when the grace is
+/// over. In the main greenlet, returns the error that the main loop has for it, except that of an aborted loop and of a
+/// replaced hub: the wait goes on.
 ///
 /// # Panics
 ///

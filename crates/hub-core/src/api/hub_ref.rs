@@ -311,8 +311,9 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// Returns [`LoopErrorKind::InMainloop`] from a callback and for any greenlet but the main one, and the error with
-    /// which the loop ends if that is not [`LoopErrorKind::Aborted`].
+    /// Returns [`LoopErrorKind::InMainloop`] from a callback and for any greenlet but the main one,
+    /// [`LoopErrorKind::InPoll`] in a poll of a future, and the error with which the loop ends if that is not
+    /// [`LoopErrorKind::Aborted`].
     pub fn abort_wait(&self) -> Result<(), LoopError> {
         if run::current().kind() != Kind::Main {
             return Err(LoopError::in_mainloop(WaitReason::Abort.as_str()));
@@ -381,9 +382,10 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// Returns [`LoopErrorKind::InMainloop`] from a callback, [`LoopErrorKind::ShutdownRefused`] for any greenlet but
-    /// the main one and within a [`scope`](crate::scope()) of the main one, [`LoopErrorKind::Panicking`] while
-    /// panicking, and [`LoopErrorKind::ThreadEnding`] when the thread has ended. In all these cases nothing happens.
+    /// Returns [`LoopErrorKind::InMainloop`] from a callback, [`LoopErrorKind::InPoll`] in a poll of a future,
+    /// [`LoopErrorKind::ShutdownRefused`] for any greenlet but the main one and within a [`scope`](crate::scope()) of the
+    /// main one, [`LoopErrorKind::Panicking`] while panicking, and [`LoopErrorKind::ThreadEnding`] when the thread has
+    /// ended. In all these cases nothing happens.
     #[doc(alias = "destroy")]
     pub fn shutdown(&self, limit: impl Into<Option<Duration>>) -> Result<Ended, LoopError> {
         shutdown::shut_down(limit.into())
@@ -405,8 +407,8 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// Returns the error that the main loop has for the main greenlet, and [`LoopErrorKind::InMainloop`] for any other
-    /// greenlet.
+    /// Returns the error that the main loop has for the main greenlet, [`LoopErrorKind::InPoll`] in a poll of a future, and
+    /// [`LoopErrorKind::InMainloop`] for any other greenlet.
     #[doc(alias = "run_forever")]
     pub fn run_once(&self, limit: impl Into<Option<Duration>>) -> Result<(), LoopError> {
         local::get().main_loop.run_once(limit.into())

@@ -77,8 +77,8 @@ pub struct ScopedGreenThread<'scope, T> {
 /// Panics if `f` does, and if a green thread whose handle was not joined failed: by a panic or by an exit other than a
 /// plain kill.
 ///
-/// Panics if the caller cannot wait: while panicking, in the main loop, in the main greenlet if the loop has an error for
-/// it, and if scopes are nested 255 deep in destructors of their own green threads.
+/// Panics if the caller cannot wait: while panicking, in the main loop, in a poll of a future, in the main greenlet if
+/// the loop has an error for it, and if scopes are nested 255 deep in destructors of their own green threads.
 ///
 /// In a destructor of a thread-local that runs after the thread's green threads have ended, each closure runs on the
 /// stack of the caller when it is joined.
