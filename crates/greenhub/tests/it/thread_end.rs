@@ -828,6 +828,23 @@ fn nothing_begins_during_a_shutdown() {
 }
 
 #[test]
+fn shutdown_drops_a_sent_closure_that_no_turn_has_taken() {
+    for has_loop in [false, true] {
+        let (sender, dropped) = mpsc::channel();
+        let thread = os::spawn(move || {
+            let remote = get_hub().remote();
+            if has_loop {
+                sleep(SHORT);
+            }
+            let end = OnDrop(move || _ = sender.send(()));
+            remote.spawn(move || drop(end)).unwrap();
+        });
+        thread.join().unwrap();
+        assert_eq!(dropped.try_recv(), Ok(()), "with a loop: {has_loop}");
+    }
+}
+
+#[test]
 fn os_thread_ends_its_green_threads_when_it_panics() {
     let (sender, ended) = mpsc::channel();
     let thread = os::Builder::new().name("panics".to_owned()).spawn(move || {

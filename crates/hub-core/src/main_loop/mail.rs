@@ -18,7 +18,7 @@ impl MainLoop {
 
     /// Carries out the messages of other OS threads. Returns false if there was no mail, not even a notice.
     #[inline]
-    pub(super) fn read_mail(&self) -> bool {
+    pub(crate) fn read_mail(&self) -> bool {
         match self.inbox.get() {
             Some(inbox) if inbox.has_mail() => {
                 self.carry_out_mail(inbox);

@@ -190,8 +190,10 @@ fn end_loop(local: &Local) {
 
 fn close(local: &Local) {
     let main_loop = &local.main_loop;
-    // A destructor of a callback may block, and the last turn of the loop may read the clock: both build a hub again.
+    // A destructor may block, and the last turn of the loop may read the clock: both build a hub again.
     for _ in 0..2 {
+        // Drops the closures that other OS threads have sent and no turn has taken.
+        main_loop.read_mail();
         main_loop.shut_down().for_each(|callback| callback.discard());
         end_loop(local);
     }
