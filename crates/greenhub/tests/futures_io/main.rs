@@ -25,10 +25,10 @@ fn vectored_reads_and_writes_are_one_system_call() {
         block_on(async {
             let before = greenhub::get_hub().stats().operations;
             let pieces = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cde")];
-            assert_eq!(here.write_vectored(&pieces).await.expect("room"), 5);
+            assert_eq!(here.write_vectored(&pieces).await.expect("the buffer has room"), 5);
             let (mut one, mut other) = ([0; 2], [0; 8]);
             let mut buffers = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut other)];
-            assert_eq!(there.read_vectored(&mut buffers).await.expect("data"), 5);
+            assert_eq!(there.read_vectored(&mut buffers).await.expect("the read succeeds"), 5);
             assert_eq!((&one, &other[..3]), (b"ab", &b"cde"[..]));
             assert_eq!(greenhub::get_hub().stats().operations - before, 2);
         });
@@ -65,15 +65,17 @@ fn the_halves_of_a_split_stream_run_in_two_green_threads() {
         let (echo_reader, mut echo_writer) = AsyncIo::new(there).split();
         let echo = spawn_future(async move {
             futures_util::io::copy(echo_reader, &mut echo_writer).await.expect("a peer");
-            echo_writer.close().await.expect("connected");
+            echo_writer.close().await.expect("the socket is connected");
         });
         let sent = spawn_future(async move {
             for number in 0..LINES {
                 writer.write_all(format!("line {number}\n").as_bytes()).await.expect("a reader");
             }
-            writer.close().await.expect("connected");
+            writer.close().await.expect("the socket is connected");
         });
-        let received = block_on(BufReader::new(reader).lines().map(|line| line.expect("text")).collect::<Vec<_>>());
+        let received = block_on(
+            BufReader::new(reader).lines().map(|line| line.expect("the peer sends UTF-8")).collect::<Vec<_>>(),
+        );
         assert_eq!(received, (0..LINES).map(|number| format!("line {number}")).collect::<Vec<_>>());
         sent.join().expect("no panic");
         echo.join().expect("no panic");

@@ -46,7 +46,7 @@ fn serve() -> (SocketAddr, GreenThread<()>) {
 
 fn serve_by(serve: impl Fn(TcpStream) + Copy + 'static) -> (SocketAddr, GreenThread<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
+    let address = listener.local_addr().expect("the listener has an address");
     let server = spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
             greenhub::spawn_n(move || serve(stream));
@@ -153,7 +153,7 @@ fn a_client_that_sends_no_header_is_dropped_by_the_timer() {
             let _ = block_on(server.serve_connection(AsyncIo::new(stream), service_fn(answer)));
         });
         let mut idle = TcpStream::connect(address).expect("a server");
-        idle.write_all(b"GET / HTTP/1.1\r\n").expect("room");
+        idle.write_all(b"GET / HTTP/1.1\r\n").expect("the buffer has room");
         let mut text = Vec::new();
         // The server closes the connection, with or without a word.
         let _ = idle.read_to_end(&mut text);
@@ -209,12 +209,12 @@ fn http2_runs_by_the_green_executor() {
 fn a_killed_connection_is_closed() {
     run("a_killed_connection_is_closed", || {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
+        let address = listener.local_addr().expect("the listener has an address");
         let mut client = TcpStream::connect(address).expect("a listener");
         let (stream, _) = listener.accept().expect("a client");
         let served = http1::Builder::new().serve_connection(AsyncIo::new(stream), service_fn(answer));
         let connection = spawn(move || block_on(served));
-        client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").expect("room");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").expect("the buffer has room");
         assert!(client.read(&mut [0; 1024]).expect("an answer") > 0);
         kill(&connection);
         assert_eq!(client.read(&mut [0]).expect("the end"), 0);
@@ -226,7 +226,7 @@ fn a_killed_connection_is_closed() {
 fn a_graceful_shutdown_answers_the_last_request() {
     run("a_graceful_shutdown_answers_the_last_request", || {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
+        let address = listener.local_addr().expect("the listener has an address");
         let server = spawn(move || {
             let (stream, _) = listener.accept().expect("a client");
             block_on(async {

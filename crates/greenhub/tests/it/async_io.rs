@@ -58,7 +58,7 @@ async fn write_all<S: PollWrite>(io: &mut AsyncIo<S>, mut data: &[u8]) -> std::i
 
 fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
+    let address = listener.local_addr().expect("the listener has an address");
     let client = spawn(move || TcpStream::connect(address).expect("a listener"));
     let (server, _) = listener.accept().expect("a client");
     (client.join().expect("no panic"), server)
@@ -74,7 +74,7 @@ fn transfers<W: PollWrite + 'static, R: PollRead + 'static>(writer: W, reader: R
     let sent = spawn_future(async move {
         let mut writer = AsyncIo::new(writer);
         write_all(&mut writer, &data).await.expect("a reader");
-        writer.get_ref().end_write().expect("connected");
+        writer.get_ref().end_write().expect("the socket is connected");
         writer
     });
     let received = spawn_future(async move { read_to_end(&mut AsyncIo::new(reader)).await.expect("a writer") });
@@ -120,8 +120,12 @@ fn a_shared_pipe_transfers_more_than_its_buffer() {
 #[test]
 fn the_pipes_of_a_child_transfer_more_than_their_buffers() {
     run("the_pipes_of_a_child_transfer_more_than_their_buffers", || {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
-        transfers(child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let mut child =
+            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program `cat` starts");
+        transfers(
+            child.stdin.take().expect("standard input is piped"),
+            child.stdout.take().expect("standard output is piped"),
+        );
         assert!(child.wait().expect("a child").success());
     });
 }
@@ -151,12 +155,15 @@ fn end_write_leaves_the_reading_half_of_a_socket_open() {
 fn a_listener_accepts_for_a_future() {
     run("a_listener_accepts_for_a_future", || {
         let mut listener = AsyncIo::new(TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let address = listener.get_ref().local_addr().expect("bound");
+        let address = listener.get_ref().local_addr().expect("the listener has an address");
         let accepted = spawn_future(async move { listener.accept().await.expect("a client") });
         yield_now();
         let client = TcpStream::connect(address).expect("a listener");
         let (stream, peer) = accepted.join().expect("no panic");
-        assert_eq!((peer, stream.local_addr().expect("open")), (client.local_addr().expect("open"), address));
+        assert_eq!(
+            (peer, stream.local_addr().expect("the connection is open")),
+            (client.local_addr().expect("the connection is open"), address)
+        );
     });
 }
 
@@ -168,9 +175,9 @@ fn a_unix_listener_accepts_for_a_future() {
         let accepted = spawn_future(async move { listener.accept().await.expect("a client").0 });
         yield_now();
         let mut client = UnixStream::connect(&path).expect("a listener");
-        client.write_all(b"hello").expect("room");
+        client.write_all(b"hello").expect("the buffer has room");
         let mut buffer = [0; 5];
-        accepted.join().expect("no panic").read_exact(&mut buffer).expect("data");
+        accepted.join().expect("no panic").read_exact(&mut buffer).expect("the read succeeds");
         assert_eq!(&buffer, b"hello");
         std::fs::remove_file(path).expect("the socket");
     });
@@ -184,7 +191,7 @@ fn closing_a_listener_ends_the_accept_of_a_future() {
         let accepted = spawn_future(async move { accepting.accept().await.map(drop) });
         yield_now();
         listener.close();
-        let error = accepted.join().expect("no panic").expect_err("closed");
+        let error = accepted.join().expect("no panic").expect_err("the descriptor is closed");
         assert_eq!(error.kind(), ErrorKind::NotConnected);
     });
 }
@@ -198,7 +205,7 @@ fn a_listener_that_is_shut_down_ends_the_accept_of_a_future() {
         let mut accepting = AsyncIo::new(listener);
         let accepted = spawn_future(async move { accepting.accept().await.map(drop) });
         yield_now();
-        rustix::net::shutdown(&other, rustix::net::Shutdown::Both).expect("listens");
+        rustix::net::shutdown(&other, rustix::net::Shutdown::Both).expect("the descriptor is a listener");
         let error = accepted.join().expect("no panic").expect_err("shut down");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     });
@@ -213,7 +220,10 @@ fn a_closed_stream_ends_the_read_of_a_future() {
         let read = spawn_future(async move { reading.read(&mut [0]).await });
         yield_now();
         std::thread::spawn(move || here.close()).join().expect("no panic");
-        assert_eq!(read.join().expect("no panic").expect_err("closed").kind(), ErrorKind::NotConnected);
+        assert_eq!(
+            read.join().expect("no panic").expect_err("the descriptor is closed").kind(),
+            ErrorKind::NotConnected
+        );
     });
 }
 
@@ -225,7 +235,7 @@ fn shutdown_for_reading_ends_the_read_of_a_future() {
         let mut reading = AsyncIo::new(Rc::clone(&here));
         let read = spawn_future(async move { reading.read(&mut [0]).await });
         yield_now();
-        here.shutdown(Shutdown::Read).expect("connected");
+        here.shutdown(Shutdown::Read).expect("the socket is connected");
         assert_eq!(read.join().expect("no panic").expect("the end"), 0);
     });
 }
@@ -242,8 +252,8 @@ fn a_drop_makes_room_for_a_reading_green_thread() {
         let refused = (&*here).read(&mut buffer).expect_err("a future reads");
         assert_eq!(refused.kind(), ErrorKind::ResourceBusy);
         drop(io);
-        there.write_all(b"x").expect("room");
-        assert_eq!((&*here).read(&mut buffer).expect("data"), 1);
+        there.write_all(b"x").expect("the buffer has room");
+        assert_eq!((&*here).read(&mut buffer).expect("the read succeeds"), 1);
         drop(waker);
         assert_eq!((count.0.load(Ordering::SeqCst), Arc::strong_count(&count)), (0, 1));
     });
@@ -257,8 +267,8 @@ fn into_inner_cancels_a_pending_read() {
         assert!(poll_once(pin!(io.read(&mut [0])), Waker::noop()).is_pending());
         let mut here = io.into_inner();
         assert_no_waiters();
-        there.write_all(b"x").expect("room");
-        assert_eq!(here.read(&mut [0; 8]).expect("data"), 1);
+        there.write_all(b"x").expect("the buffer has room");
+        assert_eq!(here.read(&mut [0; 8]).expect("the read succeeds"), 1);
     });
 }
 
@@ -272,8 +282,8 @@ fn the_drop_of_one_half_leaves_the_other_pending() {
         let read = spawn_future(async move { reading.read(&mut [0; 8]).await });
         yield_now();
         drop(writing);
-        there.write_all(b"x").expect("room");
-        assert_eq!(read.join().expect("no panic").expect("data"), 1);
+        there.write_all(b"x").expect("the buffer has room");
+        assert_eq!(read.join().expect("no panic").expect("the read succeeds"), 1);
     });
 }
 
@@ -287,8 +297,8 @@ fn a_poll_is_refused_while_a_green_thread_reads() {
         yield_now();
         let mut io = AsyncIo::new(here);
         assert_eq!(block_on(io.read(&mut [0])).expect_err("a second reader").kind(), ErrorKind::ResourceBusy);
-        there.write_all(b"x").expect("room");
-        assert_eq!(reader.join().expect("no panic").expect("data"), 1);
+        there.write_all(b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), 1);
     });
 }
 
@@ -303,8 +313,8 @@ fn a_kill_drops_a_pending_read() {
         assert_eq!(stats().readers, 1);
         kill(&reader);
         assert_no_waiters();
-        there.write_all(b"x").expect("room");
-        assert_eq!((&*here).read(&mut [0; 8]).expect("data"), 1);
+        there.write_all(b"x").expect("the buffer has room");
+        assert_eq!((&*here).read(&mut [0; 8]).expect("the read succeeds"), 1);
     });
 }
 
@@ -315,8 +325,8 @@ fn a_timeout_leaves_a_stream_usable() {
         let mut io = AsyncIo::new(here);
         let mut buffer = [0; 8];
         assert!(with_timeout(ms(5), || block_on(io.read(&mut buffer))).is_err());
-        there.write_all(b"x").expect("room");
-        assert_eq!(block_on(io.read(&mut buffer)).expect("data"), 1);
+        there.write_all(b"x").expect("the buffer has room");
+        assert_eq!(block_on(io.read(&mut buffer)).expect("the read succeeds"), 1);
     });
 }
 
@@ -324,13 +334,13 @@ fn a_timeout_leaves_a_stream_usable() {
 fn timeouts_and_the_nonblocking_mode_do_not_concern_polls() {
     run("timeouts_and_the_nonblocking_mode_do_not_concern_polls", || {
         let (here, mut there) = UnixStream::pair().expect("a pair");
-        here.set_nonblocking(true).expect("open");
-        here.set_read_timeout(Some(ms(1))).expect("open");
+        here.set_nonblocking(true).expect("the socket is open");
+        here.set_read_timeout(Some(ms(1))).expect("the socket is open");
         let mut io = AsyncIo::new(here);
         let read = spawn_future(async move { io.read(&mut [0; 8]).await });
         greenhub::sleep(ms(20));
-        there.write_all(b"x").expect("room");
-        assert_eq!(read.join().expect("no panic").expect("data"), 1);
+        there.write_all(b"x").expect("the buffer has room");
+        assert_eq!(read.join().expect("no panic").expect("the read succeeds"), 1);
     });
 }
 
@@ -340,8 +350,8 @@ fn a_stream_may_move_to_another_thread_between_two_polls() {
         let (here, mut there) = UnixStream::pair().expect("a pair");
         let mut io = AsyncIo::new(here);
         assert!(poll_once(pin!(io.read(&mut [0])), Waker::noop()).is_pending());
-        let other = std::thread::spawn(move || block_on(io.read(&mut [0; 8])).expect("data"));
-        there.write_all(b"x").expect("room");
+        let other = std::thread::spawn(move || block_on(io.read(&mut [0; 8])).expect("the read succeeds"));
+        there.write_all(b"x").expect("the buffer has room");
         assert_eq!(other.join().expect("no panic"), 1);
         // The number is closed once this thread's hub has deregistered it.
         crate::support::descriptors::until(|| there.write_all(b"x").is_err());
@@ -357,8 +367,8 @@ fn a_stream_dropped_on_another_thread_is_disarmed() {
         assert!(poll_once(pin!(io.read(&mut [0])), Waker::noop()).is_pending());
         std::thread::spawn(move || drop(io)).join().expect("no panic");
         crate::support::descriptors::until(|| stats().readers == 0);
-        there.write_all(b"x").expect("room");
-        assert_eq!((&*here).read(&mut [0; 8]).expect("data"), 1);
+        there.write_all(b"x").expect("the buffer has room");
+        assert_eq!((&*here).read(&mut [0; 8]).expect("the read succeeds"), 1);
     });
 }
 
@@ -372,14 +382,14 @@ fn a_round_trip_of_futures_allocates_nothing_once_warm() {
             loop {
                 match there.read(&mut buffer).await.expect("a peer") {
                     0 => return,
-                    n => assert_eq!(there.write(&buffer[..n]).await.expect("room"), n),
+                    n => assert_eq!(there.write(&buffer[..n]).await.expect("the buffer has room"), n),
                 }
             }
         });
         let mut here = AsyncIo::new(here);
         let mut round = || {
             block_on(async {
-                here.write(b"ping").await.expect("room");
+                here.write(b"ping").await.expect("the buffer has room");
                 assert_eq!(here.read(&mut [0; 64]).await.expect("an echo"), 4);
             });
         };
@@ -404,8 +414,8 @@ fn a_busy_stream_lets_other_green_threads_run() {
         let busy = spawn_future(async move {
             let mut buffer = [0; 1];
             while !stopped.get() {
-                here.write(b"x").await.expect("room");
-                while there.read(&mut buffer).await.expect("data") == 0 {}
+                here.write(b"x").await.expect("the buffer has room");
+                while there.read(&mut buffer).await.expect("the read succeeds") == 0 {}
             }
         });
         spawn(move || stop.set(true));

@@ -22,7 +22,7 @@ fn pair() -> (AsyncIo<UnixStream>, UnixStream) {
 fn poll_read_fills_behind_what_is_filled_and_keeps_what_is_initialized() {
     run("poll_read_fills_behind_what_is_filled_and_keeps_what_is_initialized", || {
         let (mut here, mut there) = pair();
-        there.write_all(b"cd").expect("room");
+        there.write_all(b"cd").expect("the buffer has room");
         let mut memory = [0; 8];
         let mut buffer = ReadBuf::new(&mut memory);
         buffer.put_slice(b"ab");
@@ -57,10 +57,10 @@ fn vectored_writes_are_one_system_call() {
         assert!(here.is_write_vectored());
         let pieces = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cde")];
         let before = greenhub::get_hub().stats().operations;
-        assert_eq!(block_on(here.write_vectored(&pieces)).expect("room"), 5);
+        assert_eq!(block_on(here.write_vectored(&pieces)).expect("the buffer has room"), 5);
         assert_eq!(greenhub::get_hub().stats().operations - before, 1);
         let mut buffer = [0; 8];
-        assert_eq!(there.read(&mut buffer).expect("data"), 5);
+        assert_eq!(there.read(&mut buffer).expect("the read succeeds"), 5);
         assert_eq!(&buffer[..5], b"abcde");
     });
 }
@@ -113,20 +113,20 @@ fn the_halves_of_a_split_stream_run_in_two_green_threads() {
         let (echo_reader, mut echo_writer) = tokio::io::split(AsyncIo::new(there));
         let echo = spawn_future(async move {
             let mut lines = BufReader::new(echo_reader).lines();
-            while let Some(line) = lines.next_line().await.expect("text") {
+            while let Some(line) = lines.next_line().await.expect("the peer sends UTF-8") {
                 echo_writer.write_all(format!("{line}\n").as_bytes()).await.expect("a reader");
             }
-            echo_writer.shutdown().await.expect("connected");
+            echo_writer.shutdown().await.expect("the socket is connected");
         });
         let sent = spawn_future(async move {
             for number in 0..LINES {
                 writer.write_all(format!("line {number}\n").as_bytes()).await.expect("a reader");
             }
-            writer.shutdown().await.expect("connected");
+            writer.shutdown().await.expect("the socket is connected");
         });
         let received = block_on(async {
             let (mut lines, mut count) = (BufReader::new(reader).lines(), 0);
-            while let Some(line) = lines.next_line().await.expect("text") {
+            while let Some(line) = lines.next_line().await.expect("the peer sends UTF-8") {
                 assert_eq!(line, format!("line {count}"));
                 count += 1;
             }
