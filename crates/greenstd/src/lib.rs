@@ -70,8 +70,8 @@
 //! [`greenpool`], [`tpool`], the events, queues and semaphores of [`sync`], [`pools`], [`local`], and the green
 //! `select` and `poll` of [`select`]. From gevent: [`Group`](greenpool::Group).
 //!
-//! [`future::AsyncIo`] gives green sockets and pipes to asynchronous code: Tokio's traits, those of the crate `futures` and
-//! hyper's, each by a feature.
+//! [`future::AsyncIo`] gives green sockets and pipes to asynchronous code: Tokio's traits, those of the crate `futures`
+//! and hyper's, each by a feature.
 //!
 //! # All of `sync`
 //!

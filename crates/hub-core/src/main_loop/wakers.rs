@@ -220,7 +220,7 @@ impl MainLoop {
         Ok(id)
     }
 
-    /// Makes `waker` the one that a timer wakes. Returns false if the timer has fired.
+    /// Replaces the waker of a timer by `waker`. Returns false if the timer has fired or was canceled.
     pub(crate) fn renew_timer_waker(&self, id: WakerId, waker: &Waker) -> bool {
         match self.wakers.with(id, |armed| armed.waker.will_wake(waker)) {
             None => return false,

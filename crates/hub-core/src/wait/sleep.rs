@@ -23,7 +23,8 @@ pub struct Sleep {
 
 /// Returns a future that is ready when `duration` has passed, by the clock of this thread's hub. Does not switch.
 ///
-/// It needs no runtime: the timer is one of the hub. In straight-line code, [`sleep`](crate::sleep()) is shorter.
+/// It needs no runtime: the timer is one of the hub. In straight-line code, [`sleep`](crate::sleep()) is shorter. After
+/// the end of the thread's green threads a poll is ready at once, since no loop is left.
 ///
 /// ```
 /// use greenhub::future::{block_on, sleep};
