@@ -10,11 +10,12 @@ use crate::greenlet::local;
 use crate::hub::Time;
 
 impl HubRef {
-    /// Makes the calling main greenlet run the turns of the loop, for a program with a loop of its own. Does not switch.
+    /// Lets the main greenlet run the turns of the loop by hand. Does not switch.
     ///
-    /// As long as the returned value lives, code of the main greenlet is code of the loop: it may spawn and wake green
-    /// threads, but what blocks is refused with [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop). A sleep
-    /// of zero does nothing, and a kill takes effect in the next turn. The loop never ends by
+    /// It is for a program with a loop of its own, and has to be called by the main greenlet. As long as the returned
+    /// value lives, code of the main greenlet is code of the loop: it may spawn and wake green threads, but a call that
+    /// blocks is refused with [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop). A sleep of zero does
+    /// nothing, and a kill takes effect in the next turn. The loop never ends by
     /// [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit), and its hub cannot be replaced.
     ///
     /// ```

@@ -352,7 +352,7 @@ impl HubRef {
         }
     }
 
-    /// Ends all green threads and plain greenlets of this OS thread, then closes the hub. Switches.
+    /// Ends every green thread and plain greenlet here, then closes the hub. Switches.
     ///
     /// Each greenlet exits as by [`kill`](crate::GreenThread::kill), with [`LoopErrorKind::ThreadEnding`]; a green
     /// thread that has not begun never runs. Their destructors may block, since the loop runs on and the thread-locals
@@ -483,7 +483,9 @@ impl<F: FnOnce()> Timer for OnceTimer<F> {
     }
 }
 
-/// A callback scheduled by [`HubRef::schedule`] or [`schedule_once`](HubRef::schedule_once), Eventlet's `Timer`.
+/// A scheduled callback. Eventlet's `Timer`.
+///
+/// Returned by [`HubRef::schedule`] and [`schedule_once`](HubRef::schedule_once).
 ///
 /// Dropping it changes nothing: the callback runs all the same.
 #[derive(Debug)]

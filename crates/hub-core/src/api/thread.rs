@@ -146,7 +146,7 @@ impl Thread {
         self.0.name.as_deref()
     }
 
-    /// Makes the green thread's token available, which ends its [`park`] or the next one. Does not switch.
+    /// Makes the green thread's token available. It ends the present [`park`] or the next one. Does not switch.
     ///
     /// May be called on any OS thread.
     pub fn unpark(&self) {

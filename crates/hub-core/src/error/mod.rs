@@ -176,7 +176,7 @@ impl GreenError {
         GreenError::Custom(Arc::from(error.into()))
     }
 
-    /// Returns whether the green thread was killed, without an error of the caller's choice.
+    /// Returns whether this is a kill without an error of the caller's choice.
     ///
     /// Such a kill is never reported. A kill by [`kill_with`](crate::GreenThread::kill_with) returns its own error.
     #[must_use]

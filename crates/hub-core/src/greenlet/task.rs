@@ -193,8 +193,8 @@ impl TaskRef {
         self.forget_control();
         // SAFETY: a delayed greenlet is in no queue and has not begun. The cell refers to it no more.
         unsafe { local.controls.give(control) };
-        // SAFETY: the cell of a delayed greenlet has not started, and the greenlet was taken away. What lends this
-        // reference keeps the cell.
+        // SAFETY: the cell of a delayed greenlet has not started, and the greenlet was taken away. The handle
+        // that lends this reference keeps the cell.
         unsafe {
             self.run();
             self.finish();
@@ -806,8 +806,8 @@ impl<T> Task<T> {
         }
         header.looks.set(header.looks.get() + 1);
         let _looked_at = LookedAt(&header.looks);
-        // SAFETY: RESULT is set: the body contains the result, and `looks` keeps it there. What lends
-        // `self` keeps the cell. `T` is right, as in `take_result`.
+        // SAFETY: RESULT is set: the body contains the result, and `looks` keeps it there. The handle that lends `self`
+        // keeps the cell. `T` is right, as in `take_result`.
         Some(at(unsafe { &*self.result_ptr::<T>() }))
     }
 }

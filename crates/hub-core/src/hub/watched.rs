@@ -206,7 +206,7 @@ impl Watched {
         self.waker.begin_wait();
     }
 
-    /// Wakes the waker that [`wake_by`](Watched::wake_by) has set, or the next one that is set in this wait.
+    /// Wakes the waker set by [`wake_by`](Watched::wake_by), or the next one set in this wait.
     ///
     /// For callers that drive a hub: the main loop, and test suites.
     pub fn wake(&self) {

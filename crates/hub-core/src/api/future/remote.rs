@@ -152,7 +152,7 @@ impl<T> Completion<T> {
 
     fn complete(&self, result: Result<T, GreenError>) {
         let mut state = self.0.lock();
-        // What is left is dropped without the lock.
+        // The rest is dropped without the lock.
         let (waker, _refused) = match &mut *state {
             State::Pending(waker) => {
                 let waker = waker.take();

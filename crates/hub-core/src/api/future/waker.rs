@@ -64,7 +64,7 @@ impl Pair {
     /// Returns whether nothing outside of this pair holds the slot.
     fn is_unshared(&self) -> bool {
         let unshared = Arc::strong_count(&self.slot) == 2;
-        // The last holder elsewhere may have been on another OS thread. What it did comes before this.
+        // The last holder elsewhere may have been on another OS thread. The fence orders its work before this.
         fence(Ordering::Acquire);
         unshared
     }
