@@ -15,7 +15,7 @@ use crate::support::descriptors::{
     assert_no_waiters, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
 };
 use crate::support::fork::{ends_well, exits_with, forked};
-use crate::support::hubs::{Tap, use_tapped_hub};
+use crate::support::hubs::{Calls, Tap, use_tapped_hub};
 use crate::support::{in_child, open_descriptors};
 use greenhub::hub::{Hub, Readiness, has_hub};
 use greenhub::park::{Deadline, Parker, Source, WaitReason};
@@ -739,6 +739,26 @@ impl Tap for Mortal {
         self.afresh = true;
         hub.after_fork()
     }
+}
+
+#[test]
+fn a_child_counts_the_calls_that_register_its_waiters_again() {
+    in_child(|| {
+        let calls = Calls::default();
+        use_tapped_hub(calls.clone());
+        let (here, there) = pair();
+        let reader = spawn(move || read(&here, 8));
+        yield_now();
+        let child = forked(|| {
+            let before = calls.watches.get();
+            sleep(ms(1));
+            assert!(calls.watches.get() > before);
+            assert_eq!(stats().watches, calls.watches.get() as u64);
+        });
+        ends_well(child);
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
+    });
 }
 
 #[test]

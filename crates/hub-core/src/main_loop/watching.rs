@@ -425,6 +425,7 @@ impl MainLoop {
         // SAFETY: the key is armed. `kept` holds the descriptor of a listener and that of a waker. A parked greenlet keeps
         // its descriptor open during this call, since no greenlet is left inside a hub.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
+        self.counters.count_watch();
         let watched = self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease));
         // A listener that the hub has deregistered left the table, but could not make the busy hub forget the number.
         if matches!(watched, Ok(Ok(()))) && self.descriptors.borrow().may_be_forgotten(key) {
