@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -220,6 +221,33 @@ fn a_hub_that_completes_futures_is_waited_for_while_one_is_awaited() {
             let expected = if completes { Ok(7) } else { Err(LoopErrorKind::LoopExit) };
             assert_eq!(awaited.map_err(|error| error.kind()), expected);
         }
+    });
+}
+
+#[test]
+fn an_abandoned_wait_for_a_future_keeps_no_loop_waiting() {
+    /// A hub that may complete futures, and completes none.
+    struct Claims;
+
+    impl Tap for Claims {
+        fn completes_futures(&self, _: &dyn Hub) -> bool {
+            true
+        }
+    }
+
+    in_fork(|| {
+        use_tapped_hub(Claims);
+        // It catches each exit, so that the shutdown abandons it.
+        let _refuses = spawn(|| {
+            loop {
+                let _ = catch_unwind(|| try_block_on(std::future::pending::<()>()));
+            }
+        });
+        greenhub::thread::yield_now();
+        let ended = get_hub().shutdown(Duration::ZERO).unwrap();
+        use_tapped_hub(Claims);
+        let waited = Event::<u32>::new().wait().map_err(|error| loop_error(&error));
+        assert_eq!((ended.abandoned, waited), (1, Err(LoopErrorKind::LoopExit)));
     });
 }
 

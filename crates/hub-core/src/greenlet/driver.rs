@@ -95,6 +95,12 @@ pub(crate) trait FutureWaits {
 
     /// Returns the type of the future for which a greenlet waits in its park `ticket`.
     fn type_name(&self, greenlet: u32, ticket: u64) -> Option<&'static str>;
+
+    /// Returns whether a greenlet waits for a future.
+    fn any(&self) -> bool;
+
+    /// Forgets the wait of a greenlet that never runs again, if it waits for a future.
+    fn forget(&self, greenlet: u32);
 }
 
 /// Names the type of the table of futures. A higher layer implements it for [`Installed`].

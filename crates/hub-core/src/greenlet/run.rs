@@ -21,7 +21,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::control::{ControlRef, Kind, State, Wake};
-use super::driver::Driver;
+use super::driver::{Driver, FutureWaits};
 use super::local::{self, Local};
 use super::spans;
 use super::switch;
@@ -785,6 +785,7 @@ pub(crate) fn clear_queue(local: &Local) {
 pub(crate) fn abandon(local: &Local, greenlets: &[ControlRef]) {
     clear_queue(local);
     for control in greenlets.iter().filter(|control| control.is_alive() && control.is_suspended()) {
+        local.futures.forget(control.number());
         // SAFETY: the greenlet is suspended. The queue is empty, so it is in none.
         unsafe { control.set_state(State::Abandoned) };
         control.advance_ticket();

@@ -9,7 +9,8 @@ use super::MainLoop;
 use super::standstill::WakeSource;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopErrorKind};
-use crate::greenlet::control::{ControlRef, State, Wake};
+use crate::greenlet::control::Wake;
+use crate::greenlet::driver::FutureWaits;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Park, Waiter};
 use crate::greenlet::target::Target;
@@ -182,7 +183,7 @@ impl MainLoop {
     fn hub_may_wake(&self, local: &Local) -> bool {
         let asked = self.with_hub("asking whether it may wake", |hub| (hub.may_wake(), hub.completes_futures()));
         let (may_wake, completes_futures) = asked.unwrap_or_default();
-        may_wake || completes_futures && any_waits_for_future(local)
+        may_wake || completes_futures && local.futures.any()
     }
 
     /// Waits on the hub.
@@ -393,12 +394,6 @@ impl MainLoop {
         watched().wake_by(waker);
         Ok(false)
     }
-}
-
-/// Returns whether a greenlet waits for a future.
-fn any_waits_for_future(local: &Local) -> bool {
-    let waits = |greenlet: ControlRef| greenlet.state() == State::Parked && greenlet.reason() == WaitReason::Future;
-    waits(local.main) || local.controls.in_use().into_iter().any(waits)
 }
 
 /// The request for a single turn, which is forgotten however the wait for it ends.

@@ -4,7 +4,7 @@
 //! park. Slots are pooled, but a slot returns to the pool only if nothing else holds its waker. So a waker that
 //! outlives its wait leads to a slot that no other wait uses, and ends none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Wake, Waker};
@@ -76,10 +76,20 @@ impl Pair {
 pub(crate) struct FutureTable {
     /// Unused slots. There are at most as many as waits took place at the same time, each much smaller than a stack.
     spare: RefCell<Vec<Pair>>,
-    /// By the number of the greenlet: the ticket of its last park for a future, and the type of that future.
-    ///
-    /// The ticket tells an entry of a present park from an old one, so that no entry has to be removed.
-    parks: RefCell<Vec<(u64, &'static str)>>,
+    /// The last parks for futures, by the number of the greenlet.
+    parks: RefCell<Vec<FuturePark>>,
+    /// The number of greenlets in a park for a future.
+    waiting: Cell<usize>,
+}
+
+/// The last park of a greenlet for a future.
+#[derive(Copy, Clone, Default)]
+struct FuturePark {
+    /// By the ticket a park that has not been woken is told from an old one.
+    ticket: u64,
+    future: &'static str,
+    /// Whether the greenlet has not come back from the park.
+    is_counted: bool,
 }
 
 impl InstallFutures for Installed {
@@ -88,22 +98,49 @@ impl InstallFutures for Installed {
 
 impl FutureWaits for FutureTable {
     fn new() -> FutureTable {
-        FutureTable { spare: RefCell::default(), parks: RefCell::default() }
+        FutureTable { spare: RefCell::default(), parks: RefCell::default(), waiting: Cell::new(0) }
     }
 
     fn type_name(&self, greenlet: u32, ticket: u64) -> Option<&'static str> {
-        let (parked, name) = *self.parks.borrow().get(greenlet as usize)?;
-        (parked == ticket).then_some(name)
+        let park = *self.parks.borrow().get(greenlet as usize)?;
+        (park.ticket == ticket).then_some(park.future)
+    }
+
+    fn any(&self) -> bool {
+        self.waiting.get() != 0
+    }
+
+    fn forget(&self, greenlet: u32) {
+        if let Some(park) = self.parks.borrow_mut().get_mut(greenlet as usize)
+            && std::mem::take(&mut park.is_counted)
+        {
+            self.waiting.set(self.waiting.get() - 1);
+        }
+    }
+}
+
+/// A greenlet in a park for a future. `Drop` ends the count, however the park ends.
+struct CountedPark<'a> {
+    table: &'a FutureTable,
+    greenlet: u32,
+}
+
+impl Drop for CountedPark<'_> {
+    fn drop(&mut self) {
+        self.table.forget(self.greenlet);
     }
 }
 
 impl FutureTable {
-    fn note(&self, greenlet: u32, ticket: u64, name: &'static str) {
+    /// Notes that a greenlet parks for a future.
+    fn begin(&self, greenlet: u32, ticket: u64, future: &'static str) -> CountedPark<'_> {
         let (mut parks, index) = (self.parks.borrow_mut(), greenlet as usize);
         if parks.len() <= index {
-            parks.resize(index + 1, (0, ""));
+            parks.resize(index + 1, FuturePark::default());
         }
-        parks[index] = (ticket, name);
+        parks[index] = FuturePark { ticket, future, is_counted: true };
+        self.waiting.set(self.waiting.get() + 1);
+        CountedPark { table: self, greenlet }
     }
 }
 
@@ -160,10 +197,13 @@ impl WaitWaker {
             let unparker = parker.unparker();
             state.waiting = Some(unparker);
             drop(state);
+            let mut counted = None;
             if let (Some(greenlet), Some(local)) = (unparker.number(), local::try_get()) {
-                local.futures.note(greenlet, unparker.ticket, future);
+                counted = Some(local.futures.begin(greenlet, unparker.ticket, future));
             }
-            match parker.park(&mut Deadline::none()) {
+            let parked = parker.park(&mut Deadline::none());
+            drop(counted);
+            match parked {
                 // The next loop goes on.
                 Err(error) if error.is_restart() => {}
                 parked => _ = parked?,
