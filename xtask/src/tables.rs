@@ -16,8 +16,8 @@ pub struct Hub {
     pub package: &'static str,
     /// Whether it is a default feature of the facade.
     pub default: bool,
-    /// Whether it drives a runtime, over another hub. Its crate then has further items, for users of the runtime, and names
-    /// parts of hub-core beside the contract. The facade has its descriptor.
+    /// Whether it drives a runtime, over another hub. Its crate then has further items, for users of the runtime, and
+    /// names parts of hub-core beside the contract. The facade has its descriptor.
     pub drives_runtime: bool,
     /// Whether its crate must forbid unsafe code.
     pub forbids_unsafe: bool,
@@ -153,7 +153,8 @@ pub const FORCED: &[Forced] = &[
     Forced { name: "edge-triggered", variable: "GREENHUB_EPOLL", value: "edge", hub: Some("epoll") },
 ];
 
-/// Injected faults: system calls that fail or come late. A fault that hits no call is a failure, since it proves nothing.
+/// Injected faults: system calls that fail or come late. A fault that hits no call is a failure, since it proves
+/// nothing.
 pub struct Fault {
     pub name: &'static str,
     /// Names for strace, with `?` before a call that not every architecture has.
@@ -284,8 +285,8 @@ pub struct Dependencies {
     pub dev: &'static [&'static str],
 }
 
-/// The allowed dependencies of every crate but the backends. `*` stands for every backend. A backend with an entry here has
-/// these dependencies instead of [`BACKEND_DEPENDENCIES`].
+/// The allowed dependencies of every crate but the backends. `*` stands for every backend. A backend with an entry here
+/// has these dependencies instead of [`BACKEND_DEPENDENCIES`].
 pub const DEPENDENCIES: &[Dependencies] = &[
     Dependencies { package: "hub-core", normal: &[], dev: &["greenhub", "hub-testkit"] },
     Dependencies { package: "hub-testkit", normal: &["hub-core"], dev: &["*"] },

@@ -1,8 +1,8 @@
 //! A driver that calls a hub as the main loop does, and owns every descriptor that it lends to the hub.
 //!
-//! Ground rules: a [`Driver`] keeps a file open from [`enter`](Driver::enter) until its number is entered anew, forgotten
-//! or released. Each of these first removes the entry from the table. Only `close_while_armed` breaks this rule, in a
-//! process of its own.
+//! Ground rules: a [`Driver`] keeps a file open from [`enter`](Driver::enter) until its number is entered anew,
+//! forgotten or released. Each of these first removes the entry from the table. Only `close_while_armed` breaks this
+//! rule, in a process of its own.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -17,11 +17,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! Each case is a `#[test]` of its own and quotes the clause of [`hub_core::hub::Hub`] that it checks. Cases for optional
-//! parts of the contract (a [`pollable`](hub_core::hub::Hub::pollable) descriptor, numbers above a limit) are skipped with
-//! a printed line. A case that hangs ends the test program with the name of the case. Cases about forks, signals,
-//! limits and reused numbers run in a new process of the test program each. The kit counts allocations with a global
-//! allocator of its own.
+//! Each case is a `#[test]` of its own and quotes the clause of [`hub_core::hub::Hub`] that it checks. Cases for
+//! optional parts of the contract (a [`pollable`](hub_core::hub::Hub::pollable) descriptor, numbers above a limit) are
+//! skipped with a printed line. A case that hangs ends the test program with the name of the case. Cases about forks,
+//! signals, limits and reused numbers run in a new process of the test program each. The kit counts allocations with a
+//! global allocator of its own.
 //!
 //! [`saboteurs`] holds hubs with one fault each, and the table of the cases that catch them.
 

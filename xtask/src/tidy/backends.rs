@@ -1,4 +1,5 @@
-//! The shape of a backend: the same files in the same order, so that a diff of two backends shows their differences only.
+//! The shape of a backend: the same files in the same order, so that a diff of two backends shows their differences
+//! only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -113,8 +114,8 @@ enum Section {
 }
 
 impl Section {
-    /// Returns the section of an item at the left margin, where `last` is the section before it. Implementations for types
-    /// other than the hub, `state`, may stand in any section.
+    /// Returns the section of an item at the left margin, where `last` is the section before it. Implementations for
+    /// types other than the hub, `state`, may stand in any section.
     fn of(line: &str, state: &str, last: Section) -> Option<Section> {
         let item = line.strip_prefix("pub(crate) ").or_else(|| line.strip_prefix("pub ")).unwrap_or(line);
         let mut words = item.split([' ', '<', '(']);

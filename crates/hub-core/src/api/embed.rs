@@ -56,14 +56,14 @@ pub struct Embedded {
 impl Embedded {
     /// Runs one turn, which does not sleep. Switches.
     ///
-    /// Returns true if the next turn has work to do: a descriptor was reported, or a green thread is ready. Returns false
-    /// if the program may sleep. The next turn then has work when the first of these happens:
+    /// Returns true if the next turn has work to do: a descriptor was reported, or a green thread is ready. Returns
+    /// false if the program may sleep. The next turn then has work when the first of these happens:
     ///
-    /// - the descriptor of [`pollable`](Embedded::pollable) becomes readable: a descriptor is ready, or another OS thread
-    ///   has sent something;
+    /// - the descriptor of [`pollable`](Embedded::pollable) becomes readable: a descriptor is ready, or another OS
+    ///   thread has sent something;
     /// - the time of [`next_deadline`](Embedded::next_deadline) is reached;
-    /// - `waker` is woken: the program itself has made a green thread ready, scheduled a callback or asked for the loop's
-    ///   end. The waker is woken once after each turn. It must only make the program call this again.
+    /// - `waker` is woken: the program itself has made a green thread ready, scheduled a callback or asked for the
+    ///   loop's end. The waker is woken once after each turn. It must only make the program call this again.
     ///
     /// # Errors
     ///
@@ -84,7 +84,8 @@ impl Embedded {
 
     /// Returns the descriptor that is readable when the next turn has work. `None` if the hub has none.
     ///
-    /// The hub owns the descriptor. Each later report or message is a new edge of it, for loops that are edge-triggered.
+    /// The hub owns the descriptor. Each later report or message is a new edge of it, for loops that are
+    /// edge-triggered.
     #[must_use]
     pub fn pollable(&self) -> Option<RawFd> {
         local::get().main_loop.pollable()

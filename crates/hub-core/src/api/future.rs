@@ -24,8 +24,8 @@ use crate::wait::grace::Grace;
 /// hub, another OS thread. `block_on` of `futures::executor`, as a wait of a green thread.
 ///
 /// Nothing switches while the future is polled or dropped: a call in it that would wait returns
-/// [`LoopErrorKind::InPoll`](crate::LoopErrorKind::InPoll), or panics if it has no error to return. So does a `block_on`
-/// in it whose future is pending. [`block_in_place`] allows such calls.
+/// [`LoopErrorKind::InPoll`](crate::LoopErrorKind::InPoll), or panics if it has no error to return. So does a
+/// `block_on` in it whose future is pending. [`block_in_place`] allows such calls.
 ///
 /// A kill, a timeout or a link strikes while the future is pending, and drops it on the green thread's own stack. The
 /// wait belongs to this call: a waker that is called later, or after the call has returned, ends no other wait.
@@ -79,7 +79,8 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Like [`block_on`], but returns an error where the wait is not possible. Switches, unless the future is ready at once.
+/// Like [`block_on`], but returns an error where the wait is not possible. Switches, unless the future is ready at
+/// once.
 ///
 /// The future is dropped before an error is returned.
 ///
@@ -105,9 +106,9 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// # Errors
 ///
 /// Returns an error if the future is pending where nothing may wait: [`LoopErrorKind::InMainloop`] on the main loop,
-/// [`LoopErrorKind::InPoll`] in a poll of another future, [`LoopErrorKind::Panicking`] while panicking when the grace is
-/// over. In the main greenlet, returns the error that the main loop has for it, except that of an aborted loop and of a
-/// replaced hub: the wait goes on.
+/// [`LoopErrorKind::InPoll`] in a poll of another future, [`LoopErrorKind::Panicking`] while panicking when the grace
+/// is over. In the main greenlet, returns the error that the main loop has for it, except that of an aborted loop and
+/// of a replaced hub: the wait goes on.
 ///
 /// # Panics
 ///
@@ -135,10 +136,10 @@ pub fn spawn_future<F: Future + 'static>(future: F) -> GreenThread<F::Output> {
 /// Runs `f`, which may wait although a poll of a future is under way. Switches if `f` does.
 ///
 /// Inside a poll, a call that would let other green threads run returns
-/// [`LoopErrorKind::InPoll`](crate::LoopErrorKind::InPoll) or panics. Code around the future may have set a thread-local
-/// for the time of the poll, and other green threads would see it: Tokio's `Handle::enter`, `LocalSet`, `task_local!`,
-/// its budget, and the spans of `tracing` work so. Tokio's runtime is broken for good if green threads leave such a guard
-/// in another order than they entered it.
+/// [`LoopErrorKind::InPoll`](crate::LoopErrorKind::InPoll) or panics. Code around the future may have set a
+/// thread-local for the time of the poll, and other green threads would see it: Tokio's `Handle::enter`, `LocalSet`,
+/// `task_local!`, its budget, and the spans of `tracing` work so. Tokio's runtime is broken for good if green threads
+/// leave such a guard in another order than they entered it.
 ///
 /// `block_in_place` is for code that knows that nothing of this kind surrounds it. A handler of a server whose
 /// connections have a green thread each may so call straight-line code, which parks its own connection and no other.

@@ -212,7 +212,8 @@ impl HubRef {
 
     /// Calls `timer` from the main loop after `delay`. Eventlet's `schedule_call_global`. Does not switch.
     ///
-    /// A [`Timer`] can be scheduled again. [`schedule_once`](HubRef::schedule_once) takes a closure that is called once.
+    /// A [`Timer`] can be scheduled again. [`schedule_once`](HubRef::schedule_once) takes a closure that is called
+    /// once.
     ///
     /// The callback runs even if the greenlet that scheduled it has ended. Callbacks without a delay, ready green
     /// threads and woken green threads run in the order in which they became due. A callback that is scheduled by a
@@ -289,8 +290,8 @@ impl HubRef {
     /// Ends the main loop with its present turn. Eventlet's `abort`. Does not switch.
     ///
     /// The loop's timers and scheduled callbacks are discarded. Green threads that sleep, wait with a limit or have not
-    /// begun because of a delay exit with [`LoopErrorKind::Aborted`], and the main greenlet's wait returns that error. The
-    /// next blocking call launches a new loop. Does nothing if no loop runs.
+    /// begun because of a delay exit with [`LoopErrorKind::Aborted`], and the main greenlet's wait returns that error.
+    /// The next blocking call launches a new loop. Does nothing if no loop runs.
     pub fn abort(&self) {
         if self.is_running() {
             local::get().main_loop.abort();
@@ -383,9 +384,9 @@ impl HubRef {
     /// # Errors
     ///
     /// Returns [`LoopErrorKind::InMainloop`] from a callback, [`LoopErrorKind::InPoll`] in a poll of a future,
-    /// [`LoopErrorKind::ShutdownRefused`] for any greenlet but the main one and within a [`scope`](crate::scope()) of the
-    /// main one, [`LoopErrorKind::Panicking`] while panicking, and [`LoopErrorKind::ThreadEnding`] when the thread has
-    /// ended. In all these cases nothing happens.
+    /// [`LoopErrorKind::ShutdownRefused`] for any greenlet but the main one and within a [`scope`](crate::scope()) of
+    /// the main one, [`LoopErrorKind::Panicking`] while panicking, and [`LoopErrorKind::ThreadEnding`] when the thread
+    /// has ended. In all these cases nothing happens.
     #[doc(alias = "destroy")]
     pub fn shutdown(&self, limit: impl Into<Option<Duration>>) -> Result<Ended, LoopError> {
         shutdown::shut_down(limit.into())
@@ -407,8 +408,8 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// Returns the error that the main loop has for the main greenlet, [`LoopErrorKind::InPoll`] in a poll of a future, and
-    /// [`LoopErrorKind::InMainloop`] for any other greenlet.
+    /// Returns the error that the main loop has for the main greenlet, [`LoopErrorKind::InPoll`] in a poll of a future,
+    /// and [`LoopErrorKind::InMainloop`] for any other greenlet.
     #[doc(alias = "run_forever")]
     pub fn run_once(&self, limit: impl Into<Option<Duration>>) -> Result<(), LoopError> {
         local::get().main_loop.run_once(limit.into())

@@ -19,9 +19,9 @@ pub enum KillOutcome {
     Cancelled,
     /// The kill is pending. The target ends when it next runs outside shields and waits that must not be left early.
     ///
-    /// Either the call does not switch, as in the main loop, in a hub, in a poll of a future, in a panic or on an ending
-    /// OS thread, or the target is in a [`shield`](crate::shield()) or in such a wait, or polls a future. A wait for a
-    /// lock is such a wait for as long as the [patience](crate::set_lock_patience).
+    /// Either the call does not switch, as in the main loop, in a hub, in a poll of a future, in a panic or on an
+    /// ending OS thread, or the target is in a [`shield`](crate::shield()) or in such a wait, or polls a future. A wait
+    /// for a lock is such a wait for as long as the [patience](crate::set_lock_patience).
     Scheduled,
     /// The target has caught the exit a hundred times and lives on, which is reported once: see
     /// [`is_exit`](crate::is_exit).

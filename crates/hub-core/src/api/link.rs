@@ -20,7 +20,8 @@ impl<T: 'static> GreenThread<T> {
     /// Links are called in the order in which they were added. A link that panics is reported, and the others are still
     /// called.
     ///
-    /// Links to one channel, each of which sends its result, give the results in the order of the ends: gevent's `iwait`.
+    /// Links to one channel, each of which sends its result, give the results in the order of the ends: gevent's
+    /// `iwait`.
     ///
     /// A link only borrows the result: a failure is still reported, unless [`join`](GreenThread::join) or
     /// [`wait`](GreenThread::wait) returns it.

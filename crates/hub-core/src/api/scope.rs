@@ -1,10 +1,10 @@
 //! Scoped green threads: they may borrow, and are joined before the borrowed values go away.
 //!
 //! Ground rules:
-//! - A child's cell erases lifetimes. `scope` is a function and never a guard: whatever `f` does, every child is done and
-//!   released before `scope` returns or unwinds, so its closure and its result are gone. The cell itself may live until
-//!   its green thread has woken its waiters; it contains nothing borrowed. The wait for the children is masked. If the
-//!   caller cannot wait or mask, no child is made, except in an ended thread, where the children run in place.
+//! - A child's cell erases lifetimes. `scope` is a function and never a guard: whatever `f` does, every child is done
+//!   and released before `scope` returns or unwinds, so its closure and its result are gone. The cell itself may live
+//!   until its green thread has woken its waiters; it contains nothing borrowed. The wait for the children is masked.
+//!   If the caller cannot wait or mask, no child is made, except in an ended thread, where the children run in place.
 //! - Children and their results may hold handles of other children. So no cell is released before every child is done
 //!   and every result was dropped.
 
@@ -159,8 +159,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
-        // SAFETY: `scope` has made sure that it can mask. It waits under a mask until every child is done, and drops every
-        // result, before it returns or unwinds. The values that the children borrow live at least as long.
+        // SAFETY: `scope` has made sure that it can mask. It waits under a mask until every child is done, and drops
+        // every result, before it returns or unwinds. The values that the children borrow live at least as long.
         let task = unsafe { NewTask::borrowing(local::get(), f, place) };
         prepare(&task);
         let (child, greenlet) = task.split();

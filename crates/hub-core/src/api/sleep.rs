@@ -17,8 +17,8 @@ use crate::wait::grace::Grace;
 ///
 /// While panicking it blocks the OS thread, for at most the time of
 /// [`set_panicking_grace`](crate::set_panicking_grace). In a destructor of a thread-local that runs after the thread's
-/// green threads have ended, it blocks the OS thread like std's. In a callback of the main loop and in a poll of a future
-/// a sleep of zero does nothing.
+/// green threads have ended, it blocks the OS thread like std's. In a callback of the main loop and in a poll of a
+/// future a sleep of zero does nothing.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

@@ -199,9 +199,9 @@ fn begin_after<T>(delay: Duration, task: NewTask<T>) -> GreenThread<T> {
 
 /// Like [`spawn_after`], but drops `f` if the spawner ends first. Never switches.
 ///
-/// The spawner is the green thread that calls this. If it ends before the delay has passed, the result is `None`, and it
-/// is available as soon as the spawner has ended. A spawner of another kind counts as alive as long as its OS thread.
-/// Eventlet's `spawn_after_local`.
+/// The spawner is the green thread that calls this. If it ends before the delay has passed, the result is `None`, and
+/// it is available as soon as the spawner has ended. A spawner of another kind counts as alive as long as its OS
+/// thread. Eventlet's `spawn_after_local`.
 ///
 /// ```
 /// use std::time::Duration;

@@ -10,9 +10,9 @@ use crate::main_loop::{HubBuilder, default_builder};
 /// Sets the hub of the calling thread to one of your own, built on first use. Does not switch.
 ///
 /// The present hub is dropped: its timers, callbacks and descriptors are forgotten, and its system objects are closed.
-/// Green threads that sleep, wait for a descriptor or with a limit, or have not begun because of a delay are unwound. The
-/// main greenlet's wait returns [`LoopErrorKind::HubReplaced`](crate::LoopErrorKind::HubReplaced). Green threads that are
-/// ready, or wait for events without a limit, live on.
+/// Green threads that sleep, wait for a descriptor or with a limit, or have not begun because of a delay are unwound.
+/// The main greenlet's wait returns [`LoopErrorKind::HubReplaced`](crate::LoopErrorKind::HubReplaced). Green threads
+/// that are ready, or wait for events without a limit, live on.
 ///
 /// `build` is called once. A hub that panics or whose wait fails is dropped, and blocking calls fail until another hub
 /// is chosen. A hub that `use_hub` chose by name is rebuilt instead.
@@ -28,7 +28,8 @@ use crate::main_loop::{HubBuilder, default_builder};
 /// # Errors
 ///
 /// Returns [`HubError::InMainloop`] from a callback, [`HubError::Embedded`] while the main greenlet
-/// [embeds](crate::HubRef::embed) the loop, and [`HubError::ThreadEnding`] while the OS thread is ending. Nothing changes then.
+/// [embeds](crate::HubRef::embed) the loop, and [`HubError::ThreadEnding`] while the OS thread is ending. Nothing
+/// changes then.
 pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 'static) -> Result<(), HubError> {
     let mut build = Some(build);
     let again = move || match build.take() {
@@ -55,7 +56,8 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
 /// # Errors
 ///
 /// Returns [`HubError::InMainloop`] from a callback, [`HubError::Embedded`] while the main greenlet
-/// [embeds](crate::HubRef::embed) the loop, and [`HubError::ThreadEnding`] while the OS thread is ending. Nothing changes then.
+/// [embeds](crate::HubRef::embed) the loop, and [`HubError::ThreadEnding`] while the OS thread is ending. Nothing
+/// changes then.
 pub fn use_hub_descriptor(descriptor: Option<HubDescriptor>) -> Result<(), HubError> {
     local::get().main_loop.replace_hub(descriptor.map(HubBuilder::from))
 }

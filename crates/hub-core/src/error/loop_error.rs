@@ -41,8 +41,8 @@ pub enum LoopErrorKind {
     /// A poll of a future tried to block.
     ///
     /// The future is polled by [`block_on`](crate::future::block_on). Code in it awaits instead; a call that cannot be
-    /// awaited is run by [`defer_to_green_thread`](crate::future::defer_to_green_thread). If nothing on the way from the
-    /// `block_on` depends on a thread-local, [`block_in_place`](crate::future::block_in_place) allows the wait.
+    /// awaited is run by [`defer_to_green_thread`](crate::future::defer_to_green_thread). If nothing on the way from
+    /// the `block_on` depends on a thread-local, [`block_in_place`](crate::future::block_in_place) allows the wait.
     InPoll,
     /// The main greenlet embeds the loop already.
     Embedded,

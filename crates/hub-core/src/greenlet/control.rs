@@ -2,9 +2,9 @@
 //!
 //! Ground rules:
 //! - A block never moves and is never unmapped while its OS thread lives, so a [`ControlRef`] may always be read.
-//!   Blocks are recycled; the ticket distinguishes two uses of a block. It only grows within one life of the arena. After
-//!   [`release`](Controls::release) new chunks begin at number 0 and the first ticket again, but no greenlet parks any
-//!   more.
+//!   Blocks are recycled; the ticket distinguishes two uses of a block. It only grows within one life of the arena.
+//!   After [`release`](Controls::release) new chunks begin at number 0 and the first ticket again, but no greenlet
+//!   parks any more.
 //! - Everything in a block is a `Cell`: blocks are shared freely, but never leave their OS thread.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
@@ -482,9 +482,9 @@ impl Controls {
     #[inline(never)]
     fn grow(&self) -> ControlRef {
         let layout = Self::layout();
-        // SAFETY: the layout is not empty. Zero is a valid value of every field: 0, `WaitReason::Yield`,
-        // `State::Free`, `Kind::Thread`, `Stamp::NONE`, and the `None` of a `NonNull` or of a transparent wrapper of one.
-        // `wake` is written below.
+        // SAFETY: the layout is not empty. Zero is a valid value of every field: 0, `WaitReason::Yield`, `State::Free`,
+        // `Kind::Thread`, `Stamp::NONE`, and the `None` of a `NonNull` or of a transparent wrapper of one. `wake` is
+        // written below.
         let chunk = unsafe { alloc_zeroed(layout) }.cast::<Control>();
         let Some(chunk) = NonNull::new(chunk) else { handle_alloc_error(layout) };
         // SAFETY: no other reference to the vector exists, see `get`.

@@ -241,8 +241,8 @@ impl Local {
 
     /// Returns the size of the stack of the main loop, in bytes; zero if no loop runs.
     pub(crate) fn mainloop_stack_size(&self) -> usize {
-        // SAFETY: the main loop keeps its stack until it has ended, and stack headers are never freed while their thread's
-        // state exists.
+        // SAFETY: the main loop keeps its stack until it has ended, and stack headers are never freed while their
+        // thread's state exists.
         self.mainloop.get().and_then(|mainloop| mainloop.stack()).map_or(0, |stack| unsafe { stack.as_ref() }.size())
     }
 

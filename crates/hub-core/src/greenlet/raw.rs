@@ -41,10 +41,10 @@ pub(super) use self::node::{Switching, release_dropper, run_raw};
 /// switch to a parked greenlet is an error until it is woken.
 ///
 /// Handles are counted. Dropping the last handle of a suspended greenlet makes it exit: its pending switch unwinds, and
-/// its destructors have run when the drop returns. If the handle is dropped in a callback of the main loop, in a poll of
-/// a future or while panicking, or if the greenlet is in a [`shield`](crate::shield()) or in a wait that must not be left
-/// early, the exit happens later, as soon as possible. An exit that the body catches is thrown again at the next switch
-/// of the greenlet. A greenlet that drops its own last handle runs until it switches away.
+/// its destructors have run when the drop returns. If the handle is dropped in a callback of the main loop, in a poll
+/// of a future or while panicking, or if the greenlet is in a [`shield`](crate::shield()) or in a wait that must not be
+/// left early, the exit happens later, as soon as possible. An exit that the body catches is thrown again at the next
+/// switch of the greenlet. A greenlet that drops its own last handle runs until it switches away.
 ///
 /// A child counts as a handle of its parent. A greenlet whose own frames hold a handle of itself or of a descendant is
 /// therefore kept as long as its OS thread lives, as with [`Rc`]. [`Greenlet::current`] makes the former needless,
@@ -127,8 +127,8 @@ impl Greenlet {
 
     /// Returns the greenlet that continues when this one has ended.
     ///
-    /// Returns `None` for the main greenlet, which has no parent, and if the parent is the hub: for a green thread, and for
-    /// a greenlet made in a callback.
+    /// Returns `None` for the main greenlet, which has no parent, and if the parent is the hub: for a green thread, and
+    /// for a greenlet made in a callback.
     #[must_use]
     pub fn parent(&self) -> Option<Greenlet> {
         self.node.parent().map(Greenlet::from)
@@ -187,9 +187,9 @@ impl Greenlet {
     ///
     /// Returns [`GreenError::Switch`] if there is no greenlet to switch to. `value` is then dropped.
     ///
-    /// Returns [`GreenError::Loop`] in a callback of the main loop, in a poll of a future, while panicking, when no stack
-    /// is left, and when the OS thread is ending. In the main greenlet, also when the main loop ends or nothing is left that could ever
-    /// run the main greenlet.
+    /// Returns [`GreenError::Loop`] in a callback of the main loop, in a poll of a future, while panicking, when no
+    /// stack is left, and when the OS thread is ending. In the main greenlet, also when the main loop ends or nothing
+    /// is left that could ever run the main greenlet.
     pub fn switch(&self, value: Payload) -> Result<Payload, GreenError> {
         self.deliver(Ok(value))
     }

@@ -183,8 +183,8 @@ impl Drop for Unentered {
 /// for the OS thread that the span is entered. Events of green threads that run meanwhile would belong to the span, and
 /// the span would be exited in the midst of theirs. A guard that is held across an `.await` has the same problem.
 ///
-/// Calls nest, and `f` may be left in any way: by a panic or an exit. Green threads that are spawned in it have spans of
-/// their own, as children of this one.
+/// Calls nest, and `f` may be left in any way: by a panic or an exit. Green threads that are spawned in it have spans
+/// of their own, as children of this one.
 ///
 /// ```
 /// use greenhub::{sleep, spawn};

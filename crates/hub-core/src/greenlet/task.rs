@@ -7,11 +7,11 @@
 //! - `bits` describes the content of the body: the closure until [`STARTED`], nothing while it runs, the result while
 //!   [`RESULT`] is set. Only this module and its vtable read or write the body.
 //! - A cell is freed by the code that clears the last of [`HANDLE`], [`ALIVE`] and [`PINNED`].
-//! - A [`TaskRef`] is not `Clone`. Safe code gets a reference to one, from a value that keeps the cell: a [`TaskHandle`]
-//!   has the bit [`HANDLE`], and [`TaskSlot::with`] and [`WeakTask::with`] pin the cell during a call.
-//! - Foreign code (closures, destructors, links, the text of errors) runs while [`HANDLE`], [`ALIVE`] or a pin keeps the
-//!   cell, or when nothing else refers to it any more. The value it works on was moved out of the body, or is lent and
-//!   stays: `looks`, or a [`RESULT`] that was cleared, prevents it from being taken.
+//! - A [`TaskRef`] is not `Clone`. Safe code gets a reference to one, from a value that keeps the cell: a
+//!   [`TaskHandle`] has the bit [`HANDLE`], and [`TaskSlot::with`] and [`WeakTask::with`] pin the cell during a call.
+//! - Foreign code (closures, destructors, links, the text of errors) runs while [`HANDLE`], [`ALIVE`] or a pin keeps
+//!   the cell, or when nothing else refers to it any more. The value it works on was moved out of the body, or is lent
+//!   and stays: `looks`, or a [`RESULT`] that was cleared, prevents it from being taken.
 
 mod cell;
 mod pool;
@@ -96,7 +96,8 @@ impl TaskRef {
     ///
     /// # Safety
     ///
-    /// The cell has not started, and nothing else starts it: the caller is its greenlet, or has taken the greenlet away.
+    /// The cell has not started, and nothing else starts it: the caller is its greenlet, or has taken the greenlet
+    /// away.
     #[inline]
     pub(super) unsafe fn run(&self) {
         let header = self.header();
@@ -129,8 +130,8 @@ impl TaskRef {
     ///
     /// # Safety
     ///
-    /// The body has begun, has stored no result, and is never entered again. Without a handle the cell is not used after
-    /// this.
+    /// The body has begun, has stored no result, and is never entered again. Without a handle the cell is not used
+    /// after this.
     pub(super) unsafe fn abandon(&self, error: GreenError) {
         let header = self.header();
         debug_assert!(self.has_started() && !self.is_done());
@@ -675,8 +676,8 @@ impl<T> NewTask<T> {
     ///
     /// # Safety
     ///
-    /// The closure and the result must be dropped before anything that `F` or `T` borrows goes away. The cell itself may
-    /// live longer.
+    /// The closure and the result must be dropped before anything that `F` or `T` borrows goes away. The cell itself
+    /// may live longer.
     pub(crate) unsafe fn borrowing<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> NewTask<T>
     where
         F: FnOnce() -> T,
@@ -771,8 +772,8 @@ impl<T> Task<T> {
         T: 'static,
     {
         self.add_link(Box::new(move |task| {
-            // SAFETY: both types are transparent wrappers of the same pointer. A link is called with its own cell, whose
-            // result is a `T`. A reference cannot release the handle.
+            // SAFETY: both types are transparent wrappers of the same pointer. A link is called with its own cell,
+            // whose result is a `T`. A reference cannot release the handle.
             link(unsafe { mem::transmute::<&TaskRef, &Task<T>>(task) });
         }))
     }

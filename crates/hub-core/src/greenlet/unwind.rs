@@ -8,8 +8,8 @@
 //!
 //! Ground rules:
 //! - [`ColdState`] belongs to one use of a control block. It is made when it is first needed. Only `drop_cold` frees
-//!   it, when the greenlet has ended. No `RefCell` in it is borrowed, and no reference to it is kept, while foreign code
-//!   runs or greenlets switch. So all methods take and return values.
+//!   it, when the greenlet has ended. No `RefCell` in it is borrowed, and no reference to it is kept, while foreign
+//!   code runs or greenlets switch. So all methods take and return values.
 //! - Payloads of panics are foreign: dropping one may panic again, and is contained.
 
 use std::any::Any;
@@ -344,7 +344,8 @@ impl ControlRef {
     #[inline]
     unsafe fn cold<'a>(self) -> &'a ColdState {
         let cold = self.cold.0.get().unwrap_or_else(|| self.cold.make());
-        // SAFETY: leaked by `make` and freed only by `drop_cold`, when the greenlet has ended, which it does not meanwhile.
+        // SAFETY: leaked by `make` and freed only by `drop_cold`, when the greenlet has ended, which it does not
+        // meanwhile.
         unsafe { cold.as_ref() }
     }
 

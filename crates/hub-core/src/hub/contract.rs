@@ -130,7 +130,8 @@ pub trait Hub {
         false
     }
 
-    /// Returns whether code in [`wait`](Hub::wait) may complete a future of the program. Constant for the life of the hub.
+    /// Returns whether code in [`wait`](Hub::wait) may complete a future of the program. Constant for the life of the
+    /// hub.
     ///
     /// If so, the loop does not take a wait for a deadlock while a green thread waits for a future.
     fn completes_futures(&self) -> bool {

@@ -25,8 +25,8 @@ pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
     });
 }
 
-/// Clause 16: *and MUST NOT touch system objects that the parent still uses*. The case checks the latency, too, because a
-/// damaged hub may recover at its timeout.
+/// Clause 16: *and MUST NOT touch system objects that the parent still uses*. The case checks the latency, too, because
+/// a damaged hub may recover at its timeout.
 pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();

@@ -16,8 +16,8 @@ use crate::greenlet::unwind::Exit;
 
 /// Runs `f` in a new green thread, and returns a future of its result. Never switches.
 ///
-/// It turns straight-line code into a future: `f` may wait, and the future is pending meanwhile. The green thread begins
-/// when the caller next waits or yields, whether or not the future is polled. Twisted's `deferToGreenThread`.
+/// It turns straight-line code into a future: `f` may wait, and the future is pending meanwhile. The green thread
+/// begins when the caller next waits or yields, whether or not the future is polled. Twisted's `deferToGreenThread`.
 ///
 /// ```
 /// use greenhub::future::{block_on, defer_to_green_thread};

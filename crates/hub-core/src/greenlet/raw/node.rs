@@ -6,8 +6,8 @@
 //!
 //! Ground rules:
 //! - `status` is `Live` only while the control block belongs to this greenlet. [`begin`] sets it, and [`Node::of`] does
-//!   for greenlets of other kinds. [`run_raw`] and [`Switching::end`] reset it before the block is recycled; `drop_cold`
-//!   calls the latter at the end of every greenlet. So the block of a live node may always be read.
+//!   for greenlets of other kinds. [`run_raw`] and [`Switching::end`] reset it before the block is recycled;
+//!   `drop_cold` calls the latter at the end of every greenlet. So the block of a live node may always be read.
 //! - A greenlet in the state `Switched` is suspended in [`Greenlet::deliver`](crate::Greenlet::deliver), in no queue,
 //!   with an empty inbox. The code that fills the inbox enters the greenlet at once.
 //! - `handles` counts handles and children, not the greenlet itself. A node without any is unreachable from outside; if
