@@ -30,8 +30,9 @@
 //! A green thread runs until it blocks, sleeps, waits or yields. Nothing preempts it. Every function that may let
 //! others run says "Switches" in its documentation: reading, writing, accepting, connecting, [`sleep`],
 //! [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`], the end of a
-//! [`scope`], [`tpool::execute`], [`Greenlet::switch`](greenlet::Greenlet::switch). [`spawn`] does not switch, and
-//! neither does any call that wakes others.
+//! [`scope`], [`tpool::execute`], [`block_on`](future::block_on), [`Greenlet::switch`](greenlet::Greenlet::switch).
+//! [`spawn`] does not switch, and neither does any call that wakes others. Nothing switches inside a poll of a future,
+//! unless [`block_in_place`](future::block_in_place) allows it.
 //!
 //! A call that need not wait usually returns without a switch. After 16 such calls in a row the next one yields first,
 //! so a reader with a fast peer or a full queue cannot starve the other green threads
