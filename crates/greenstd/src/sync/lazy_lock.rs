@@ -40,7 +40,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     /// Forces the evaluation of this lazy value and returns a reference to the result.
     ///
     /// Dereferencing does the same. Switches if the closure does, or if another initialization is under way, and waits
-    /// for it. A closure that forces its own lazy value waits forever.
+    /// for it. A closure that forces its own lazy value deadlocks.
     ///
     /// # Panics
     ///

@@ -71,7 +71,7 @@ impl<T> OnceLock<T> {
     /// Gets the contents of the cell, initializing it to `f()` if the cell is uninitialized.
     ///
     /// Switches if `f` does, or if another initialization is under way, and waits for it. An `f` that initializes the
-    /// same cell waits forever.
+    /// same cell deadlocks.
     ///
     /// # Panics
     ///
@@ -99,7 +99,7 @@ impl<T> OnceLock<T> {
     }
 
     fn expect_value(&self) -> &T {
-        self.get().expect("set before the closure returned")
+        self.get().expect("the value is set before the closure returns")
     }
 }
 

@@ -18,7 +18,7 @@ use super::wait_queue::{Wait, WaitQueue};
 /// A reader-writer lock, std's `RwLock`.
 ///
 /// It serves green threads of one or more hubs and plain OS threads. Readers and writers are served in FIFO order. So a
-/// green thread that holds a read guard and calls `read` again waits forever if a writer came in between.
+/// green thread that holds a read guard and calls `read` again deadlocks if a writer came in between.
 ///
 /// An [exit](hub_core::is_exit) does not strike at once during a wait: see [`Mutex`](super::Mutex). A destructor that
 /// runs while panicking goes before the waiters.

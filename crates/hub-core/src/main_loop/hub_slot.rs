@@ -10,7 +10,7 @@ use super::MainLoop;
 use super::builder::{HubBuilder, default_builder};
 use crate::base::id::HubId;
 use crate::error::{GreenError, HubError, LoopError};
-use crate::greenlet::run::{self};
+use crate::greenlet::run;
 use crate::greenlet::stack;
 use crate::greenlet::trace;
 use crate::greenlet::unwind::{drop_contained, error_of};

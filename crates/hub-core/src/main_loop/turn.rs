@@ -95,7 +95,7 @@ impl MainLoop {
         timers.next_deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Waits on the hub, and takes a sample of the clock. `had_mail`: the turn has found mail.
+    /// Waits on the hub, then samples the clock for the timers. `had_mail`: the turn has found mail.
     fn wait(&self, local: &Local, had_mail: bool) {
         // In a child it wakes the greenlets that wait for the parent's pool jobs, which never finish here.
         if let Err(error) = self.notice_fork() {
@@ -118,7 +118,7 @@ impl MainLoop {
         let source = if timeout.is_none() { self.wake_source(local) } else { WakeSource::Here };
         match source {
             WakeSource::Here => {}
-            // The hub runs tasks of others, which may wake it.
+            // The hub runs tasks or timers of its own, which may wake a green thread.
             _ if self.hub_may_wake(local) => {}
             WakeSource::Job | WakeSource::Elsewhere => {
                 idle = Some(self.standstill.idle_timeout(source));
@@ -224,7 +224,7 @@ impl MainLoop {
         }
     }
 
-    /// Drops a hub whose wait has failed.
+    /// Drops a hub whose wait has failed, and ends the loop with the error.
     #[cold]
     fn wait_failed(&self, error: io::Error) {
         let hub = self.slot.name();
@@ -349,7 +349,8 @@ impl MainLoop {
     ///
     /// # Errors
     ///
-    /// Returns an error for any other greenlet, and if the loop is embedded already.
+    /// Returns an error for any other greenlet, if the loop is embedded already, if the main greenlet may not wait, and if
+    /// no hub can be built.
     pub(crate) fn embed(&self) -> Result<(), LoopError> {
         if self.embedded.get() {
             return Err(LoopErrorKind::Embedded.into());

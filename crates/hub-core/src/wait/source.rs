@@ -477,8 +477,8 @@ impl Source {
 
     /// Sets whether waiting writes also try again after pauses. Does not switch.
     ///
-    /// The pauses grow from 1 ms to 64 ms, whatever the hub reports. It is for sockets for which the system does not
-    /// report every end of a wait. It is off by default.
+    /// The pauses grow from 1 ms to 64 ms, whatever the hub reports. A [poll](Source::poll) for writing is woken after
+    /// 64 ms. It is for sockets for which the system does not report every end of a wait. It is off by default.
     pub fn set_retrying(&self, retrying: bool) {
         self.inner.set_retrying(retrying);
     }

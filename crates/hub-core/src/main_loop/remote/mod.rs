@@ -64,9 +64,9 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// Returns [`HubGone`] if the hub's thread has ended; `f` is dropped, on the calling thread. If the thread ends
-    /// later but before `f` has started, `f` is abandoned like a green thread; a [shutdown](crate::HubRef::shutdown)
-    /// drops it.
+    /// Returns [`HubGone`] if the hub's thread has ended, or was left behind by a fork; `f` is dropped, on the calling
+    /// thread. If the thread ends later but before `f` has started, `f` is abandoned like a green thread. A
+    /// [shutdown](crate::HubRef::shutdown) that comes first drops `f`.
     #[track_caller]
     pub fn spawn(&self, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
         self.post(Message::Spawn(Location::caller(), Box::new(f)), "spawn a green thread on")
@@ -86,7 +86,7 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// Returns [`HubGone`] if the hub's thread has ended.
+    /// Returns [`HubGone`] if the hub's thread has ended, or was left behind by a fork.
     pub fn stop(&self) -> Result<(), HubGone> {
         self.post(Message::Stop, "stop")
     }
@@ -100,7 +100,8 @@ impl Remote {
         self.mailbox.interrupt();
     }
 
-    /// Returns whether the hub's thread has ended. It may end at any moment after a false result.
+    /// Returns whether the hub's thread has ended, or was left behind by a fork. It may end at any moment after a false
+    /// result.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.mailbox.is_gone()
