@@ -3,6 +3,7 @@
 mod deferred;
 mod gate;
 mod polls;
+mod random;
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn, ready};
