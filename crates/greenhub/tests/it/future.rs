@@ -258,17 +258,19 @@ fn a_wake_up_without_progress_polls_again_and_waits_on() {
 fn main_waits_on_after_an_abort() {
     on_one_and_on_two("main_waits_on_after_an_abort", || {
         let gate = Gate::new();
-        let opener = gate.clone();
-        spawn(move || {
-            // An abort ends sleeps, so these are yields.
+        let (opener, remote) = (gate.clone(), get_hub().remote());
+        let other = std::thread::spawn(move || {
+            // Each stop ends the loop in which main waits by then.
             for _ in 0..3 {
-                get_hub().abort();
-                (0..3).for_each(|_| yield_now());
+                std::thread::sleep(SHORT);
+                remote.stop().unwrap();
             }
+            std::thread::sleep(SHORT);
             opener.open();
         });
         block_on(gate.wait());
         assert_eq!(gate.polls(), 2);
+        other.join().unwrap();
     });
 }
 
