@@ -83,6 +83,25 @@ fn std_channel(rounds: u64) -> Duration {
     watch.elapsed()
 }
 
+/// Sends by tokio's channel between two green threads, which wait for its futures.
+fn greenhub_future(rounds: u64) -> Duration {
+    use greenhub::future::block_on;
+    use tokio::sync::mpsc::unbounded_channel as channel;
+    let ((there, mut arrived), (back, mut returned)) = (channel::<u64>(), channel());
+    let bounce = move || {
+        while let Some(number) = block_on(arrived.recv()) {
+            back.send(number).expect("the other receives");
+        }
+    };
+    let send = move || {
+        for number in 0..rounds {
+            there.send(number).expect("the other receives");
+            assert_eq!(block_on(returned.recv()), Some(number));
+        }
+    };
+    both_green(send, bounce)
+}
+
 /// Runs two functions in green threads, and joins them.
 fn both_green(one: impl FnOnce() + 'static, other: impl FnOnce() + 'static) -> Duration {
     let watch = Stopwatch::start();
@@ -253,6 +272,7 @@ fn channels(criterion: &mut Criterion) {
         &[
             ("greenhub", greenhub_channel),
             ("greenhub, Queue", greenhub_queue),
+            ("greenhub, tokio's channel", greenhub_future),
             ("tokio", tokio_channel),
             ("may", may_channel),
             ("std, two OS threads", std_channel),
@@ -313,6 +333,25 @@ fn messages(criterion: &mut Criterion) {
     });
 }
 
+/// Waits for a future that is ready at once.
+fn futures(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("a future that is ready");
+    group.bench_function("greenhub", |bencher| {
+        // In a green thread, as in a program that has some.
+        bencher.iter_custom(|count| {
+            let waits = move || timed(count, || greenhub::future::block_on(std::future::ready(1_u64)));
+            greenhub::spawn(waits).join().expect("no panic")
+        });
+    });
+    group.bench_function("futures, executor", |bencher| {
+        bencher.iter_custom(|count| timed(count, || futures_executor::block_on(std::future::ready(1_u64))));
+    });
+    group.bench_function("tokio, current thread", |bencher| {
+        let runtime = tokio_runtime();
+        bencher.iter_custom(|count| timed(count, || runtime.block_on(std::future::ready(1_u64))));
+    });
+}
+
 fn locks(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("locked and unlocked, free");
     group.bench_function("greenhub, Mutex", |bencher| {
@@ -363,5 +402,5 @@ fn locks(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, channels, messages, locks);
+criterion_group!(benches, channels, messages, futures, locks);
 criterion_main!(benches);
