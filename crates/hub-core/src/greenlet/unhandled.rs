@@ -120,7 +120,7 @@ static MESSAGES: RwLock<BTreeMap<TypeId, Arc<Message>>> = RwLock::new(BTreeMap::
 /// [`spawn`](crate::spawn). The report has a message for the common errors of std and of this crate, combined with the
 /// common values. For every other pair of types it only names the type, unless a message is set. An error for which
 /// `message` returns `None` is not reported. A later call for the same types replaces the earlier one. `message` must
-/// not block, and cannot be read back.
+/// not block. It cannot be read back, because another OS thread may replace it.
 ///
 /// ```
 /// enum Failure {
