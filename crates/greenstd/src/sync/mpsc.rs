@@ -300,7 +300,7 @@ struct State<T> {
     /// senders withdraw them.
     promised: usize,
     capacity: usize,
-    /// How much of the room belongs to granted senders.
+    /// The part of the room that belongs to granted senders.
     reserved: usize,
     next_offer: u64,
     /// The offers of waiting senders after the receiver is gone; each sender takes its own back.

@@ -119,7 +119,8 @@ static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
 /// Sets whether a second simultaneous waiter of a direction is an error.
 ///
 /// Applies to the whole process. Eventlet's `hub_prevent_multiple_readers`. If it is off, the waiters of a direction
-/// queue in order.
+/// queue in order. A waiter behind a listener waits until the listener is deregistered. A listener for a direction that
+/// has a waiter is refused in any case.
 ///
 /// ```
 /// use greenhub::{Interest, TrampolineError, trampoline};

@@ -73,7 +73,7 @@ pub(crate) enum WakeAt {
     Pause(Duration),
 }
 
-/// The number of a waker, and the serial number by which a stale target is told from a new one.
+/// The number of a waker, and the serial number by which a stale target is distinguished from a new one.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WakerId {
     number: u32,

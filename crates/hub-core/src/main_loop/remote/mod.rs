@@ -14,8 +14,8 @@ pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 /// A handle to the hub of a thread, for use by any thread.
 ///
 /// Green threads and most parts of a hub stay on its thread. A `Remote` is the entry from outside: it sends the hub a
-/// closure to run there, wakes it, or ends its loop. The calls of one thread take effect in order. A hub that is awake
-/// is reached without a system call. A sleeping hub is woken by one write, however many calls come in until it is
+/// closure to run there, wakes it, or ends its loop. The spawns and stops of one thread take effect in order. A hub that
+/// is awake is reached without a system call. A sleeping hub is woken by one write, however many calls come in until it is
 /// awake. The counterpart in gevent is the `async` watcher.
 ///
 /// While any `Remote` of a hub exists, a loop without anything else to wait for goes on waiting, since the holder may

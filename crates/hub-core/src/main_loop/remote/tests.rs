@@ -65,7 +65,7 @@ fn a_sleep_lasts_until_a_message_or_a_notice() {
 }
 
 #[test]
-fn a_handle_of_the_program_is_told_from_handles_of_jobs() {
+fn a_handle_of_the_program_is_distinguished_from_handles_of_jobs() {
     let (inbox, _bell) = inbox();
     let mailbox = inbox.mailbox();
     mailbox.hold_for_job();
