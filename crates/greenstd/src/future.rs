@@ -164,7 +164,9 @@ forward!(&S, Rc<S>, Arc<S>);
 /// operation: the stream is registered with the hub once, like that of a green thread. While a poll is pending, a green
 /// thread that reads from the same stream is refused with [`ResourceBusy`](io::ErrorKind::ResourceBusy), and the other
 /// way round; the two directions are independent. A drop cancels what is pending, as does
-/// [`into_inner`](AsyncIo::into_inner). A half in a task of its own is an `AsyncIo` over an `Rc` or an `Arc`.
+/// [`into_inner`](AsyncIo::into_inner). A half in a task of its own is an `AsyncIo` over an `Rc` or an `Arc`. Each
+/// direction has one pending poll: that of another adapter of the same stream replaces its waker, and the drop of either
+/// adapter cancels it.
 ///
 /// The timeouts of a socket do not apply; a future is given a limit by [`with_timeout`](hub_core::with_timeout) around
 /// its `block_on`, or by a timer of its ecosystem.

@@ -14,7 +14,8 @@ use crate::main_loop::wakers::WakerId;
 
 /// A future that is ready when a time has passed, from [`sleep`].
 ///
-/// It is `Send + Sync`. The hub of the OS thread that polls it has the timer. A drop cancels the timer.
+/// It is `Send + Sync`. The hub of the OS thread that polls it has the timer. The deadline is by the clock of the hub of
+/// the OS thread that has made the future, so both hubs have to use the same clock. A drop cancels the timer.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Sleep {
     deadline: Time,
