@@ -146,7 +146,7 @@ impl Descriptors {
     /// # Safety
     ///
     /// The same as for [`arm`](Descriptors::arm).
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn arm_again(
         &mut self,
         fd: RawFd,

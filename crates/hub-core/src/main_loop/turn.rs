@@ -277,6 +277,8 @@ impl MainLoop {
         }
         for &(one, readiness, key, direction) in &reports {
             match one {
+                // First, because it is the most frequent.
+                Target::Parked { .. } => self.tell(one, Wake::Ready(readiness)),
                 Target::Call(number) => self.call_listener(number, key, direction, readiness),
                 Target::Waker { number, serial } => {
                     // The waker may poll again at once, and then takes its place behind the others.
