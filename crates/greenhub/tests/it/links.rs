@@ -234,6 +234,24 @@ fn a_scope_linked_to_an_ended_green_thread_does_not_begin() {
 }
 
 #[test]
+fn a_result_that_was_taken_links_as_an_error() {
+    run("a_result_that_was_taken_links_as_an_error", || {
+        let deferred = greenhub::future::defer_to_green_thread(|| 7);
+        let mut deferred = std::pin::pin!(deferred);
+        assert_eq!(greenhub::future::block_on(deferred.as_mut()).unwrap(), 7);
+        let green = deferred.thread();
+        let linked = Rc::new(Cell::new(false));
+        let links = Rc::clone(&linked);
+        green.link(move |result| links.set(matches!(result, Err(GreenError::Taken))));
+        assert!(linked.get());
+        let ran = Cell::new(0);
+        assert!(matches!(green.with_link(|| ran.set(1)).unwrap_err().error(), Some(GreenError::Taken)));
+        green.with_link_value(|| ran.set(ran.get() + 2)).unwrap();
+        assert_eq!(ran.get(), 2);
+    });
+}
+
+#[test]
 fn a_linked_scope_is_struck_by_its_kind_of_end_only() {
     run("a_linked_scope_is_struck_by_its_kind_of_end_only", || {
         for Ending { begin, error, .. } in ENDINGS {

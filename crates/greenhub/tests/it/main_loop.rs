@@ -361,6 +361,18 @@ fn the_loop_restarts_after_a_system_error_with_its_timers() {
 }
 
 #[test]
+fn an_interrupt_reaches_main_at_its_next_yield() {
+    limited(|| {
+        for pause in [greenhub::thread::yield_now, || sleep(Duration::ZERO)] {
+            get_hub().interrupt();
+            let yielded = catch_unwind(|| (0..20_000).for_each(|_| pause()));
+            let message = *yielded.unwrap_err().downcast::<String>().unwrap();
+            assert!(message.contains("interrupted"), "{message}");
+        }
+    });
+}
+
+#[test]
 fn green_threads_of_a_dead_loop_end_in_the_new_one() {
     limited(|| {
         let hub = use_manual_clock();

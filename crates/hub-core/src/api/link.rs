@@ -23,6 +23,9 @@ impl<T: 'static> GreenThread<T> {
     /// Links to one channel, each of which sends its result, give the results in the order of the ends: gevent's
     /// `iwait`.
     ///
+    /// If the result was taken before, as by awaiting a [`Deferred`](crate::future::Deferred), the link is called with
+    /// [`GreenError::Taken`].
+    ///
     /// A link only borrows the result: a failure is still reported, unless [`join`](GreenThread::join) or
     /// [`wait`](GreenThread::wait) returns it.
     ///
@@ -41,12 +44,12 @@ impl<T: 'static> GreenThread<T> {
     #[doc(alias = "rawlink")]
     pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId {
         if self.task.is_done() {
-            if let Err(error) = contained(|| self.task.look(f).unwrap_or_default()) {
+            if let Err(error) = contained(|| look_at(&self.task, f)) {
                 report::tell(Report::LinkFailed { name: self.task.describe(), error });
             }
             return LinkId(u64::MAX);
         }
-        LinkId(self.task.link(|task| task.look(f).unwrap_or_default()))
+        LinkId(self.task.link(|task| look_at(task, f)))
     }
 
     /// Like [`link`](GreenThread::link), but called with a value only. Never switches by itself.
@@ -179,9 +182,7 @@ impl<T: 'static> GreenThread<T> {
             return Err(Linked::unsupported());
         }
         let ended = move |task: &Task<T>| {
-            let result =
-                task.look(|result| strikes(result).then(|| Linked::new(task.describe(), result.as_ref().err())));
-            result.flatten()
+            look_at(task, |result| strikes(result).then(|| Linked::new(task.describe(), result.as_ref().err())))
         };
         let task = &self.task;
         if task.is_done() {
@@ -201,6 +202,16 @@ impl<T: 'static> GreenThread<T> {
             Exit::Linked { linked, .. } => linked,
             exit => unreachable!("the scope of a link has a number of its own: {exit:?}"),
         })
+    }
+}
+
+/// Calls `f` with the result of an ended green thread, or with [`GreenError::Taken`] if the result was taken.
+fn look_at<T, R>(task: &Task<T>, f: impl FnOnce(&Result<T, GreenError>) -> R) -> R {
+    let mut f = Some(f);
+    let mut call = |result: &Result<T, GreenError>| f.take().map(|f| f(result));
+    match task.look(&mut call).flatten().or_else(|| call(&Err(GreenError::Taken))) {
+        Some(returned) => returned,
+        None => unreachable!("one of the two calls takes place"),
     }
 }
 

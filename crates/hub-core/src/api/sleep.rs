@@ -40,7 +40,14 @@ pub fn sleep(duration: Duration) {
         return;
     }
     let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
-    let Err(error) = slept else { return };
+    if let Err(error) = slept {
+        end_refused_sleep(&error, duration);
+    }
+}
+
+/// Ends a sleep that the main loop has refused or ended with an error.
+#[cold]
+fn end_refused_sleep(error: &LoopError, duration: Duration) {
     match error.kind() {
         LoopErrorKind::Aborted => {}
         LoopErrorKind::ThreadEnding => std::thread::sleep(duration),
@@ -102,8 +109,10 @@ impl Drop for ArmedTimer {
 #[doc(alias = "idle")]
 #[inline]
 pub fn yield_now() {
-    if let Err(refused) = run::yield_now() {
-        yield_refused(refused);
+    if let Err(error) = run::yield_now()
+        && !run::must_not_switch()
+    {
+        end_refused_sleep(&error, Duration::ZERO);
     }
 }
 
@@ -131,10 +140,4 @@ pub fn yield_now() {
 #[inline]
 pub fn consume_budget() -> Result<(), LoopError> {
     if run::charge() { Ok(()) } else { run::operations_used_up() }
-}
-
-#[cold]
-fn yield_refused(refused: LoopError) {
-    drop(refused);
-    sleep(Duration::ZERO);
 }

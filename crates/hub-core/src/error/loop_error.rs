@@ -274,12 +274,12 @@ impl Error for LoopError {
 
 impl From<LoopError> for io::Error {
     fn from(error: LoopError) -> io::Error {
-        let kind = match &*error.0 {
-            Cause::Hub(error) => return error.clone().into(),
-            Cause::LoopExit(_) => io::ErrorKind::Deadlock,
-            Cause::Stack(_) => io::ErrorKind::OutOfMemory,
-            Cause::Plain(LoopErrorKind::Panicking) => io::ErrorKind::TimedOut,
-            Cause::Wait { error, .. } => error.kind(),
+        let kind = match (&*error.0, error.kind()) {
+            (Cause::Hub(error), _) => return error.clone().into(),
+            (Cause::Wait { error, .. }, _) => error.kind(),
+            (_, LoopErrorKind::LoopExit) => io::ErrorKind::Deadlock,
+            (_, LoopErrorKind::Stack) => io::ErrorKind::OutOfMemory,
+            (_, LoopErrorKind::Panicking) => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
@@ -320,6 +320,21 @@ mod tests {
         assert!(Arc::ptr_eq(&first.0, &second.0));
         assert_eq!((first.kind(), first.to_string()), (LoopErrorKind::Aborted, "the main loop was aborted".to_owned()));
         assert_eq!(format!("{first:?}"), "Aborted");
+    }
+
+    #[test]
+    fn the_kind_alone_decides_the_kind_of_the_io_error() {
+        let kinds = [
+            (LoopError::nothing_left(LoopExit { parked: vec![] }), io::ErrorKind::Deadlock),
+            (LoopErrorKind::LoopExit.into(), io::ErrorKind::Deadlock),
+            (LoopError::no_stack(&"none"), io::ErrorKind::OutOfMemory),
+            (LoopErrorKind::Stack.into(), io::ErrorKind::OutOfMemory),
+            (LoopErrorKind::Panicking.into(), io::ErrorKind::TimedOut),
+            (LoopErrorKind::Aborted.into(), io::ErrorKind::Other),
+        ];
+        for (error, kind) in kinds {
+            assert_eq!(io::Error::from(error.clone()).kind(), kind, "{error:?}");
+        }
     }
 
     #[test]
