@@ -124,6 +124,7 @@ pub const FEATURE_LISTS: &[&[&str]] = &[
 pub const FEATURE_TESTS: &[(&str, &str)] = &[
     ("backtrace", "backtrace"),
     ("tracing", "tracing"),
+    ("tokio", "tokio"),
     ("tokio-io", "tokio_io"),
     ("futures-io", "futures_io"),
     ("hyper-io", "hyper_io"),

@@ -1,7 +1,16 @@
 //! Tokio and green threads on one OS thread: futures in straight-line code, and straight-line code beside futures.
 //!
-//! [`TokioHub`] is the hub `tokio` of greenhub: it runs a current-thread runtime of its own while it waits. Each green
-//! thread may call `tokio::spawn`, and wait for any future of Tokio with [`block_on`](hub_core::future::block_on).
+//! There are three modes:
+//!
+//! | the program | runtime | mode |
+//! |---|---|---|
+//! | is written in green threads, and uses asynchronous libraries | one of the hub's own, on the same OS thread | [`TokioHub`], the hub `tokio` of greenhub |
+//! | has a Tokio `main`, and adds green threads | its own, on the same OS thread | [`join`] or [`run_until`] |
+//! | has a runtime with worker threads, and green threads elsewhere | its own, on other OS threads | [`block_on_in`] |
+//!
+//! In the first two, each green thread may call `tokio::spawn`, and wait for any future of Tokio with
+//! [`block_on`](hub_core::future::block_on). In the first, the context is entered when the hub is built: by
+//! `greenhub::use_hub("tokio")`, by [`get_hub`](hub_core::get_hub), or by the first wait.
 //!
 //! The quirks of the runtime, and their consequences for this hub:
 //!
@@ -29,10 +38,12 @@
 
 mod engine;
 mod hub;
+mod join;
 mod raw;
 
 pub use engine::handle;
 pub use hub::TokioHub;
+pub use join::{Join, block_on_in, join, run_until};
 
 /// Compiles the programs of the README as doctests.
 #[cfg(doctest)]

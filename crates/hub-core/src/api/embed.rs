@@ -1,7 +1,8 @@
 //! A main loop whose turns another loop of the same OS thread runs.
 
+use std::io;
 use std::marker::PhantomData;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::task::Waker;
 
 use super::hub_ref::HubRef;
@@ -82,13 +83,16 @@ impl Embedded {
         local::get().main_loop.next_deadline()
     }
 
-    /// Returns the descriptor that is readable when the next turn has work. `None` if the hub has none.
+    /// Duplicates the descriptor that is readable when the next turn has work.
     ///
-    /// The hub owns the descriptor. Each later report or message is a new edge of it, for loops that are
-    /// edge-triggered.
-    #[must_use]
-    pub fn pollable(&self) -> Option<RawFd> {
-        local::get().main_loop.pollable()
+    /// Each later report or message is a new edge of it, for loops that are edge-triggered.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) with the name of the hub if that has no such descriptor: only
+    /// epoll and kqueue have. Returns the error of the system, usually too many open files.
+    pub fn pollable(&self) -> io::Result<OwnedFd> {
+        local::get().main_loop.clone_pollable()
     }
 }
 

@@ -16,7 +16,8 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -227,5 +228,16 @@ impl MainLoop {
     /// Returns a descriptor that is readable when a turn would have work.
     pub(crate) fn pollable(&self) -> Option<RawFd> {
         self.with_hub("asking for its descriptor", |hub| hub.pollable().map(|fd| fd.as_raw_fd())).ok()?
+    }
+
+    /// Duplicates that descriptor.
+    pub(crate) fn clone_pollable(&self) -> io::Result<OwnedFd> {
+        self.with_hub("asking for its descriptor", |hub| match hub.pollable() {
+            Some(fd) => fd.try_clone_to_owned(),
+            None => {
+                let text = format!("hub {:?} has no descriptor for outer loops: use epoll or kqueue", hub.name());
+                Err(io::Error::new(io::ErrorKind::Unsupported, text))
+            }
+        })?
     }
 }

@@ -1,0 +1,221 @@
+//! The explicit mode: a future that runs the main loop of an OS thread, inside of the program's runtime.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hub_core::hub::Time;
+use hub_core::{Embedded, LoopErrorKind};
+use tokio::runtime::Handle;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, Sleep};
+
+use crate::raw::Readable;
+
+/// The most turns of the main loop in one poll. Afterwards the tasks of the runtime have their turn.
+const TURNS_PER_POLL: usize = 8;
+
+/// Returns a future that runs the green threads of this OS thread beside the tasks of the runtime that polls it.
+///
+/// The future is for the main greenlet: for `block_on` of a runtime or a `LocalSet`, or for `spawn_local`. It is not
+/// [`Send`], because green threads stay on their OS thread. While it lives, code of the main greenlet must not block: all
+/// tasks of the runtime on this OS thread are such code. A blocking call there is refused with
+/// [`InMainloop`](hub_core::LoopErrorKind::InMainloop), and
+/// [`defer_to_green_thread`](hub_core::future::defer_to_green_thread) makes a future of it. In green threads,
+/// [`Handle::current`] is the runtime around.
+///
+/// The future is ready when the loop ends, by [`HubRef::abort`](hub_core::HubRef::abort) or
+/// [`Remote::stop`](hub_core::Remote::stop). If it is dropped before, green threads run again when the main greenlet blocks.
+/// [`run_until`] runs the loop for as long as another future needs.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// let green = greenhub::spawn(|| {
+///     greenhub::sleep(Duration::from_millis(1));
+///     let task = tokio::spawn(async { 7 });
+///     let output = greenhub::future::block_on(task);
+///     greenhub::get_hub().abort();
+///     output
+/// });
+/// runtime.block_on(hub_tokio::join())?;
+/// assert_eq!(green.join()??, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// It cannot be moved to another OS thread:
+///
+/// ```compile_fail,E0277
+/// # async fn spawn() {
+/// tokio::spawn(hub_tokio::join());
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// The first poll returns an error
+///
+/// - in a green thread, and where the main loop runs already: [`InMainloop`](hub_core::LoopErrorKind::InMainloop),
+/// - if another such future lives on this OS thread: [`Embedded`](hub_core::LoopErrorKind::Embedded),
+/// - if the hub has no descriptor that the runtime could watch: [`Unsupported`](io::ErrorKind::Unsupported), with the name of
+///   the hub. epoll and kqueue have one, the other hubs have none.
+/// - outside of a runtime.
+///
+/// A later poll returns the error with which the loop has ended, and that of a runtime that was shut down.
+///
+/// # Panics
+///
+/// The first poll panics if the runtime was built without I/O or without timers.
+#[doc(alias = "join_reactor")]
+pub fn join() -> Join {
+    Join { joined: None }
+}
+
+/// Awaits a future, and runs the green threads of this OS thread meanwhile.
+///
+/// The rules are those of [`join`]. Afterwards the main greenlet may block again.
+///
+/// ```
+/// use greenhub::future::defer_to_green_thread;
+/// use std::time::Duration;
+///
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// let output = runtime.block_on(hub_tokio::run_until(async {
+///     let slept = defer_to_green_thread(|| {
+///         greenhub::sleep(Duration::from_millis(1)); // blocks this green thread only
+///         7
+///     });
+///     slept.await
+/// }))?;
+/// assert_eq!(output?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// Returns the errors of [`join`], and an error if the loop is aborted before the future is ready. The future is dropped
+/// then.
+pub async fn run_until<F: Future>(future: F) -> io::Result<F::Output> {
+    let mut future = pin!(future);
+    let mut join = join();
+    poll_fn(|context| {
+        // First, so that a blocking call in the future is refused from its first poll on.
+        if let Poll::Ready(ended) = Pin::new(&mut join).poll(context) {
+            return Poll::Ready(Err(ended.err().unwrap_or_else(|| io::Error::other("the main loop was aborted"))));
+        }
+        future.as_mut().poll(context).map(Ok)
+    })
+    .await
+}
+
+/// Waits for a future in the context of a runtime that other OS threads drive. Switches.
+///
+/// On any hub. Each poll enters the context of `runtime`, so the future may spawn tasks, and use timers and sockets of
+/// Tokio. It must be made inside of a poll: pass an `async` block. Otherwise it is
+/// [`block_on`](hub_core::future::block_on).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+/// let handle = runtime.handle().clone();
+/// let green = greenhub::spawn(move || {
+///     hub_tokio::block_on_in(&handle, async {
+///         tokio::time::sleep(Duration::from_millis(1)).await;
+///         7
+///     })
+/// });
+/// assert_eq!(green.join()?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Panics
+///
+/// Panics where [`block_on`](hub_core::future::block_on) does.
+#[track_caller]
+pub fn block_on_in<F: Future>(runtime: &Handle, future: F) -> F::Output {
+    let mut future = pin!(future);
+    hub_core::future::block_on(poll_fn(|context| {
+        let _guard = runtime.enter();
+        future.as_mut().poll(context)
+    }))
+}
+
+/// The future of [`join`].
+#[derive(Debug)]
+#[must_use = "green threads run while this is polled"]
+pub struct Join {
+    /// `None` before the first poll and after the last one.
+    joined: Option<Joined>,
+}
+
+impl Future for Join {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let joined = match &mut self.joined {
+            Some(joined) => joined,
+            empty => empty.insert(Joined::new()?),
+        };
+        // All green threads would share the budget of the one task otherwise: futures that are ready would be pending.
+        let turns = unconstrained(poll_fn(|context| joined.poll_turns(context)));
+        let ended = ready!(pin!(turns).poll(context));
+        self.joined = None;
+        Poll::Ready(ended)
+    }
+}
+
+#[derive(Debug)]
+struct Joined {
+    embedded: Embedded,
+    /// The descriptor that becomes readable when a turn has work.
+    readable: Readable,
+    /// Elapses when the loop's next timer is due.
+    sleep: Pin<Box<Sleep>>,
+    /// The time for which `sleep` is set.
+    deadline: Option<Time>,
+}
+
+impl Joined {
+    fn new() -> io::Result<Joined> {
+        Handle::try_current().map_err(io::Error::other)?;
+        let embedded = hub_core::try_get_hub().map_err(io::Error::from)?.embed()?;
+        let readable = Readable::new(embedded.pollable()?)?;
+        Ok(Joined { embedded, readable, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), deadline: None })
+    }
+
+    /// Runs turns until the loop may sleep, or long enough.
+    fn poll_turns(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..TURNS_PER_POLL {
+            // Before the turn: what arrives after its look is a new edge.
+            while let Poll::Ready(taken) = self.readable.poll_take(context) {
+                taken?;
+            }
+            match self.embedded.turn(context.waker()) {
+                Ok(true) => {}
+                Ok(false) if self.poll_deadline(context).is_pending() => return Poll::Pending,
+                Ok(false) => {}
+                Err(error) if error.kind() == LoopErrorKind::Aborted => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Returns whether the loop's next timer is due. If not, the task is woken when it is.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.embedded.next_deadline() else { return Poll::Pending };
+        if self.deadline != Some(deadline) {
+            self.sleep.as_mut().reset(Instant::now() + (deadline - hub_core::get_hub().now()));
+            self.deadline = Some(deadline);
+        }
+        ready!(self.sleep.as_mut().poll(context));
+        // Should the clocks disagree, the rest of the time is waited for.
+        self.deadline = None;
+        Poll::Ready(())
+    }
+}
