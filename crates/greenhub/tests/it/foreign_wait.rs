@@ -342,6 +342,32 @@ fn a_loop_that_is_launched_after_an_ended_green_thread_gets_the_stack_too() {
 }
 
 #[test]
+fn ready_green_threads_leave_the_loop_its_turn_when_it_changes_its_stack() {
+    alone("ready_green_threads_leave_the_loop_its_turn_when_it_changes_its_stack", || {
+        const BUSY: usize = 100;
+        use_tapped_hub(NeedsStack(Rc::default()));
+        let ran = Rc::new(Cell::new(0));
+        let runs = Rc::clone(&ran);
+        let sleeper = spawn(move || {
+            sleep(Duration::from_millis(1));
+            runs.get()
+        });
+        greenhub::thread::yield_now();
+        let busy: Vec<_> = (0..BUSY)
+            .map(|_| {
+                let ran = Rc::clone(&ran);
+                spawn(move || {
+                    std::thread::sleep(Duration::from_micros(200));
+                    ran.set(ran.get() + 1);
+                })
+            })
+            .collect();
+        assert!(sleeper.join().unwrap() < BUSY);
+        busy.into_iter().for_each(|green| green.join().unwrap());
+    });
+}
+
+#[test]
 fn a_single_turn_goes_on_after_the_loop_has_changed_its_stack() {
     alone("a_single_turn_goes_on_after_the_loop_has_changed_its_stack", || {
         let waits = Rc::new(Cell::new(0));

@@ -34,7 +34,9 @@ pub(crate) trait Driver {
     fn last_stamp(&self) -> Stamp;
 
     /// Runs the main loop, as the body of its greenlet. Returns when the loop ends. Never unwinds.
-    fn run(&self, local: &Local);
+    ///
+    /// Returns true if another loop has to go on at once, on a larger stack.
+    fn run(&self, local: &Local) -> bool;
 
     /// Returns whether so much time has passed for timers since the last time they were fired.
     fn turn_has_lasted(&self, time: Duration) -> bool;

@@ -556,11 +556,12 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
                 None
             }
             Kind::Mainloop => {
-                local.main_loop.run(local);
+                let goes_on = local.main_loop.run(local);
                 local.mainloop.set(None);
                 // The next blocking call launches a new loop.
                 thread.end_turns();
-                None
+                // Without a loop the ready greenlets would run until none is left.
+                if goes_on { thread.mainloop(local).ok() } else { None }
             }
             Kind::Raw => super::raw::run_raw(me),
             Kind::Main => unreachable!("the main greenlet has the thread's own stack"),

@@ -80,8 +80,8 @@ impl Driver for MainLoop {
         self.clock.stamp()
     }
 
-    fn run(&self, local: &Local) {
-        self.take_turns(local);
+    fn run(&self, local: &Local) -> bool {
+        self.take_turns(local)
     }
 
     fn turn_has_lasted(&self, time: Duration) -> bool {

@@ -32,7 +32,9 @@ struct Sleep {
 
 impl MainLoop {
     /// Runs the main loop in its greenlet. Returns when the loop ends. Never unwinds.
-    pub(super) fn take_turns(&self, local: &Local) {
+    ///
+    /// Returns true if another loop has to go on at once, on a larger stack.
+    pub(super) fn take_turns(&self, local: &Local) -> bool {
         trace::loop_began(self.slot.name());
         let (mut had_mail, mut cuts) = (false, 0);
         loop {
@@ -42,11 +44,11 @@ impl MainLoop {
             self.fire();
             let cut = run::run_ready(local);
             if self.ending.is_closing() {
-                return;
+                return false;
             }
             if self.end_is_due() {
                 trace::loop_ended(self.slot.name());
-                return;
+                return false;
             }
             if cut && cuts < MAX_CUTS && !self.timer_is_due() {
                 cuts += 1;
@@ -58,8 +60,7 @@ impl MainLoop {
             if self.outgrows_stack(local) {
                 self.keep_notice(noticed);
                 trace::loop_ended(self.slot.name());
-                // The next loop begins at once, on a larger stack.
-                return;
+                return true;
             }
             let reported = self.dispatch();
             if let Some((_, waiter)) = self.once.take() {
