@@ -17,6 +17,58 @@ macro_rules! conformance {
     };
 }
 
+/// Runs the case of clause 19, for a hub whose `wait` runs foreign code.
+///
+/// The first expression creates the hub, as for [`conformance`](crate::conformance). The second one is a function that
+/// makes the hub run a closure in its next `wait`, such as a task of a runtime.
+///
+/// ```
+/// use hub_core::hub::*;
+/// # use std::{cell::RefCell, io, os::fd::BorrowedFd, time::Duration};
+///
+/// /// A hub that runs closures in its wait.
+/// struct MyHub {
+///     inner: hub_epoll::EpollHub,
+///     closures: Vec<Box<dyn FnOnce()>>,
+/// }
+///
+/// impl Hub for MyHub {
+///     fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+///         // The waker of a real hub ends the wait of its runtime.
+///         watched.wake_by(std::task::Waker::noop());
+///         let has_run = !self.closures.is_empty();
+///         self.closures.drain(..).for_each(|closure| closure());
+///         if has_run { Ok(()) } else { self.inner.wait(watched, timeout, ready) }
+///     }
+///     // ...
+/// #     fn name(&self) -> &'static str { "mine" }
+/// #     fn rearm(&self) -> Rearm { self.inner.rearm() }
+/// #     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+/// #         self.inner.watch(key, fd, interest, lease)
+/// #     }
+/// #     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) { self.inner.forget(key, fd) }
+/// #     fn after_fork(&mut self) -> io::Result<()> { self.inner.after_fork() }
+/// }
+///
+/// hub_testkit::foreign_code!(
+///     || Ok(MyHub { inner: hub_epoll::EpollHub::new()?, closures: Vec::new() }),
+///     |hub: &mut MyHub, closure| hub.closures.push(closure)
+/// );
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! foreign_code {
+    ($make:expr, $run_in_wait:expr) => {
+        #[test]
+        fn a_wake_up_by_foreign_code_ends_the_wait() {
+            let test = concat!(module_path!(), "::a_wake_up_by_foreign_code_ends_the_wait");
+            $crate::run(test, $crate::process::Home::Shared, || {
+                $crate::cases::foreign::a_wake_up_by_foreign_code_ends_the_wait(&$make, &$run_in_wait)
+            });
+        }
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tests {

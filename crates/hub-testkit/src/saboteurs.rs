@@ -106,6 +106,10 @@ pub enum Fault {
     CloseNumbersAfterFork,
     /// Returns a pollable descriptor that is never readable.
     UnreadablePollable,
+    /// Does not see the wake-ups by code that its `wait` runs.
+    ///
+    /// It shows over a hub that runs such code, in the case [`foreign`](crate::cases::foreign).
+    IgnoreOwnThread,
 }
 
 /// The kind of the sound hub under a saboteur.
@@ -342,6 +346,10 @@ impl Hub for Saboteur {
                 limit = Some(Duration::ZERO);
             }
             _ => {}
+        }
+        if self.fault == Fault::IgnoreOwnThread {
+            // The waker that is set in this table is never woken. It has no registrations, nor has the case.
+            return self.inner.wait(&Watched::new(), limit, ready);
         }
         if matches!(self.fault, Fault::None | Fault::Allocate) {
             return self.inner.wait(watched, limit, ready);

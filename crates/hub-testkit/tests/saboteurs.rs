@@ -4,6 +4,7 @@
 #[path = "../../hub-core/tests/support/poll_hub.rs"]
 mod poll_hub;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::env;
 use std::io;
@@ -12,14 +13,19 @@ use std::time::Duration;
 
 use hub_core::hub::Hub;
 use hub_epoll::{EpollHub, Paths, Trigger};
+use hub_testkit::cases::foreign::a_wake_up_by_foreign_code_ends_the_wait;
 use hub_testkit::cases::{ALL, Case};
 use hub_testkit::fixture::set_time_limit;
 use hub_testkit::process::{alone, watchdog};
 use hub_testkit::saboteurs::{Fault, Over, Saboteur, TABLE};
+use hub_tokio::TokioHub;
 
 /// The environment variable with the row that a process is started for: the index of the row, the index of the sound
 /// hub, and whether the hub has the fault.
 const ROW: &str = "HUB_TESTKIT_ROW";
+
+/// The row of the case of clause 19.
+const FOREIGN: &str = "foreign";
 
 /// The number of processes that run at once. Most of them sleep.
 const WORKERS: usize = 8;
@@ -29,17 +35,30 @@ const PASSED: &str = "the case passed";
 
 type Sound = fn() -> io::Result<Box<dyn Hub>>;
 
-/// Returns the sound hubs of a kind. The faults of a row are caught over each of them.
-fn sound(over: Over) -> &'static [Sound] {
-    match over {
-        Over::Level => &[|| Ok(Box::new(EpollHub::with(Paths { trigger: Trigger::Level, ..Paths::default() })?))],
-        Over::Automatic => &[|| Ok(Box::new(EpollHub::with(Paths { trigger: Trigger::Edge, ..Paths::default() })?))],
-        Over::Explicit => &[
+/// Returns the sound hubs over which the fault of a row shows. The row's case must catch the fault over each of them.
+fn sound(row: (Fault, Over, &str)) -> &'static [Sound] {
+    const LEVEL: &[Sound] = &[
+        || Ok(Box::new(EpollHub::with(Paths { trigger: Trigger::Level, ..Paths::default() })?)),
+        // Also level-triggered, by a set in an edge-triggered set.
+        tokio_hub,
+    ];
+    match row {
+        // The runtime restarts a wait that a signal has interrupted.
+        (Fault::ErrorOnSignal, Over::Level, _) => &LEVEL[..1],
+        (_, Over::Level, _) => LEVEL,
+        (_, Over::Automatic, _) => {
+            &[|| Ok(Box::new(EpollHub::with(Paths { trigger: Trigger::Edge, ..Paths::default() })?))]
+        }
+        (_, Over::Explicit, _) => &[
             || Ok(Box::new(poll_hub::PollHub::new()?)),
             || Ok(Box::new(hub_poll::PollHub::new()?)),
             || Ok(Box::new(hub_select::SelectHub::new()?)),
         ],
     }
+}
+
+fn tokio_hub() -> io::Result<Box<dyn Hub>> {
+    Ok(Box::new(TokioHub::over(EpollHub::new()?)?))
 }
 
 fn case(name: &str) -> Case {
@@ -51,9 +70,13 @@ fn case(name: &str) -> Case {
 fn row() {
     let Ok(row) = env::var(ROW) else { return };
     let words: Vec<&str> = row.split(' ').collect();
+    if words[0] == FOREIGN {
+        return foreign_case(words[1] == "true");
+    }
     let number = |word: &str| word.parse::<usize>().expect("a number");
-    let (fault, over, name) = TABLE[number(words[0])];
-    let sound = sound(over)[number(words[1])];
+    let row = TABLE[number(words[0])];
+    let sound = sound(row)[number(words[1])];
+    let (fault, _, name) = row;
     let fault = if words[2] == "true" { fault } else { Fault::None };
     let case = case(name);
     let mut limit = Duration::from_secs(120);
@@ -64,6 +87,31 @@ fn row() {
     }
     watchdog(name, limit, || (case.run)(&|| Ok(Box::new(Saboteur::new(sound()?, fault)?))));
     println!("{PASSED}");
+}
+
+/// Runs the case of clause 19 over a hub that runs tasks, with or without the fault that it must catch.
+fn foreign_case(with_fault: bool) {
+    thread_local!(static CLOSURE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) });
+    let fault = if with_fault { Fault::IgnoreOwnThread } else { Fault::None };
+    let limit = if with_fault { 8 } else { 120 };
+    let make = || Saboteur::new(tokio_hub()?, fault);
+    watchdog(FOREIGN, Duration::from_secs(limit), || {
+        a_wake_up_by_foreign_code_ends_the_wait(&make, &|_, closure| {
+            CLOSURE.set(Some(closure));
+            tokio::spawn(async { CLOSURE.take().into_iter().for_each(|closure| closure()) });
+        });
+    });
+    println!("{PASSED}");
+}
+
+#[test]
+fn the_case_of_foreign_code_fails_with_its_fault_and_passes_without() {
+    let passes = |with_fault: bool| {
+        let output = alone("row", ROW, &format!("{FOREIGN} {with_fault}"));
+        String::from_utf8_lossy(&output.stdout).contains(PASSED)
+    };
+    assert!(passes(false));
+    assert!(!passes(true));
 }
 
 /// Runs a row over one of its sound hubs, with or without its fault, and returns whether the case passed.
@@ -79,7 +127,7 @@ fn every_case_fails_with_its_fault_and_passes_without() {
             .map(|worker| {
                 scope.spawn(move || {
                     let rows = TABLE.iter().enumerate();
-                    let runs = rows.flat_map(|(index, row)| (0..sound(row.1).len()).map(move |hub| (index, hub, row)));
+                    let runs = rows.flat_map(|(index, row)| (0..sound(*row).len()).map(move |hub| (index, hub, row)));
                     let wrong = runs.skip(worker).step_by(WORKERS).flat_map(|(index, hub, row)| {
                         let missed = passes(index, hub, true).then(|| format!("not caught: {row:?}, hub {hub}"));
                         let blamed = (!passes(index, hub, false))

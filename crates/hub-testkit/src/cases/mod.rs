@@ -1,5 +1,6 @@
 //! The cases: each checks one property, and quotes the clause of [`hub_core::hub::Hub`] that demands it.
 
+pub mod foreign;
 pub mod lifecycle;
 pub mod readiness;
 pub mod registration;
@@ -30,5 +31,5 @@ pub struct Case {
     pub run: fn(Make<'_, Box<dyn Hub>>),
 }
 
-/// Every case of the suite.
+/// Every case of the suite, but the one of clause 19.
 pub const ALL: &[Case] = crate::__each_case! { __table () };
