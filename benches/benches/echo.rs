@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use benches::{Pair, Stopwatch, green, raw, scaled, tcp_pairs, unix_pairs};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
+use greenhub::future::{block_on, defer_to_green_thread};
+use greenhub::{spawn, spawn_n, use_hub};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const BYTES: usize = 64;
@@ -81,6 +83,55 @@ fn greenhub<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     watch.elapsed()
 }
 
+/// Green threads on the hub `tokio`.
+fn on_hub_tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    on_hub("tokio", || greenhub::<K>(pairs, rounds))
+}
+
+/// Green threads inside of a runtime of the program.
+fn joined<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    on_hub("epoll", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let played = defer_to_green_thread(move || greenhub::<K>(pairs, rounds));
+        runtime.block_on(hub_tokio::run_until(played)).expect("the hub has a descriptor").expect("no panic")
+    })
+}
+
+/// Green threads that await the sockets of tokio, on the hub `tokio`.
+fn awaited<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    on_hub("tokio", || {
+        let pairs = both(pairs, K::for_tokio);
+        let watch = Stopwatch::start();
+        let player = |(mut near, mut far): (K::Tokio, K::Tokio)| {
+            spawn_n(move || {
+                let mut message = [0; BYTES];
+                for _ in 0..rounds {
+                    block_on(far.read_exact(&mut message)).expect("a message comes");
+                    block_on(far.write_all(&message)).expect("the peer reads");
+                }
+            });
+            spawn(move || {
+                let mut message = [7; BYTES];
+                for _ in 0..rounds {
+                    block_on(near.write_all(&message)).expect("a message is sent");
+                    block_on(near.read_exact(&mut message)).expect("the message comes back");
+                }
+            })
+        };
+        let players: Vec<_> = pairs.into_iter().map(player).collect();
+        players.into_iter().for_each(|player| player.join().expect("no panic"));
+        watch.elapsed()
+    })
+}
+
+/// Runs a measurement on another hub than the default one.
+fn on_hub(name: &str, measure: impl FnOnce() -> Duration) -> Duration {
+    use_hub(name).expect("the hub is compiled in");
+    let elapsed = measure();
+    use_hub(None).expect("not in the main loop");
+    elapsed
+}
+
 fn tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
     runtime.block_on(async move {
@@ -154,6 +205,9 @@ fn echo<K: Kind>(criterion: &mut Criterion) {
         };
         bench("raw epoll", raw_epoll::<K>);
         bench("greenhub", greenhub::<K>);
+        bench("greenhub, hub tokio", on_hub_tokio::<K>);
+        bench("greenhub, joined", joined::<K>);
+        bench("greenhub, sockets of tokio", awaited::<K>);
         bench("tokio", tokio::<K>);
         bench("may", may::<K>);
     }

@@ -121,13 +121,13 @@ impl Known {
 /// the variable, the first available of epoll, kqueue, poll and select. Eventlet's `use_hub`.
 ///
 /// The names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, `tokio`, Eventlet's spellings `epolls`, `selects`,
-/// `pyevent`, `twistedr` and `asyncio`, and the names and aliases of hubs added by [`register_hub`]. `libevent` and `tokio`
-/// need the features of these names. The hub is built when it is first needed; `tokio` is built by this call, so that the
-/// context of its runtime is entered.
+/// `pyevent`, `twistedr` and `asyncio`, and the names and aliases of hubs added by [`register_hub`]. `libevent` and
+/// `tokio` need the features of these names. The hub is built when it is first needed; `tokio` is built by this call,
+/// so that the context of its runtime is entered.
 ///
-/// The call drops the current hub of the OS thread. Its timers, callbacks and registrations are discarded and its system
-/// objects are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails with
-/// [`LoopErrorKind::HubReplaced`](hub_core::LoopErrorKind::HubReplaced). Other OS threads keep their hubs.
+/// The call drops the current hub of the OS thread. Its timers, callbacks and registrations are discarded and its
+/// system objects are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails
+/// with [`LoopErrorKind::HubReplaced`](hub_core::LoopErrorKind::HubReplaced). Other OS threads keep their hubs.
 ///
 /// ```
 /// # #[cfg(feature = "epoll")] {

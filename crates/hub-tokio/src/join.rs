@@ -20,15 +20,15 @@ const TURNS_PER_POLL: usize = 8;
 /// Returns a future that runs the green threads of this OS thread beside the tasks of the runtime that polls it.
 ///
 /// The future is for the main greenlet: for `block_on` of a runtime or a `LocalSet`, or for `spawn_local`. It is not
-/// [`Send`], because green threads stay on their OS thread. While it lives, code of the main greenlet must not block: all
-/// tasks of the runtime on this OS thread are such code. A blocking call there is refused with
+/// [`Send`], because green threads stay on their OS thread. While it lives, code of the main greenlet must not block:
+/// all tasks of the runtime on this OS thread are such code. A blocking call there is refused with
 /// [`InMainloop`](hub_core::LoopErrorKind::InMainloop), and
 /// [`defer_to_green_thread`](hub_core::future::defer_to_green_thread) makes a future of it. In green threads,
 /// [`Handle::current`] is the runtime around.
 ///
 /// The future is ready when the loop ends, by [`HubRef::abort`](hub_core::HubRef::abort) or
-/// [`Remote::stop`](hub_core::Remote::stop). If it is dropped before, green threads run again when the main greenlet blocks.
-/// [`run_until`] runs the loop for as long as another future needs.
+/// [`Remote::stop`](hub_core::Remote::stop). If it is dropped before, green threads run again when the main greenlet
+/// blocks. [`run_until`] runs the loop for as long as another future needs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,8 +60,8 @@ const TURNS_PER_POLL: usize = 8;
 ///
 /// - in a green thread, and where the main loop runs already: [`InMainloop`](hub_core::LoopErrorKind::InMainloop),
 /// - if another such future lives on this OS thread: [`Embedded`](hub_core::LoopErrorKind::Embedded),
-/// - if the hub has no descriptor that the runtime could watch: [`Unsupported`](io::ErrorKind::Unsupported), with the name of
-///   the hub. epoll and kqueue have one, the other hubs have none.
+/// - if the hub has no descriptor that the runtime could watch: [`Unsupported`](io::ErrorKind::Unsupported), with the
+///   name of the hub. epoll and kqueue have one, the other hubs have none.
 /// - outside of a runtime.
 ///
 /// A later poll returns the error with which the loop has ended, and that of a runtime that was shut down.
@@ -96,8 +96,8 @@ pub fn join() -> Join {
 ///
 /// # Errors
 ///
-/// Returns the errors of [`join`], and an error if the loop is aborted before the future is ready. The future is dropped
-/// then.
+/// Returns the errors of [`join`], and an error if the loop is aborted before the future is ready. The future is
+/// dropped then.
 pub async fn run_until<F: Future>(future: F) -> io::Result<F::Output> {
     let mut future = pin!(future);
     let mut join = join();

@@ -2,39 +2,42 @@
 //!
 //! There are three modes:
 //!
-//! | the program | runtime | mode |
+//! | the program | the runtime | the mode |
 //! |---|---|---|
-//! | is written in green threads, and uses asynchronous libraries | one of the hub's own, on the same OS thread | [`TokioHub`], the hub `tokio` of greenhub |
-//! | has a Tokio `main`, and adds green threads | its own, on the same OS thread | [`join`] or [`run_until`] |
-//! | has a runtime with worker threads, and green threads elsewhere | its own, on other OS threads | [`block_on_in`] |
+//! | green threads that use asynchronous libraries | the hub's, on the same OS thread | [`TokioHub`] |
+//! | a Tokio `main` with green threads | the program's, on the same OS thread | [`join`], [`run_until`] |
+//! | green threads, and a runtime with worker threads | the program's, on others | [`block_on_in`] |
 //!
-//! In the first two, each green thread may call `tokio::spawn`, and wait for any future of Tokio with
-//! [`block_on`](hub_core::future::block_on). In the first, the context is entered when the hub is built: by
-//! `greenhub::use_hub("tokio")`, by [`get_hub`](hub_core::get_hub), or by the first wait.
+//! [`TokioHub`] is the hub `tokio` of greenhub. In the first two, each green thread may call `tokio::spawn`, and wait
+//! for any future of Tokio with [`block_on`](hub_core::future::block_on). In the first, the context is entered when the
+//! hub is built: by `greenhub::use_hub("tokio")`, by [`get_hub`](hub_core::get_hub), or by the first wait.
 //!
 //! The quirks of the runtime, and their consequences for this hub:
 //!
-//! a) The runtime waits by a set of descriptors of its own, whose descriptor is not public. So this hub is one over another hub,
-//!    whose pollable descriptor the runtime watches. A wait that a descriptor ends looks at both sets.
+//! a) The runtime waits by a set of descriptors of its own, whose descriptor is not public. So this hub is one over
+//!    another hub, whose pollable descriptor the runtime watches. A wait that a descriptor ends looks at both sets.
 //! b) The runtime watches descriptors edge-triggered, and the other hub may be level-triggered. A set that still has
-//!    something to report makes no new edge. So the hub looks at the other one before each sleep, until it has nothing more
-//!    to report.
-//! c) Tasks run only in `block_on`, on the stack of the main loop, for which the hub asks for 2 MiB. What blocks is refused
-//!    there with [`InMainloop`](hub_core::LoopErrorKind::InMainloop): a task starts a green thread for it by
+//!    something to report makes no new edge. So the hub looks at the other one before each sleep, until it has nothing
+//!    more to report.
+//! c) Tasks run only in `block_on`, on the stack of the main loop, for which the hub asks for 2 MiB. What blocks is
+//!    refused there with [`InMainloop`](hub_core::LoopErrorKind::InMainloop): a task starts a green thread for it by
 //!    [`defer_to_green_thread`](hub_core::future::defer_to_green_thread).
 //! d) A task that makes a green thread ready does not end the runtime's wait. The loop's own wake-up does (clause 19 of
-//!    [`Hub`](hub_core::hub::Hub)). Beside green threads that are always ready, the runtime gets a turn in every eighth wait.
+//!    [`Hub`](hub_core::hub::Hub)). Beside green threads that are always ready, the runtime gets a turn in every eighth
+//!    wait.
 //! e) Runtime contexts are entered and left in stack order on each OS thread, which a switch in between would break. So
-//!    the context is entered once, for the life of the hub. A guard of the program that is older than the hub's end and
-//!    younger than its beginning makes Tokio panic: the panic is contained and reported.
-//! f) A forked child shares the runtime's set with its parent, and a drop would remove the parent's descriptors. So the child
-//!    leaks the copy, with four close-on-exec descriptors, and begins with a new runtime. The parent's tasks do not run in it.
+//!    the context is entered once, for the life of the hub. If the hub ends while the program holds a younger guard,
+//!    Tokio panics: the panic is contained, and reported as a warning.
+//! f) A forked child shares the runtime's set with its parent, and a drop would remove the parent's descriptors. So the
+//!    child leaks the copy, with four close-on-exec descriptors, and begins with a new runtime. The parent's tasks do
+//!    not run in it.
 //! g) Timers count milliseconds. A timeout is rounded up to the next one.
-//! h) The runtime's descriptor for waking it is written by each wake-up of a task that comes from a green thread: a system
-//!    call.
+//! h) The runtime's descriptor for waking it is written by each wake-up of a task that comes from a green thread: a
+//!    system call.
 //! i) The runtime restarts a wait that a signal has interrupted. It installs no signal handlers.
 //! j) Dropping a runtime waits for its blocking threads. The hub uses `shutdown_background` instead.
-//! k) The destructors of an ending OS thread may drop Tokio's thread-locals before the hub. The hub then forgets its guard.
+//! k) The destructors of an ending OS thread may drop Tokio's thread-locals before the hub. The hub then forgets its
+//!    guard.
 
 mod engine;
 mod hub;

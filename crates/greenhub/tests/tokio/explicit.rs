@@ -23,7 +23,8 @@ use tokio::task::LocalSet;
 use crate::support::green::OnDrop;
 use crate::{Count, LONG, MILLISECOND, on_one_and_on_two, runtime};
 
-/// Runs a test on an OS thread of its own, and then on two at the same time, on a hub with a descriptor for outer loops.
+/// Runs a test on an OS thread of its own, and then on two at the same time, on a hub with a descriptor for outer
+/// loops.
 fn joined(name: &'static str, test: fn()) {
     on_one_and_on_two(name, move || {
         use_hub("epoll").unwrap();

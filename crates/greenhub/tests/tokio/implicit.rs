@@ -266,7 +266,7 @@ fn a_hub_that_is_replaced_under_a_guard_of_the_program_is_contained() {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(guard)));
         sleep(MILLISECOND);
         assert_eq!(block_on(tokio::spawn(async { 7 })).unwrap(), 7);
-        assert_eq!(reports(), Vec::<String>::new());
+        assert!(reports().iter().any(|report| report.contains("held a guard")), "{:?}", reports());
     });
 }
 

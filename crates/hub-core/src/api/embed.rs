@@ -89,8 +89,8 @@ impl Embedded {
     ///
     /// # Errors
     ///
-    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) with the name of the hub if that has no such descriptor: only
-    /// epoll and kqueue have. Returns the error of the system, usually too many open files.
+    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) with the name of the hub if that has no such descriptor:
+    /// only epoll and kqueue have. Returns the error of the system, usually too many open files.
     pub fn pollable(&self) -> io::Result<OwnedFd> {
         local::get().main_loop.clone_pollable()
     }
