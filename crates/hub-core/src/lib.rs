@@ -110,7 +110,7 @@ pub use wait::shutdown::Ended;
 pub use wait::source::{ReadHint, Source, SourceWaker};
 pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
 
-/// The items that `greenstd` and the facade need beside the public names.
+/// The items that `greenstd`, `hub-tokio` and the facade need beside the public names.
 ///
 /// They are for these crates alone, and may change at any time.
 #[doc(hidden)]
@@ -126,7 +126,7 @@ pub mod internal {
     pub use crate::base::fork::PerProcess;
     pub use crate::base::os_thread::start_thread;
     pub use crate::greenlet::unwind::KillProgress;
-    pub use crate::main_loop::DEFAULT_HUB;
+    pub use crate::main_loop::{DEFAULT_HUB, prevents_multiple_readers};
     pub use crate::report::warn;
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;

@@ -12,6 +12,9 @@
 //! for any future of Tokio with [`block_on`](hub_core::future::block_on). In the first, the context is entered when the
 //! hub is built: by `greenhub::use_hub("tokio")`, by [`get_hub`](hub_core::get_hub), or by the first wait.
 //!
+//! [`GreenTransport`] makes a blocking stream of any stream of Tokio, and [`LineTransport`] one of lines. [`net`] has
+//! clients and servers over them. They need none of the modes if the stream needs no runtime.
+//!
 //! The quirks of the runtime, and their consequences for this hub:
 //!
 //! a) The runtime waits by a set of descriptors of its own, whose descriptor is not public. So this hub is one over
@@ -42,11 +45,16 @@
 mod engine;
 mod hub;
 mod join;
+mod line;
+pub mod net;
 mod raw;
+mod transport;
 
 pub use engine::handle;
 pub use hub::TokioHub;
 pub use join::{Join, block_on_in, join, run_until};
+pub use line::LineTransport;
+pub use transport::{GreenTransport, TransportRef};
 
 /// Compiles the programs of the README as doctests.
 #[cfg(doctest)]

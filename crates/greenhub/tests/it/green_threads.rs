@@ -22,6 +22,28 @@ use greenhub::{
 use hub_core::internal::{KillProgress, kill_progress};
 
 #[test]
+fn spawning_on_the_main_loop_does_not_switch() {
+    run("spawning_on_the_main_loop_does_not_switch", || {
+        let log = Log::new();
+        let callback = log.clone();
+        greenhub::get_hub().schedule_once(Duration::ZERO, move || {
+            let bodies = ["spawn", "spawn_n", "spawn_after", "a deferred"].map(|name| {
+                let log = callback.clone();
+                move || log.add(name)
+            });
+            let [first, second, third, fourth] = bodies;
+            drop(spawn(first));
+            spawn_n(second);
+            drop(spawn_after(Duration::ZERO, third));
+            drop(greenhub::future::defer_to_green_thread(fourth));
+            callback.add("the callback");
+        });
+        sleep(SHORT);
+        assert_eq!((log.len(), log.position("the callback")), (5, Some(0)));
+    });
+}
+
+#[test]
 fn spawned_bodies_run_later_in_order() {
     run("spawned_bodies_run_later_in_order", || {
         let log = Log::new();

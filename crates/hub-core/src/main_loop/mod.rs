@@ -145,6 +145,11 @@ pub fn hub_prevent_multiple_readers(prevent: bool) {
     PREVENT_MULTIPLE_READERS.store(prevent, Ordering::Relaxed);
 }
 
+/// Returns whether a second simultaneous waiter of a direction is an error.
+pub fn prevents_multiple_readers() -> bool {
+    PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed)
+}
+
 impl MainLoop {
     pub(crate) fn slack(&self) -> (u32, Duration) {
         let Slack { divisor, at_most } = self.timers.borrow().slack();

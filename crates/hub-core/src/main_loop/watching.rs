@@ -13,7 +13,6 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
@@ -21,7 +20,7 @@ use super::deadline::Deadline;
 use super::descriptors::{Descriptors, Owner, Prepared, ReadHint};
 use super::listener::Listener;
 use super::remote::Message;
-use super::{MainLoop, PREVENT_MULTIPLE_READERS};
+use super::{MainLoop, prevents_multiple_readers};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Wake;
@@ -215,7 +214,7 @@ impl MainLoop {
         }
         let mut descriptors = self.descriptors.borrow_mut();
         let prepared = descriptors.prepare(fd, owner, direction, self.slot.rearm());
-        if prepared == Prepared::Taken && PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) {
+        if prepared == Prepared::Taken && prevents_multiple_readers() {
             return Err(TrampolineError::SecondSimultaneous { direction, fd });
         }
         // SAFETY: the caller upholds the same contract.
@@ -241,7 +240,7 @@ impl MainLoop {
         }
         let prepared = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.slot.rearm());
         match prepared {
-            Prepared::Taken if PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) => {
+            Prepared::Taken if prevents_multiple_readers() => {
                 Err(TrampolineError::SecondSimultaneous { direction, fd })
             }
             Prepared::Taken => {
