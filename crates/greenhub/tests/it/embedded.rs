@@ -1,23 +1,23 @@
 //! A main loop whose turns another loop runs.
 
-use std::cell::Cell;
-use std::io::ErrorKind;
+use std::cell::{Cell, RefCell};
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use greenhub::greenlet::{Greenlet, Payload};
-use greenhub::hub::{Embedded, LoopErrorKind};
+use greenhub::hub::{Embedded, Hub, LoopErrorKind, Time};
 use greenhub::sync::Event;
-use greenhub::{GreenError, HubError, get_hub, sleep, spawn, use_hub_with};
+use greenhub::{GreenError, HubError, Interest, get_hub, sleep, spawn, use_hub_with, with_timeout};
 
 use crate::support::descriptors::is_readable;
-use crate::support::green::OnDrop;
-use crate::support::hubs::default_hub;
+use crate::support::green::{OnDrop, quiet_panic};
+use crate::support::hubs::{Tap, Watch, default_hub, use_tapped_hub};
 use crate::support::{HANG, deadline, run};
 
 /// A waker that counts.
@@ -252,5 +252,216 @@ fn the_pollable_descriptor_reports_what_a_turn_would_find() {
             std::thread::spawn(move || remote.spawn(|| ()).unwrap());
             assert!(is_readable(pollable.as_raw_fd(), HANG));
         }
+    });
+}
+
+thread_local! {
+    static EMBEDDED: RefCell<Option<Embedded>> = const { RefCell::new(None) };
+    static ON_WAKE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+}
+
+/// A waker that runs code of the test, once.
+struct Runs;
+
+impl Wake for Runs {
+    fn wake(self: Arc<Self>) {
+        if let Some(run) = ON_WAKE.take() {
+            run();
+        }
+    }
+}
+
+/// Embeds the loop, and runs `on_wake` inside the waker when a green thread becomes ready between two turns.
+fn wake_between_turns(on_wake: impl FnOnce() + 'static) {
+    let mut embedded = get_hub().embed().unwrap();
+    settle(&mut embedded, &Waker::from(Arc::new(Runs)));
+    EMBEDDED.set(Some(embedded));
+    ON_WAKE.set(Some(Box::new(on_wake)));
+    let _green = spawn(|| ());
+    assert!(ON_WAKE.take().is_none(), "the waker was not woken");
+}
+
+#[test]
+fn a_waker_that_runs_a_turn_is_refused() {
+    run("a_waker_that_runs_a_turn_is_refused", || {
+        let refused = Rc::new(Cell::new(None));
+        let result = Rc::clone(&refused);
+        wake_between_turns(move || {
+            let turned = EMBEDDED.take().unwrap().turn(Waker::noop());
+            result.set(turned.err().map(|error| error.kind()));
+        });
+        assert_eq!(refused.get(), Some(LoopErrorKind::InMainloop));
+        sleep(Duration::from_millis(1));
+    });
+}
+
+#[test]
+fn a_waker_that_waits_after_the_end_of_the_embedding_is_refused() {
+    run("a_waker_that_waits_after_the_end_of_the_embedding_is_refused", || {
+        let refused = Rc::new(Cell::new(false));
+        let result = Rc::clone(&refused);
+        wake_between_turns(move || {
+            drop(EMBEDDED.take());
+            result.set(catch_unwind(|| sleep(Duration::from_millis(1))).is_err());
+        });
+        assert!(refused.get());
+        sleep(Duration::from_millis(1));
+    });
+}
+
+#[test]
+fn a_listener_that_a_waker_cannot_register_keeps_no_descriptor() {
+    run("a_listener_that_a_waker_cannot_register_keeps_no_descriptor", || {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        wake_between_turns(move || {
+            let listened = get_hub().listen(reader, Interest::READ, |_| ());
+            drop(listened);
+        });
+        drop(EMBEDDED.take());
+        sleep(Duration::from_millis(1));
+        assert_eq!(writer.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_timer_of_a_future_wakes_the_waker() {
+    run("a_timer_of_a_future_wakes_the_waker", || {
+        let mut embedded = get_hub().embed().unwrap();
+        let (wakes, waker) = Wakes::new();
+        settle(&mut embedded, &waker);
+        let mut timer = std::pin::pin!(greenhub::future::sleep(Duration::from_millis(5)));
+        assert!(timer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(wakes.count(), 1);
+        assert!(embedded.next_deadline().is_some());
+    });
+}
+
+#[test]
+fn a_loop_is_not_embedded_where_others_wait_for_its_turns() {
+    struct EmbedsWhenDropped(Rc<Cell<Option<LoopErrorKind>>>);
+    impl Drop for EmbedsWhenDropped {
+        fn drop(&mut self) {
+            self.0.set(get_hub().embed().err().map(|error| error.kind()));
+        }
+    }
+    run("a_loop_is_not_embedded_where_others_wait_for_its_turns", || {
+        let in_scope = greenhub::scope(|_| get_hub().embed().map(drop).unwrap_err().kind());
+        assert_eq!(in_scope, LoopErrorKind::EmbedRefused);
+        let in_shutdown = Rc::new(Cell::new(None));
+        let embeds = EmbedsWhenDropped(Rc::clone(&in_shutdown));
+        let _green = spawn(move || drop(embeds));
+        get_hub().shutdown(None).unwrap();
+        assert_eq!(in_shutdown.get(), Some(LoopErrorKind::EmbedRefused));
+    });
+}
+
+/// A hub that runs code of the test in a call, once.
+struct Hooked {
+    in_now: Cell<Option<Box<dyn FnOnce()>>>,
+    panics: Rc<Cell<bool>>,
+}
+
+impl Tap for Hooked {
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> std::io::Result<()> {
+        if self.panics.take() {
+            quiet_panic("watch");
+        }
+        call.forward(hub)
+    }
+    fn now(&self, hub: &dyn Hub) -> Time {
+        if let Some(hook) = self.in_now.take() {
+            hook();
+        }
+        hub.now()
+    }
+}
+
+#[test]
+fn a_loop_is_not_embedded_in_a_call_of_its_hub() {
+    run("a_loop_is_not_embedded_in_a_call_of_its_hub", || {
+        let refused = Rc::new(Cell::new(None));
+        let result = Rc::clone(&refused);
+        let embed = move || result.set(get_hub().embed().err().map(|error| error.kind()));
+        use_tapped_hub(Hooked { in_now: Cell::new(Some(Box::new(embed))), panics: Rc::default() });
+        sleep(Duration::from_millis(1));
+        assert_eq!(refused.get(), Some(LoopErrorKind::EmbedRefused));
+        sleep(Duration::from_millis(1));
+    });
+}
+
+#[test]
+fn a_hub_that_panics_between_turns_wakes_the_waker() {
+    run("a_hub_that_panics_between_turns_wakes_the_waker", || {
+        let panics = Rc::new(Cell::new(false));
+        use_tapped_hub(Hooked { in_now: Cell::default(), panics: Rc::clone(&panics) });
+        let mut embedded = get_hub().embed().unwrap();
+        let (wakes, waker) = Wakes::new();
+        settle(&mut embedded, &waker);
+        panics.set(true);
+        let (reader, _writer) = std::io::pipe().unwrap();
+        get_hub().listen(reader, Interest::READ, |_| ()).map(drop).unwrap_err();
+        assert_eq!(wakes.count(), 1);
+        // A hub from `use_hub_with` is built once.
+        assert_eq!(embedded.turn(&waker).unwrap_err().kind(), LoopErrorKind::Hub);
+    });
+}
+
+#[test]
+fn an_exit_that_unwinds_a_turn_does_not_end_the_embedding() {
+    run("an_exit_that_unwinds_a_turn_does_not_end_the_embedding", || {
+        let mut embedded = get_hub().embed().unwrap();
+        let timed_out = with_timeout(Duration::from_millis(5), || {
+            loop {
+                embedded.turn(Waker::noop()).unwrap();
+            }
+        });
+        assert!(timed_out.is_err());
+        assert!(catch_unwind(|| sleep(Duration::from_millis(1))).is_err());
+    });
+}
+
+#[test]
+fn a_timeout_around_an_embedding_strikes_after_it() {
+    run("a_timeout_around_an_embedding_strikes_after_it", || {
+        let (turned, ended) = (Cell::new(false), Cell::new(false));
+        let timed_out = with_timeout(Duration::from_millis(1), || {
+            let mut embedded = get_hub().embed().unwrap();
+            let green = spawn(|| sleep(Duration::from_millis(20)));
+            turn_until(&mut embedded, || green.is_finished());
+            turned.set(true);
+            drop(embedded);
+            sleep(Duration::from_secs(3600));
+            ended.set(true);
+        });
+        assert_eq!((timed_out.is_err(), turned.get(), ended.get()), (true, true, false));
+    });
+}
+
+#[test]
+fn a_swallowed_exit_lets_nothing_run_between_turns() {
+    run("a_swallowed_exit_lets_nothing_run_between_turns", || {
+        let mut embedded = get_hub().embed().unwrap();
+        let (wakes, waker) = Wakes::new();
+        let ran = Rc::new(Cell::new(0));
+        let runs = Rc::clone(&ran);
+        let _green = spawn(move || {
+            loop {
+                runs.set(runs.get() + 1);
+                greenhub::thread::yield_now();
+            }
+        });
+        let timed_out: Result<(), _> = with_timeout(Duration::from_millis(5), || {
+            let swallowed = catch_unwind(AssertUnwindSafe(|| {
+                loop {
+                    embedded.turn(&waker).unwrap();
+                }
+            }));
+            assert!(swallowed.is_err());
+            let before = ran.get();
+            let thrown = catch_unwind(greenhub::park::throw_exit);
+            assert_eq!((ran.get(), wakes.count()), (before, 0));
+            std::panic::resume_unwind(thrown.unwrap_err());
+        });
+        assert!(timed_out.is_err());
     });
 }

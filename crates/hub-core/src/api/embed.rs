@@ -16,7 +16,8 @@ impl HubRef {
     /// It is for a program with a loop of its own, and has to be called by the main greenlet. As long as the returned
     /// value lives, code of the main greenlet is code of the loop: it may spawn and wake green threads, but a call that
     /// blocks is refused with [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop). A sleep of zero does
-    /// nothing, and a kill takes effect in the next turn. The loop never ends by
+    /// nothing, and a kill takes effect in the next turn. A timeout that began before strikes afterwards, since the
+    /// program's own loop must not be unwound. The loop never ends by
     /// [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit), and its hub cannot be replaced.
     ///
     /// ```
@@ -36,11 +37,14 @@ impl HubRef {
     /// # Errors
     ///
     /// Returns [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any other greenlet,
-    /// [`LoopErrorKind::Embedded`](crate::LoopErrorKind::Embedded) if the loop is embedded already, and an error if the
-    /// caller cannot wait, as in a poll of a future, and if the hub cannot be built.
+    /// [`LoopErrorKind::Embedded`](crate::LoopErrorKind::Embedded) if the loop is embedded already, and
+    /// [`LoopErrorKind::EmbedRefused`](crate::LoopErrorKind::EmbedRefused) within a [`scope`](crate::scope()), a shutdown or
+    /// a call of the hub. Returns an error if the caller cannot wait, as in a poll of a future, and if the hub cannot be
+    /// built.
     #[doc(alias = "join_reactor")]
     pub fn embed(&self) -> Result<Embedded, LoopError> {
-        local::get().main_loop.embed()?;
+        let local = local::get();
+        local.main_loop.embed(local)?;
         Ok(Embedded { not_send: PhantomData })
     }
 }
@@ -72,7 +76,8 @@ impl Embedded {
     /// [`LoopErrorKind::Aborted`](crate::LoopErrorKind::Aborted). The next turn launches a new loop. Returns
     /// [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any greenlet but the main one.
     pub fn turn(&mut self, waker: &Waker) -> Result<bool, LoopError> {
-        local::get().main_loop.embedded_turn(waker)
+        let local = local::get();
+        local.main_loop.embedded_turn(local, waker)
     }
 
     /// Returns when the next turn has work, apart from descriptors and wake-ups.

@@ -46,6 +46,8 @@ pub enum LoopErrorKind {
     InPoll,
     /// The main greenlet embeds the loop already.
     Embedded,
+    /// The loop cannot be embedded within a scope, a shutdown or a call of the hub.
+    EmbedRefused,
     /// Nothing is left that could ever wake the main greenlet. This is gevent's `LoopExit`.
     ///
     /// [`LoopError::loop_exit`] tells which green threads are parked.
@@ -231,6 +233,9 @@ impl fmt::Display for LoopErrorKind {
         f.write_str(match self {
             LoopErrorKind::InMainloop => "do not call blocking functions from the main loop",
             LoopErrorKind::Embedded => "the main greenlet embeds the loop already",
+            LoopErrorKind::EmbedRefused => {
+                "cannot embed the loop from here: call it outside of any scope, shutdown and call of the hub"
+            }
             LoopErrorKind::InPoll => "do not call blocking functions in a poll of a future",
             LoopErrorKind::LoopExit => "this call would block forever",
             LoopErrorKind::HubReplaced => "the hub was replaced by use_hub while the main greenlet waited on it",

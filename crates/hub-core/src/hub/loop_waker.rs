@@ -7,7 +7,7 @@ use std::task::Waker;
 ///
 /// Cloning, waking and dropping a waker is foreign code. None of it runs while the cell is borrowed.
 #[derive(Default)]
-pub(super) struct LoopWaker {
+pub(crate) struct LoopWaker {
     waker: RefCell<Option<Waker>>,
     was_woken: Cell<bool>,
 }
@@ -15,12 +15,12 @@ pub(super) struct LoopWaker {
 impl LoopWaker {
     /// Forgets earlier wake-ups. The waker stays, so that a later [`set`](LoopWaker::set) of the same one is free.
     #[inline]
-    pub(super) fn begin_wait(&self) {
+    pub(crate) fn begin_wait(&self) {
         self.was_woken.set(false);
     }
 
     /// Sets the waker, and wakes it if the loop was woken before.
-    pub(super) fn set(&self, waker: &Waker) {
+    pub(crate) fn set(&self, waker: &Waker) {
         let is_known = self.waker.borrow().as_ref().is_some_and(|known| known.will_wake(waker));
         if !is_known {
             let waker = waker.clone();
@@ -33,7 +33,7 @@ impl LoopWaker {
     }
 
     /// Wakes the waker, or the next one that is set.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.was_woken.set(true);
         let waker = self.waker.take();
         if let Some(waker) = waker {
@@ -51,7 +51,7 @@ impl LoopWaker {
     }
 
     /// Removes the waker.
-    pub(super) fn take(&self) -> Option<Waker> {
+    pub(crate) fn take(&self) -> Option<Waker> {
         self.waker.take()
     }
 }

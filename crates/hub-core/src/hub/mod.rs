@@ -23,6 +23,7 @@ pub use self::descriptor::HubDescriptor;
 pub use self::fork_aware::ForkAware;
 pub use self::interest::{Interest, Readiness};
 pub use self::lease::{Lease, Rearm};
+pub(crate) use self::loop_waker::LoopWaker;
 pub use self::ready::Ready;
 pub(crate) use self::time::Stamp;
 pub use self::time::Time;

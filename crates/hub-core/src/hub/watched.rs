@@ -10,6 +10,7 @@
 //! - The table hands out borrows of itself, so none outlives the next change of the table.
 
 use std::os::fd::{BorrowedFd, RawFd};
+use std::rc::Rc;
 use std::task::Waker;
 
 use super::interest::Interest;
@@ -96,7 +97,7 @@ pub struct Watched {
     /// One bit per number, set while a direction of it is armed.
     armed: Vec<u64>,
     count: usize,
-    waker: LoopWaker,
+    waker: Rc<LoopWaker>,
 }
 
 impl Watched {
@@ -213,9 +214,9 @@ impl Watched {
         self.waker.wake();
     }
 
-    /// Removes the waker, for the end of a hub.
-    pub(crate) fn take_waker(&self) -> Option<Waker> {
-        self.waker.take()
+    /// Returns the waker of the loop, for a call while the table is not borrowed.
+    pub(crate) fn loop_waker(&self) -> Rc<LoopWaker> {
+        Rc::clone(&self.waker)
     }
 
     /// Gives the number `fd` to a new file, and returns its key.

@@ -18,7 +18,7 @@ use crate::error::LoopError;
 use crate::greenlet::driver::{Driver, Install, Installed};
 use crate::greenlet::local::Local;
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::{contained, drop_contained};
+use crate::greenlet::unwind::drop_contained;
 use crate::hub::Stamp;
 use crate::timer_queue::{TimerId, TimerQueue};
 
@@ -48,6 +48,7 @@ impl Driver for MainLoop {
             once: Cell::new(None),
             turn_reported: Cell::new(false),
             embedded: Cell::new(false),
+            embedder: Cell::default(),
             standstill: Standstill::default(),
             wakeup: Cell::new(None),
             wakers: Wakers::default(),
@@ -119,10 +120,7 @@ impl Driver for MainLoop {
 
     #[cold]
     fn wake_by_waker(&self) {
-        // The waker is foreign code, and no caller of a wake-up expects its panic.
-        if let Err(panic) = contained(|| self.descriptors.borrow().watched.wake()) {
-            drop_contained(panic);
-        }
+        self.call_waker(|waker| waker.wake());
     }
 
     fn stack_size(&self) -> Option<usize> {

@@ -14,7 +14,7 @@ use crate::greenlet::run;
 use crate::greenlet::stack;
 use crate::greenlet::trace;
 use crate::greenlet::unwind::{drop_contained, error_of};
-use crate::hub::{Hub, Rearm};
+use crate::hub::{Hub, LoopWaker, Rearm};
 
 /// The hub of a thread, and the choice of the next one.
 pub(super) struct HubSlot {
@@ -190,6 +190,10 @@ impl MainLoop {
     #[cold]
     pub(super) fn drop_failed_hub(&self) {
         self.drop_guarded(self.slot.remove());
+        if self.embedded.get() {
+            // An embedding program sleeps by a descriptor of this hub. Its next turn builds another one.
+            run::rouse();
+        }
         self.drop_waker();
         self.clock.reset();
         if let Some(wakeup) = self.wakeup.take() {
@@ -197,10 +201,19 @@ impl MainLoop {
         }
     }
 
-    /// Drops the waker that the hub has set.
+    /// Calls the loop's waker, which is foreign code: it must not switch, and no caller of a wake-up expects its panic.
+    #[cold]
+    pub(super) fn call_waker(&self, call: impl FnOnce(&LoopWaker)) {
+        // No cell is borrowed meanwhile.
+        let waker = self.descriptors.borrow().watched.loop_waker();
+        if let Err(payload) = self.call_guarded(|| call(&waker)) {
+            drop_contained(payload);
+        }
+    }
+
+    /// Drops the waker that the hub or an embedding program has set.
     pub(super) fn drop_waker(&self) {
-        let waker = self.descriptors.borrow().watched.take_waker();
-        drop_contained(waker);
+        self.call_waker(|waker| drop(waker.take()));
     }
 
     /// Drops a hub. Its destructor must not build another one.

@@ -29,7 +29,7 @@ use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::control::{State, Wake};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::Local;
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run::{self, Shield, Waiter};
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Readiness, Ready, Time};
 use crate::timer_queue::{Slack, TimerId, TimerQueue};
@@ -109,6 +109,8 @@ pub(crate) struct MainLoop {
     turn_reported: Cell<bool>,
     /// Whether the main greenlet embeds the loop.
     embedded: Cell<bool>,
+    /// The shield of a main greenlet that embeds the loop: the loop of the program must not be unwound.
+    embedder: Cell<Option<Shield>>,
     standstill: Standstill,
     /// The registration of the loop's own wake-up descriptor.
     wakeup: Cell<Option<CallbackId>>,

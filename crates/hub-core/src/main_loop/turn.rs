@@ -1,6 +1,6 @@
 //! A turn of the loop, from the mail to the reports of the hub.
 
-use std::cell::{Cell, Ref};
+use std::cell::Cell;
 use std::io;
 use std::task::Waker;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::control::Wake;
 use crate::greenlet::driver::FutureWaits;
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Park, Waiter};
+use crate::greenlet::run::{self, Park, Shield, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::trace;
 use crate::greenlet::unwind::Exit;
@@ -352,18 +352,24 @@ impl MainLoop {
     ///
     /// # Errors
     ///
-    /// Returns an error for any other greenlet, if the loop is embedded already, if the main greenlet may not wait, and if
-    /// no hub can be built.
-    pub(crate) fn embed(&self) -> Result<(), LoopError> {
+    /// Returns an error for any other greenlet, if the loop is embedded already, if the main greenlet may not wait or has
+    /// lent its frame to others, and if no hub can be built.
+    pub(crate) fn embed(&self, local: &Local) -> Result<(), LoopError> {
+        let main = local.main;
         if self.embedded.get() {
             return Err(LoopErrorKind::Embedded.into());
         }
-        run::may_leave(run::current(), WaitReason::RunOnce)?;
-        if run::current() != local::get().main {
+        if run::current() != main {
             return Err(LoopError::in_mainloop("embedding the loop"));
+        }
+        run::may_leave(main, WaitReason::RunOnce)?;
+        let lends = main.is_masked() || local.main_scopes.get() != 0 || local.refuses_bodies();
+        if lends || self.heartbeat.is_in_hub() {
+            return Err(LoopErrorKind::EmbedRefused.into());
         }
         self.ensure_hub()?;
         self.embedded.set(true);
+        self.embedder.set(Shield::new());
         run::set_between_turns(true);
         Ok(())
     }
@@ -371,6 +377,7 @@ impl MainLoop {
     /// Ends what [`embed`](MainLoop::embed) has begun.
     pub(crate) fn end_embedding(&self) {
         self.embedded.set(false);
+        drop(self.embedder.take());
         run::set_between_turns(false);
         run::set_asleep(false);
         self.drop_waker();
@@ -380,23 +387,40 @@ impl MainLoop {
     ///
     /// Returns whether the next turn has work to do. If not, `waker` is woken when it has some that no descriptor and no
     /// timer reports.
-    pub(crate) fn embedded_turn(&self, waker: &Waker) -> Result<bool, LoopError> {
-        if run::current() != local::get().main {
+    pub(crate) fn embedded_turn(&self, local: &Local, waker: &Waker) -> Result<bool, LoopError> {
+        if run::current() != local.main || self.heartbeat.is_in_hub() {
             return Err(LoopError::in_mainloop("a turn of the embedded loop"));
         }
         run::set_asleep(false);
-        run::set_between_turns(false);
+        let turn = EmbeddedTurn::begin(self);
         let turned = self.run_once(Some(Duration::ZERO));
-        run::set_between_turns(self.embedded.get());
+        drop(turn);
         turned?;
         if self.turn_reported.get() || run::ready() != 0 || self.ending.is_requested() {
             return Ok(true);
         }
-        let watched = || Ref::map(self.descriptors.borrow(), |descriptors| &descriptors.watched);
-        watched().begin_wait();
         run::set_asleep(true);
-        watched().wake_by(waker);
+        self.call_waker(|own| {
+            own.begin_wait();
+            own.set(waker);
+        });
         Ok(false)
+    }
+}
+
+/// A turn of an embedded loop, in which the main greenlet may park. `Drop` ends it, also if an exit unwinds the turn.
+struct EmbeddedTurn<'a>(&'a MainLoop);
+
+impl EmbeddedTurn<'_> {
+    fn begin(main_loop: &MainLoop) -> EmbeddedTurn<'_> {
+        run::set_between_turns(false);
+        EmbeddedTurn(main_loop)
+    }
+}
+
+impl Drop for EmbeddedTurn<'_> {
+    fn drop(&mut self) {
+        run::set_between_turns(self.0.embedded.get());
     }
 }
 

@@ -211,6 +211,7 @@ impl MainLoop {
         let id = self.wakers.insert(waker, None);
         let timer = self.arm(delay, id.target());
         self.wakers.with(id, |armed| armed.timer = Some(timer));
+        run::rouse();
         // A hub that waits has its timeout already.
         if self.heartbeat.is_in_hub()
             && let Some(mailbox) = self.mailbox()

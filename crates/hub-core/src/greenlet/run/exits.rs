@@ -5,9 +5,8 @@ use super::super::driver::Driver;
 use super::super::local;
 use super::super::spans;
 use super::super::task::TaskRef;
-use super::super::trace;
 use super::super::unwind::{Exit, throw};
-use super::{current, thread};
+use super::{current, must_not_switch, thread};
 use crate::error::MAX_THROWS;
 use crate::report::{self, Report};
 
@@ -37,7 +36,7 @@ pub(super) fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl
 
 /// Lets the main loop take a turn, and others run, before `me` continues. Returns at once where that is not possible.
 pub(super) fn take_turn(me: ControlRef) {
-    if trace::in_subscriber() || local::get().main_loop.in_hub() {
+    if must_not_switch() || local::get().main_loop.in_hub() {
         return;
     }
     spans::exited(me);
