@@ -100,7 +100,8 @@ fn a_wake_up_during_the_poll_is_not_lost() {
 #[test]
 fn a_later_wake_up_ends_the_wait() {
     on_one_and_on_two("a_later_wake_up_ends_the_wait", || {
-        let wakers: [(&str, fn(Gate)); 4] = [
+        type Open = fn(Gate);
+        let wakers: [(&str, Open); 4] = [
             ("a green thread", |gate| _ = spawn(move || gate.open())),
             ("a green thread after a while", |gate| {
                 spawn(move || {
