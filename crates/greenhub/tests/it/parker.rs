@@ -1,21 +1,28 @@
 //! Waits that any thread can end.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::fork::{exits_with, forked};
-use crate::support::green::{LONG, SHORT, held, keep_reports};
-use crate::support::hubs::use_manual_clock;
+use crate::support::green::{LONG, SHORT, held, keep_reports, pipe};
+use crate::support::hubs::{Tap, Wait, Watch, use_manual_clock, use_tapped_hub};
 use crate::support::{in_child, run};
-use greenhub::hub::{LoopError, LoopErrorKind};
+use greenhub::future::block_on;
+use greenhub::hub::{Hub, LoopError, LoopErrorKind};
 use greenhub::park::{Deadline, Parked, Parker, Unparker, WaitReason};
 use greenhub::thread::yield_now;
-use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout};
+use greenhub::{
+    GreenThread, Interest, TrampolineError, get_hub, scope, sleep, spawn, trampoline, use_hub, with_timeout,
+};
 
 /// Parks until `done` returns true; passes the unparker of each park to `publish`.
 fn park_until(done: impl Fn() -> bool, publish: impl Fn(Unparker)) -> Result<(), LoopError> {
@@ -492,5 +499,163 @@ fn a_wait_of_an_os_thread_keeps_the_std_unpark_token() {
         std::thread::sleep(SHORT * 4);
         drop(guard);
         assert!(plain.join().unwrap() < Duration::from_secs(30));
+    });
+}
+
+/// Begins a wait, forgets its parker, and returns its unparker.
+fn forget_parker() -> Unparker {
+    let parker = Parker::new(WaitReason::Event).unwrap();
+    let unparker = parker.unparker();
+    std::mem::forget(parker);
+    unparker
+}
+
+/// Runs `wait` in a green thread that has forgotten a parker, and unparks that parker during `wait`.
+fn unpark_forgotten<T: 'static>(wait: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
+    let own_slot = Rc::clone(&slot);
+    let waiting = spawn(move || {
+        own_slot.set(Some(forget_parker()));
+        wait()
+    });
+    yield_now();
+    yield_now();
+    slot.take().unwrap().unpark();
+    waiting
+}
+
+#[test]
+fn a_forgotten_parker_ends_no_sleep() {
+    run("a_forgotten_parker_ends_no_sleep", || {
+        let slept = unpark_forgotten(|| {
+            let begin = Instant::now();
+            sleep(SHORT);
+            begin.elapsed()
+        });
+        assert!(slept.join().unwrap() >= SHORT, "a stale unparker ended a sleep");
+        // The same in the main greenlet.
+        let unparker = forget_parker();
+        spawn(move || unparker.unpark());
+        let begin = Instant::now();
+        sleep(SHORT);
+        assert!(begin.elapsed() >= SHORT, "a stale unparker ended a sleep of the main greenlet");
+    });
+}
+
+#[test]
+fn a_forgotten_parker_ends_no_wait_for_a_descriptor() {
+    run("a_forgotten_parker_ends_no_wait_for_a_descriptor", || {
+        let (reader, _writer) = pipe();
+        let waited = unpark_forgotten(move || trampoline(&reader, Interest::READ, SHORT).map(drop));
+        let waited = waited.join().unwrap();
+        assert!(matches!(waited, Err(TrampolineError::TimedOut(_))), "{waited:?}");
+    });
+}
+
+#[test]
+fn a_forgotten_parker_ends_no_wait_of_a_scope() {
+    run("a_forgotten_parker_ends_no_wait_of_a_scope", || {
+        let ended = unpark_forgotten(|| {
+            let ended = Cell::new(false);
+            scope(|s| {
+                s.spawn(|| {
+                    sleep(SHORT);
+                    ended.set(true);
+                });
+            });
+            ended.get()
+        });
+        assert!(ended.join().unwrap(), "a stale unparker made a scope kill its child");
+    });
+}
+
+#[test]
+fn a_yield_between_new_and_park_keeps_the_parker() {
+    run("a_yield_between_new_and_park_keeps_the_parker", || {
+        let parker = Parker::new(WaitReason::Event).unwrap();
+        yield_now();
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::TimedOut);
+    });
+}
+
+/// A hub that begins and forgets a park of the caller when it begins to watch `fd`, if `armed`.
+struct ForgetsParkers {
+    armed: Rc<Cell<bool>>,
+    lent: Rc<Cell<Option<i32>>>,
+}
+
+impl Tap for ForgetsParkers {
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
+        if self.armed.take() {
+            forget_parker();
+        }
+        call.forward(hub)
+    }
+    fn wait(&mut self, hub: &mut dyn Hub, call: Wait<'_>) -> io::Result<()> {
+        if let Some(fd) = self.lent.get() {
+            assert!(call.watched.iter().all(|(key, ..)| key.fd() != fd), "a waiter stayed in the table");
+        }
+        call.forward(hub)
+    }
+}
+
+#[test]
+fn a_park_that_a_hub_begins_in_watch_leaves_no_waiter_behind() {
+    run("a_park_that_a_hub_begins_in_watch_leaves_no_waiter_behind", || {
+        let (armed, lent) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None)));
+        let tap = ForgetsParkers { armed: Rc::clone(&armed), lent: Rc::clone(&lent) };
+        use_tapped_hub(tap);
+        let waiting = spawn(move || {
+            let (reader, mut writer) = pipe();
+            Parker::new(WaitReason::Event).map(drop).unwrap();
+            writer.write_all(b"x").unwrap();
+            // This wait ends by a report, which the next one must not take for its own.
+            trampoline(&reader, Interest::READ, None).unwrap();
+            let (other, _writer) = pipe();
+            armed.set(true);
+            let waited = trampoline(&other, Interest::READ, None);
+            assert!(!armed.get(), "the hub was not asked to watch");
+            assert!(matches!(waited, Err(TrampolineError::Loop(_))), "{waited:?}");
+            lent.set(Some(other.as_raw_fd()));
+            sleep(SHORT);
+        });
+        waiting.join().unwrap();
+    });
+}
+
+#[test]
+fn a_parker_does_not_park_in_a_poll() {
+    run("a_parker_does_not_park_in_a_poll", || {
+        let in_a_poll = || {
+            let ran = Rc::new(Cell::new(false));
+            let other = ran.clone();
+            let other = spawn(move || other.set(true));
+            let parker = Cell::new(Some(Parker::new(WaitReason::Event).unwrap()));
+            let parked = block_on(poll_fn(|_| {
+                let parked = parker.take().unwrap().park(&mut Deadline::from(Some(SHORT)));
+                assert!(!ran.get(), "another green thread ran inside a poll");
+                Poll::Ready(parked)
+            }));
+            assert_eq!(parked.unwrap_err().kind(), LoopErrorKind::InPoll);
+            other.join().unwrap();
+        };
+        in_a_poll();
+        spawn(in_a_poll).join().unwrap();
+    });
+}
+
+#[test]
+fn a_parker_does_not_park_between_two_turns() {
+    run("a_parker_does_not_park_between_two_turns", || {
+        sleep(Duration::ZERO);
+        let parker = Parker::new(WaitReason::Event).unwrap();
+        let embedded = get_hub().embed().unwrap();
+        let parked = parker.park(&mut Deadline::from(Some(SHORT)));
+        assert_eq!(parked.unwrap_err().kind(), LoopErrorKind::InMainloop);
+        drop(embedded);
+        assert_eq!(
+            Parker::new(WaitReason::Event).unwrap().park(&mut Deadline::from(Some(SHORT))).unwrap(),
+            Parked::TimedOut
+        );
     });
 }

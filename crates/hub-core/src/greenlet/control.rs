@@ -86,7 +86,7 @@ pub(crate) struct Control {
     /// The number of shields in force. A kill is deferred, and so is the exit of a scope opened under fewer shields.
     pub(super) shields: Cell<u8>,
     state: Cell<State>,
-    /// Bits that send a wait of this greenlet to the checked path: [`EXIT`], [`POLL`].
+    /// Bits that send a wait of this greenlet to the checked path: [`EXIT`], [`POLL`], [`GIVEN`].
     flags: Cell<u8>,
     wake: Cell<Wake>,
     /// The reason of the last park.
@@ -99,6 +99,9 @@ const EXIT: u8 = 1;
 
 /// The greenlet polls a future, and must not be left.
 const POLL: u8 = 2;
+
+/// The present ticket was given to a parker, which may be forgotten. No other park may use that ticket.
+const GIVEN: u8 = 4;
 
 /// The kind of greenlet that a block is used for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -239,7 +242,43 @@ impl Control {
         before
     }
 
-    /// Returns whether an exit is pending or a poll is under way, so that a wait has to check before it begins.
+    /// Records that the present ticket was given to a parker.
+    #[inline]
+    pub(super) fn note_given(&self) {
+        self.set_flag(GIVEN, true);
+    }
+
+    /// Takes the record that the present ticket was given to a parker, which parks now.
+    ///
+    /// Returns true if there is no such record or another flag is set: the park must be checked then.
+    #[inline]
+    pub(super) fn take_given(&self) -> bool {
+        let flags = self.flags.get() ^ GIVEN;
+        self.flags.set(flags);
+        flags != 0
+    }
+
+    /// Removes the record that the present ticket was given to a parker.
+    pub(super) fn forget_given(&self) {
+        self.set_flag(GIVEN, false);
+    }
+
+    /// Retires the present ticket if it was given to a parker, so that its unparker ends no other park.
+    pub(super) fn retire_given(&self) {
+        if self.flags.get() & GIVEN != 0 {
+            self.retire_ticket();
+        }
+    }
+
+    /// Retires the present ticket, which ends no park any more.
+    pub(super) fn retire_ticket(&self) {
+        self.forget_given();
+        self.advance_ticket();
+        self.set_wake(Wake::Event);
+    }
+
+    /// Returns whether an exit is pending, a poll is under way or a parker has the ticket, so that a wait has to check
+    /// before it begins.
     #[inline]
     pub(super) fn is_flagged(&self) -> bool {
         self.flags.get() != 0

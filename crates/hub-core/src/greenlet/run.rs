@@ -205,9 +205,13 @@ pub(crate) fn start_delayed(control: ControlRef) {
 /// Lets every other ready greenlet run once, then continues. Switches.
 #[inline]
 pub(crate) fn yield_now() -> Result<(), LoopError> {
-    let me = Park::current(WaitReason::Yield)?.control();
+    let me = current();
+    if waiter::must_check(me) {
+        waiter::may_park(me, WaitReason::Yield)?;
+    }
+    me.reason.set(WaitReason::Yield);
     spans::exited(me);
-    // SAFETY: the park was that of the running greenlet, and a subscriber does not switch.
+    // SAFETY: `me` is the running greenlet, and a subscriber does not switch.
     unsafe { thread().yield_running(me) }.inspect_err(|_| spans::entered(me))?;
     arrive(me).map(drop)
 }

@@ -144,7 +144,8 @@ impl Parker {
     /// # Errors
     ///
     /// Returns the error that the main loop has for the main greenlet. Returns an error while panicking, and for a
-    /// green thread's wait after the end of its thread.
+    /// green thread's wait after the end of its thread. Returns an error if the caller came to a place without waits
+    /// since the parker was made: a poll of a future, or between two turns of a loop that it embeds.
     ///
     /// # Panics
     ///
@@ -182,9 +183,7 @@ impl Parker {
         if std::thread::panicking() {
             return Err(LoopErrorKind::Panicking.into());
         }
-        let park = Park::with_ticket(unparker.ticket);
-        assert_eq!(park.control().number(), number, "a greenlet parks in a wait that another greenlet has made");
-        local.main_loop.park_until(park, deadline)
+        local.main_loop.park_until(Park::begun(number, unparker.ticket)?, deadline)
     }
 }
 

@@ -366,7 +366,7 @@ impl Node {
             }
         };
         in_drop(true);
-        self.successor.set(Successor::Dropper(Waiter::new(me, me.ticket())));
+        self.successor.set(Successor::Dropper(Waiter::new(me, me.advance_ticket())));
         target.set_exit(exit);
         me.set_wake(Wake::Event);
         if target.state() == State::Ready {

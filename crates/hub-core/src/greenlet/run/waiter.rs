@@ -75,45 +75,53 @@ impl Park {
     #[inline]
     pub(crate) fn current(reason: WaitReason) -> Result<Park, LoopError> {
         let control = current();
-        if control.kind() != Kind::Thread || control.is_flagged() || trace::in_subscriber() || std::thread::panicking()
-        {
+        if must_check(control) {
             may_park(control, reason)?;
+            control.retire_given();
         }
         control.reason.set(reason);
         Ok(Park { control, ticket: control.ticket() })
     }
 
-    /// Like [`current`](Park::current), but takes a fresh ticket, so a wake-up meant for an earlier, abandoned park
-    /// cannot end this one.
+    /// Like [`current`](Park::current), but takes a fresh ticket, which the caller may give away.
+    ///
+    /// A wake-up meant for an earlier, abandoned park cannot end this one. If this one is abandoned,
+    /// [`current`](Park::current) retires its ticket.
     ///
     /// Returns `None` if an exit must be thrown first, by [`check_exit`](super::check_exit): the caller may hold a
     /// lock, and others may run before a swallowed exit is thrown again.
     #[inline]
     pub(crate) fn begin(reason: WaitReason) -> Result<Option<Park>, LoopError> {
         let control = current();
-        if (control.kind() != Kind::Thread
-            || control.is_flagged()
-            || trace::in_subscriber()
-            || std::thread::panicking())
-            && !may_begin(control, reason)?
-        {
+        if must_check(control) && !may_begin(control, reason)? {
             return Ok(None);
         }
         control.reason.set(reason);
+        // A hub may begin a park while the caller is about to park: that park ends, without an earlier one's result.
+        control.set_wake(Wake::Event);
+        control.note_given();
         let ticket = control.advance_ticket();
         Ok(Some(Park { control, ticket }))
     }
 
-    /// Returns the park with a ticket that [`begin`](Park::begin) has given to the running greenlet.
+    /// Returns the park that [`begin`](Park::begin) has begun for the greenlet `number` with this ticket.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the caller came to a place without waits meanwhile: a poll of a future, or between two turns
+    /// of a loop that it embeds.
     ///
     /// # Panics
     ///
-    /// Panics in the main loop, which never parks.
+    /// Panics if another greenlet is running.
     #[inline]
-    pub(crate) fn with_ticket(ticket: u64) -> Park {
+    pub(crate) fn begun(number: u32, ticket: u64) -> Result<Park, LoopError> {
         let control = current();
-        assert!(control.kind() != Kind::Mainloop, "the main loop parks");
-        Park { control, ticket }
+        assert_eq!(control.number(), number, "a greenlet parks in a wait that another greenlet has made");
+        if control.kind() != Kind::Thread || control.take_given() {
+            may_go_on(control)?;
+        }
+        Ok(Park { control, ticket })
     }
 
     /// Returns the value that ends the park.
@@ -218,6 +226,23 @@ pub(super) fn take_main_error(me: ControlRef) -> Result<(), LoopError> {
         Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
         _ => Ok(()),
     }
+}
+
+/// Returns whether the checked path decides if `me` may wait.
+#[inline]
+pub(super) fn must_check(me: ControlRef) -> bool {
+    me.kind() != Kind::Thread || me.is_flagged() || trace::in_subscriber() || std::thread::panicking()
+}
+
+/// Checks whether `me` may park in a wait that it began before. Throws no exit.
+#[cold]
+fn may_go_on(me: ControlRef) -> Result<(), LoopError> {
+    if me.is_polling() || runs_loop(me) {
+        me.retire_ticket();
+        return may_leave(me, me.reason());
+    }
+    me.forget_given();
+    Ok(())
 }
 
 #[cold]
