@@ -125,6 +125,7 @@ pub const FEATURE_TESTS: &[(&str, &str)] = &[
     ("backtrace", "backtrace"),
     ("tracing", "tracing"),
     ("tokio", "tokio"),
+    ("tokio", "joined"),
     ("tokio-io", "tokio_io"),
     ("futures-io", "futures_io"),
     ("hyper-io", "hyper_io"),
