@@ -28,7 +28,7 @@ enum Task {
     /// Run the tests on every hub; the last line is `N passed, N failed, N skipped`.
     Test {
         /// Also run everything that takes long: release mode for all crates, forced fallback paths, long seeds,
-        /// injected faults, leaks, mutants, counted costs, loom, other targets.
+        /// injected faults, leaks, mutants, counted costs, loom, other libraries, other targets.
         #[arg(long)]
         full: bool,
         /// Run only the steps that have TEXT in their names.

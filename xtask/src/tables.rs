@@ -279,6 +279,10 @@ pub const VARIABLES: &[&str] = &[
 pub const OTHER_TARGETS: &[&str] =
     &["x86_64-unknown-freebsd", "x86_64-unknown-openbsd", "x86_64-apple-darwin", "aarch64-apple-darwin"];
 
+/// The crate of programs with other libraries. It builds many crates, so only a full test run and a job of its own in CI
+/// build it.
+pub const RECIPES: &str = "recipes";
+
 /// The crates of this workspace on which a crate may depend.
 pub struct Dependencies {
     pub package: &'static str,
@@ -304,6 +308,7 @@ pub const DEPENDENCIES: &[Dependencies] = &[
         normal: &["greenhub", "greenstd", "hub-core", "*"],
         dev: &["greenhub", "greenstd", "hub-core", "*"],
     },
+    Dependencies { package: RECIPES, normal: &["greenhub", "hub-tokio"], dev: &[] },
     Dependencies { package: "xtask", normal: &[], dev: &[] },
 ];
 

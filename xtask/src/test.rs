@@ -11,7 +11,7 @@ use crate::costs;
 use crate::faults;
 use crate::step::Report;
 use crate::tables::{
-    FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS, PEERS, hubs_here,
+    FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS, PEERS, RECIPES, hubs_here,
 };
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -70,6 +70,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         }
         bundled_libevent(workspace, report);
         guarded_pool(workspace, report);
+        recipes(workspace, report);
         loom(workspace, report);
         faults::check(workspace, report)?;
         leaks(workspace, report)?;
@@ -111,7 +112,7 @@ fn has_nextest(workspace: &Workspace) -> bool {
 /// Selects every test but the green suite, which runs once for each hub.
 fn all_but_green(workspace: &Workspace, command: &mut Command) {
     let lacking: Vec<&str> = lacking().collect();
-    let others = workspace.packages.iter().filter(|it| it.name != "greenhub" && it.name != "benches");
+    let others = workspace.packages.iter().filter(|it| !["greenhub", "benches", RECIPES].contains(&it.name.as_str()));
     for package in others.filter(|it| !lacking.contains(&it.name.as_str())) {
         command.args(["-p", &package.name]);
     }
@@ -246,6 +247,16 @@ fn guarded_pool(workspace: &Workspace, report: &mut Report) {
     for (build, command) in [("debug", test()), ("release", release), ("fat LTO", lto)] {
         report.run_tests(format!("{runs} runs of a pool with guards, {build}"), command);
     }
+}
+
+/// Runs the tests of programs with other libraries, some of which start a server of another program if it is installed.
+fn recipes(workspace: &Workspace, report: &mut Report) {
+    let mut clippy = workspace.cargo();
+    clippy.args(["clippy", "-p", RECIPES, "--all-targets", "--", "-D", "warnings"]);
+    report.run("recipes, clippy", clippy);
+    let mut tests = workspace.cargo();
+    tests.args(["test", "--no-fail-fast", "-p", RECIPES]);
+    report.run_tests("recipes", tests);
 }
 
 /// Runs the models of loom: the remote handle, the parker, the biased lock, the source, and the wait queue of all

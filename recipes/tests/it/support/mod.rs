@@ -1,0 +1,70 @@
+//! What the tests of the recipes share: they run in each way on two OS threads, beside a ticker.
+
+mod ticker;
+
+pub(crate) use ticker::Ticker;
+
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use greenhub::thread::os;
+use recipes::way::Way;
+
+/// The time after which a test counts as hung.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Every way in which a runtime of Tokio is at hand.
+pub(crate) const WITH_TOKIO: &[Way] =
+    &[Way::IMPLICIT, Way::Explicit, Way::ExplicitThreads, Way::Beside("epoll"), Way::Beside("poll")];
+
+/// Both kinds of runtime in which a program runs green threads.
+pub(crate) const EXPLICIT: &[Way] = &[Way::Explicit, Way::ExplicitThreads];
+
+/// Every hub that needs no runtime.
+pub(crate) const WITHOUT_TOKIO: &[Way] = &[Way::Hub("epoll"), Way::Hub("poll"), Way::Hub("select")];
+
+/// Every way.
+pub(crate) fn every_way() -> Vec<Way> {
+    [WITH_TOKIO, WITHOUT_TOKIO].concat()
+}
+
+/// Runs `recipe` in each way, on two OS threads at once, each with a ticker.
+///
+/// # Panics
+///
+/// Panics if the recipe panics or hangs.
+#[track_caller]
+pub(crate) fn run(ways: &[Way], recipe: impl Fn(&Ticker) + Clone + Send + 'static) {
+    for way in ways {
+        let (sender, ended) = channel();
+        let run = || {
+            let (way, sender, recipe) = (*way, sender.clone(), recipe.clone());
+            os::spawn(move || {
+                way.run(move || recipe(&Ticker::start()));
+                // The test has failed already if nobody receives.
+                let _ = sender.send(());
+            })
+        };
+        let threads = [run(), run()];
+        drop(sender);
+        for _ in &threads {
+            match ended.recv_timeout(LIMIT) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("{way}: the recipe hangs"),
+                Err(RecvTimeoutError::Disconnected) => panic!("{way}: the recipe has panicked"),
+            }
+        }
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic after the recipe"));
+    }
+}
+
+/// Returns whether a program is installed. Says that the test is skipped if it is not.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let asked = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_there = asked.is_ok();
+    if !is_there {
+        eprintln!("{program} is not installed: this test is skipped");
+    }
+    is_there
+}
