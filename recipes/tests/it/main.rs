@@ -12,6 +12,7 @@ mod redis;
 mod reqwest;
 mod smol;
 mod tls;
+mod twisted_style;
 mod websocket;
 
 #[path = "../../examples/hyper_explicit.rs"]

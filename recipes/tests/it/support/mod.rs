@@ -1,5 +1,6 @@
 //! What the tests of the recipes share: they run in each way on two OS threads, beside a ticker.
 
+pub(crate) mod example;
 mod ticker;
 
 pub(crate) use ticker::Ticker;
