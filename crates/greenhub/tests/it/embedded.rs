@@ -11,7 +11,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use greenhub::greenlet::{Greenlet, Payload};
-use greenhub::hub::{Embedded, Hub, LoopErrorKind, Time};
+use greenhub::hub::{Embedded, Hub, LoopErrorKind, Readiness, Time};
 use greenhub::sync::Event;
 use greenhub::{GreenError, HubError, Interest, get_hub, sleep, spawn, use_hub_with, with_timeout};
 
@@ -181,6 +181,28 @@ fn a_green_thread_that_becomes_ready_between_turns_wakes_the_waker_once() {
         assert_eq!(wakes.count(), 1);
         let _green = spawn(|| ());
         assert_eq!(wakes.count(), 2);
+    });
+}
+
+#[test]
+fn a_waker_that_a_close_wakes_may_schedule_a_callback() {
+    thread_local!(static RAN: Cell<u32> = const { Cell::new(0) });
+    struct Schedules;
+    impl Wake for Schedules {
+        fn wake(self: Arc<Self>) {
+            get_hub().schedule(Duration::ZERO, || RAN.set(RAN.get() + 1));
+        }
+    }
+    run("a_waker_that_a_close_wakes_may_schedule_a_callback", || {
+        RAN.set(0);
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let number = reader.as_raw_fd();
+        let _listener = get_hub().listen(Rc::new(reader), Interest::READ, |_: Readiness| ()).expect("a pipe");
+        let mut embedded = get_hub().embed().expect("the main greenlet");
+        settle(&mut embedded, &Waker::from(Arc::new(Schedules)));
+        greenhub::park::notify_close(number);
+        settle(&mut embedded, Waker::noop());
+        assert_eq!(RAN.get(), 1);
     });
 }
 

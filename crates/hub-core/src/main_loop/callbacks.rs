@@ -111,11 +111,14 @@ impl MainLoop {
 
     /// Queues a callback whose timer has fired. It keeps its place among the woken greenlets.
     pub(super) fn queue_expired(&self, number: u32) {
-        let mut callbacks = self.callbacks.borrow_mut();
-        let Some(id) = callbacks.id(number) else { return };
-        if let Some(Callback::Timer { armed, .. }) = callbacks.get_mut(id) {
-            *armed = None;
-        }
+        let id = {
+            let mut callbacks = self.callbacks.borrow_mut();
+            let Some(id) = callbacks.id(number) else { return };
+            if let Some(Callback::Timer { armed, .. }) = callbacks.get_mut(id) {
+                *armed = None;
+            }
+            id
+        };
         self.queue_due(id);
     }
 
@@ -140,9 +143,11 @@ impl MainLoop {
 
     /// Queues the notification of a listener that its descriptor was closed: the close may happen in any greenlet.
     pub(super) fn queue_closed(&self, number: u32, fd: RawFd) {
-        let mut callbacks = self.callbacks.borrow_mut();
-        let Some(listener) = callbacks.id(number) else { return };
-        let id = callbacks.insert(Callback::Closed { listener, fd });
+        let id = {
+            let mut callbacks = self.callbacks.borrow_mut();
+            let Some(listener) = callbacks.id(number) else { return };
+            callbacks.insert(Callback::Closed { listener, fd })
+        };
         self.queue_due(id);
     }
 
@@ -162,6 +167,8 @@ impl MainLoop {
     }
 
     /// Queues a callback as if from the turn before: descriptors were polled since.
+    ///
+    /// It may wake the waker of the loop, which is foreign code: the caller holds no borrow.
     pub(super) fn queue_due(&self, id: CallbackId) {
         self.immediate.borrow_mut().push_back((self.heartbeat.turn().wrapping_sub(1), id));
         run::queue_callback();
