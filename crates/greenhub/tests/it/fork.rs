@@ -8,7 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::ptr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use crate::support::descriptors::{
@@ -18,7 +20,7 @@ use crate::support::fork::{ends_well, exits_with, forked};
 use crate::support::hubs::{Calls, Tap, use_tapped_hub};
 use crate::support::{in_child, open_descriptors};
 use greenhub::hub::{Hub, Readiness, has_hub};
-use greenhub::park::{Deadline, Parker, Source, WaitReason};
+use greenhub::park::{Deadline, Parker, ReadHint, Source, WaitReason};
 use greenhub::sync::{Mutex, Queue};
 use greenhub::thread::yield_now;
 use greenhub::tpool::{execute, execute_scoped};
@@ -591,6 +593,35 @@ fn an_unparker_of_a_lost_thread_is_left_behind_in_the_child() {
         other.join().expect("no panic").expect("the waiter returns");
     });
 }
+#[test]
+fn close_in_a_child_closes_a_socket_that_another_thread_has_polled() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let number = here.as_raw_fd();
+        let polled = Arc::clone(&here);
+        let ((has_polled, until_polled), (release, until_released)) = (mpsc::channel(), mpsc::channel::<()>());
+        let other = std::thread::spawn(move || {
+            let mut cx = Context::from_waker(Waker::noop());
+            let polled =
+                polled.poll(Interest::READ, &mut cx, |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, ReadHint::Perhaps)));
+            has_polled.send(polled.is_pending()).expect("the test waits");
+            until_released.recv().expect_err("the test ends");
+        });
+        assert!(until_polled.recv().expect("no panic"));
+        let file = file_at(number).expect("the number is open");
+        let child = forked(|| {
+            here.close();
+            assert_ne!(file_at(number), Some(file));
+            uses_everything();
+        });
+        ends_well(child);
+        drop(release);
+        other.join().expect("no panic");
+        drop(there);
+    });
+}
+
 
 #[test]
 fn close_in_a_child_closes_a_socket_that_moved_to_its_hub() {

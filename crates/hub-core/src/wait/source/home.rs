@@ -59,6 +59,9 @@ pub(super) struct Home<M> {
     left_behind: AtomicU32,
     /// The number of the wakers in `left_behind`.
     polls_left_behind: AtomicU32,
+    /// The number of the wakers that a fork has left behind, and that are never dropped. The end of an OS thread drops
+    /// its wakers. It changes under the lock only.
+    polls_lost: AtomicU32,
     /// The generation of forks in which `left_behind` was last counted. It changes under the lock only.
     generation: AtomicU32,
     mailbox: Mutex<Option<Arc<M>>>,
@@ -72,6 +75,7 @@ impl<M: Resident> Home<M> {
             polling: AtomicU32::new(0),
             left_behind: AtomicU32::new(0),
             polls_left_behind: AtomicU32::new(0),
+            polls_lost: AtomicU32::new(0),
             generation: AtomicU32::new(fork::generation()),
             mailbox: Mutex::new(None),
         }
@@ -150,7 +154,8 @@ impl<M: Resident> Home<M> {
         Ok(mailbox.replace(here).filter(|_| elsewhere))
     }
 
-    /// Returns the number of greenlets that never leave, because their OS thread does not exist in this process.
+    /// Returns the number of greenlets and wakers that never leave, because their OS thread does not exist in this
+    /// process. Wakers of an OS thread that has ended are not among them: they are dropped.
     pub(super) fn left_behind(&self) -> u32 {
         let mailbox = self.lock();
         self.count_left_behind(&mailbox);
@@ -158,7 +163,7 @@ impl<M: Resident> Home<M> {
             Some(mailbox) if mailbox.is_ended() => (self.waiters(), self.polls()),
             _ => (self.left_behind.load(Relaxed), self.polls_left_behind.load(Relaxed)),
         };
-        waiters.saturating_sub(polls)
+        waiters.saturating_sub(polls) + self.polls_lost.load(Relaxed)
     }
 
     /// Counts the waiters that a fork has left behind, before the first waiter of the child.
@@ -179,6 +184,7 @@ impl<M: Resident> Home<M> {
         {
             self.left_behind.store(self.waiting.load(SeqCst), Relaxed);
             self.polls_left_behind.store(self.polls(), Relaxed);
+            self.polls_lost.store(self.polls(), Relaxed);
         }
     }
 

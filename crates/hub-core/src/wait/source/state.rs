@@ -4,8 +4,9 @@
 //! - The number is open from `new` on. It is closed by the caller to which the [`Word`] says so. Otherwise the drop of
 //!   the last `Inner` closes it.
 //! - A greenlet that a fork or the end of its OS thread has left behind stays [`Entered`] and counted as a waiter for
-//!   ever. So the last other operation on such a source, once it is closed, redirects its number to a dead file, which
-//!   releases the source's own file; the number stays open. A live operation may use the file until it ends.
+//!   ever, and so does an armed waker that a fork has left behind. So the last other operation on such a source, once
+//!   it is closed, redirects its number to a dead file, which releases the source's own file; the number stays open. A
+//!   live operation may use the file until it ends.
 //! - After the source was marked closed, the hub that has the number registered is asked to deregister it. (A hub that
 //!   finds an open source at home keeps it.) If that hub belongs to another thread, a request is sent there. The request
 //!   is itself `Entered`, and so keeps the number open until it was carried out.
