@@ -17,7 +17,7 @@ use crate::support::descriptors::{
     assert_no_waiters, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
 };
 use crate::support::fork::{ends_well, exits_with, forked};
-use crate::support::hubs::{Calls, Tap, use_tapped_hub};
+use crate::support::hubs::{Calls, Tap, Wait, use_tapped_hub};
 use crate::support::{in_child, open_descriptors};
 use greenhub::hub::{Hub, Readiness, has_hub};
 use greenhub::park::{Deadline, Parker, ReadHint, Source, WaitReason};
@@ -110,6 +110,48 @@ fn a_child_does_not_disturb_the_hub_of_its_parent() {
         });
         assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
         drop(peer.join());
+    });
+}
+
+#[test]
+fn a_child_does_not_wake_the_waker_of_its_parents_loop() {
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    /// Sets the waker of the loop in the waits of the parent. Makes a green thread ready in those of the child.
+    struct RunsTasks {
+        waker: Waker,
+        is_child: bool,
+    }
+    impl Tap for RunsTasks {
+        fn wait(&mut self, hub: &mut dyn Hub, call: Wait<'_>) -> io::Result<()> {
+            if self.is_child {
+                drop(spawn(|| ()));
+            } else {
+                call.watched.wake_by(&self.waker);
+            }
+            call.forward(hub)
+        }
+        fn after_fork(&mut self, hub: &mut dyn Hub) -> io::Result<()> {
+            self.is_child = true;
+            hub.after_fork()
+        }
+    }
+    in_child(|| {
+        let wakes = Arc::new(Wakes::default());
+        use_tapped_hub(RunsTasks { waker: Waker::from(Arc::clone(&wakes)), is_child: false });
+        sleep(ms(1));
+        let before = wakes.0.load(Ordering::Relaxed);
+        let child = forked(|| {
+            get_hub().run_once(Duration::ZERO).expect("a loop");
+            assert_eq!(wakes.0.load(Ordering::Relaxed), before);
+            assert_eq!(Arc::strong_count(&wakes), 2, "the loop keeps the waker");
+        });
+        exits_with(child, 0);
     });
 }
 
@@ -552,6 +594,35 @@ fn close_in_a_child_closes_a_socket_that_another_thread_waited_for() {
 }
 
 #[test]
+fn close_in_a_child_closes_a_socket_that_another_thread_has_polled() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let number = here.as_raw_fd();
+        let polled = Arc::clone(&here);
+        let ((has_polled, until_polled), (release, until_released)) = (mpsc::channel(), mpsc::channel::<()>());
+        let other = std::thread::spawn(move || {
+            let mut cx = Context::from_waker(Waker::noop());
+            let polled =
+                polled.poll(Interest::READ, &mut cx, |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, ReadHint::Perhaps)));
+            has_polled.send(polled.is_pending()).expect("the test waits");
+            until_released.recv().expect_err("the test ends");
+        });
+        assert!(until_polled.recv().expect("no panic"));
+        let file = file_at(number).expect("the number is open");
+        let child = forked(|| {
+            here.close();
+            assert_ne!(file_at(number), Some(file));
+            uses_everything();
+        });
+        ends_well(child);
+        drop(release);
+        other.join().expect("no panic");
+        drop(there);
+    });
+}
+
+#[test]
 fn close_in_a_child_keeps_a_lent_descriptor_open() {
     in_child(|| {
         let (here, there) = pair();
@@ -593,35 +664,6 @@ fn an_unparker_of_a_lost_thread_is_left_behind_in_the_child() {
         other.join().expect("no panic").expect("the waiter returns");
     });
 }
-#[test]
-fn close_in_a_child_closes_a_socket_that_another_thread_has_polled() {
-    in_child(|| {
-        let (here, there) = pair();
-        let here = Arc::new(here);
-        let number = here.as_raw_fd();
-        let polled = Arc::clone(&here);
-        let ((has_polled, until_polled), (release, until_released)) = (mpsc::channel(), mpsc::channel::<()>());
-        let other = std::thread::spawn(move || {
-            let mut cx = Context::from_waker(Waker::noop());
-            let polled =
-                polled.poll(Interest::READ, &mut cx, |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, ReadHint::Perhaps)));
-            has_polled.send(polled.is_pending()).expect("the test waits");
-            until_released.recv().expect_err("the test ends");
-        });
-        assert!(until_polled.recv().expect("no panic"));
-        let file = file_at(number).expect("the number is open");
-        let child = forked(|| {
-            here.close();
-            assert_ne!(file_at(number), Some(file));
-            uses_everything();
-        });
-        ends_well(child);
-        drop(release);
-        other.join().expect("no panic");
-        drop(there);
-    });
-}
-
 
 #[test]
 fn close_in_a_child_closes_a_socket_that_moved_to_its_hub() {

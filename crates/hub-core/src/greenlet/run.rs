@@ -144,6 +144,11 @@ pub(crate) fn set_between_turns(between: bool) {
     thread().between_turns.set(between);
 }
 
+/// Returns whether the main greenlet embeds the loop and is between two turns.
+pub(crate) fn is_between_turns() -> bool {
+    thread().between_turns.get()
+}
+
 /// Sets whether the first greenlet that becomes ready has to wake the loop.
 #[inline(always)]
 pub(crate) fn set_asleep(asleep: bool) {

@@ -10,7 +10,7 @@ use crate::base::wait_reason::WaitReason;
 use crate::error::LoopError;
 use crate::greenlet::control::State;
 use crate::greenlet::local;
-use crate::greenlet::run::Waiter;
+use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::unwind::drop_contained;
 
 impl MainLoop {
@@ -30,6 +30,11 @@ impl MainLoop {
             return Ok(());
         }
         let hub = self.slot.name();
+        if !run::is_between_turns() {
+            // The waker of an earlier wait wakes the runtime of the parent's hub. Between two turns it is the embedding
+            // program's.
+            self.drop_waker();
+        }
         let parents_wakeup = self.take_parents_wakeup();
         let reset = self.reset_after_fork(parents_wakeup.is_some());
         if reset.is_err() {
