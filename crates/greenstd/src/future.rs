@@ -40,7 +40,8 @@ pub use hyper_io::{GreenExecutor, GreenTimer};
 /// The green streams, listeners and pipes implement it, and so do references to them, `Rc`s and `Arc`s. A type over a
 /// [`Source`](hub_core::Source) implements it by the methods of the same names.
 pub trait PollIo {
-    /// Cancels the armed wakers in `directions`: see [`Source::cancel_poll`](hub_core::Source::cancel_poll).
+    /// Cancels the armed wakers in `directions`, and wakes them: see
+    /// [`Source::cancel_poll`](hub_core::Source::cancel_poll).
     fn cancel_poll(&self, directions: Interest);
 }
 
@@ -165,8 +166,8 @@ forward!(&S, Rc<S>, Arc<S>);
 /// thread that reads from the same stream is refused with [`ResourceBusy`](io::ErrorKind::ResourceBusy), and the other
 /// way round; the two directions are independent. A drop cancels what is pending, as does
 /// [`into_inner`](AsyncIo::into_inner). A half in a task of its own is an `AsyncIo` over an `Rc` or an `Arc`. Each
-/// direction has one pending poll: that of another adapter of the same stream replaces its waker, and the drop of either
-/// adapter cancels it.
+/// direction has one pending poll: that of another adapter of the same stream replaces its waker. The drop of either
+/// adapter wakes the waker, so the future of the other one polls again.
 ///
 /// The timeouts of a socket do not apply; a future is given a limit by [`with_timeout`](hub_core::with_timeout) around
 /// its `block_on`, or by a timer of its ecosystem.

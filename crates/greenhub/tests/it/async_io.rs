@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::support::counting::allocations;
 use crate::support::descriptors::{assert_no_waiters, ms, stats};
 use crate::support::hubs::use_manual_clock;
-use crate::support::run;
+use crate::support::{HANG, run};
 use greenhub::future::{AsyncIo, PollRead, PollWrite, block_on, sleep, spawn_future};
 use greenhub::net::{TcpListener, TcpStream};
 use greenhub::os::unix::net::{UnixListener, UnixStream};
@@ -255,7 +255,32 @@ fn a_drop_makes_room_for_a_reading_green_thread() {
         there.write_all(b"x").expect("the buffer has room");
         assert_eq!((&*here).read(&mut buffer).expect("the read succeeds"), 1);
         drop(waker);
-        assert_eq!((count.0.load(Ordering::SeqCst), Arc::strong_count(&count)), (0, 1));
+        yield_now();
+        assert_eq!((count.0.load(Ordering::SeqCst), Arc::strong_count(&count)), (1, 1));
+    });
+}
+
+/// Drops one of two adapters of a stream after both have polled in one direction, and returns the read of the other one.
+fn reads_after_a_drop(drop_one: impl FnOnce(AsyncIo<Rc<UnixStream>>)) -> usize {
+    let (here, mut there) = UnixStream::pair().expect("a pair");
+    let here = Rc::new(here);
+    let mut first = AsyncIo::new(Rc::clone(&here));
+    assert!(poll_once(pin!(first.read(&mut [0])), Waker::noop()).is_pending());
+    let mut second = AsyncIo::new(here);
+    let read = spawn_future(async move { second.read(&mut [0; 8]).await });
+    yield_now();
+    drop_one(first);
+    yield_now();
+    there.write_all(b"x").expect("the buffer has room");
+    let read = with_timeout(HANG, || read.join()).expect("the drop of one adapter cancelled the read of the other");
+    read.expect("no panic").expect("the read succeeds")
+}
+
+#[test]
+fn the_drop_of_an_adapter_leaves_another_one_of_its_direction_pending() {
+    run("the_drop_of_an_adapter_leaves_another_one_of_its_direction_pending", || {
+        assert_eq!(reads_after_a_drop(drop), 1);
+        assert_eq!(reads_after_a_drop(|first| drop(first.into_inner())), 1);
     });
 }
 

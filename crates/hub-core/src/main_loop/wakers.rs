@@ -3,8 +3,8 @@
 //! Ground rules:
 //! - A waker is foreign code. It is cloned, woken and dropped while no cell is borrowed, and its panics are contained.
 //! - A waker is taken out of this table before it is woken, so each one is woken at most once.
-//! - Wakers are woken on the main loop, where nothing may block. A close, which may happen in any greenlet, queues
-//!   them. The end of a hub wakes them itself: the loop may never run again.
+//! - Wakers are woken on the main loop, where nothing may block. A close and a cancellation, which may happen in any
+//!   greenlet, queue them. The end of a hub wakes them itself: the loop may never run again.
 //! - The waker of a source keeps the source's number open, as a parked operation does, until it has left the table of
 //!   descriptors.
 
@@ -242,15 +242,17 @@ impl MainLoop {
         }
     }
 
-    /// Cancels the wakers of a source. Returns false, and cancels nothing, inside the hub's `wait`.
+    /// Removes the wakers of a source, and queues their wake-ups. Returns false, and removes nothing, inside the hub's
+    /// `wait`.
     pub(crate) fn cancel_wakers(&self, fd: RawFd, socket: u64, directions: Interest) -> bool {
         for direction in super::descriptors::SIDES {
             if !directions.contains(direction) {
                 continue;
             }
             let Some(target) = self.with_table(|table| table.waker_of(fd, socket, direction)) else { return false };
-            if let Some(id) = target.and_then(WakerId::of) {
-                self.cancel_waker(id);
+            // Not dropped: a later poll of another future may have armed it.
+            if let Some(WakerId { number, serial }) = target.and_then(WakerId::of) {
+                self.queue_waker(number, serial);
             }
         }
         true

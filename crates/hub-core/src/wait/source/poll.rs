@@ -137,9 +137,10 @@ impl Source {
 
     /// Cancels the armed wakers of [`poll`](Source::poll) in `directions`. Does not switch.
     ///
-    /// They are dropped, and not woken. If they are armed on another OS thread, or if this call is made inside the
-    /// hub's `wait`, they are woken instead. An adapter calls it when it is dropped: otherwise a green thread could not
-    /// wait for the direction.
+    /// The main loop wakes them: another future may have armed them since, and it polls again then. If they are armed on
+    /// another OS thread, or if this call is made inside the hub's `wait`, green threads that wait in `directions` are
+    /// woken too, and try again. An adapter calls it when it is dropped: otherwise a green thread could not wait for the
+    /// direction.
     ///
     /// ```
     /// use greenhub::Interest;
