@@ -16,7 +16,7 @@ use crate::support::descriptors::{
     assert_no_waiters, assert_other_end_closed, fill, ms, pair, read, reports_arrivals, source, stats, until, write,
 };
 use crate::support::fork::{ends_well, forked};
-use crate::support::hubs::{Calls, Tap, Wait, use_manual_clock};
+use crate::support::hubs::{Calls, Tap, Wait, Watch, use_manual_clock, use_tapped_hub};
 use crate::support::{alone, in_child, run};
 use greenhub::debug::{TargetInfo, hub_prevent_multiple_readers, listeners};
 use greenhub::hub::Hub;
@@ -599,11 +599,10 @@ fn cancel_poll_wakes_the_wakers_of_its_directions() {
         let ((reading, reader), (writing, writer)) = (Flag::new(), Flag::new());
         assert!(poll_read(&here, &reader).is_pending() && poll_write(&here, &writer, b"x").is_pending());
         here.cancel_poll(Interest::READ);
-        assert_eq!((Arc::strong_count(&reading), Arc::strong_count(&writing)), (2, 3));
+        assert_eq!((stats().readers, stats().writers), (0, 1));
         assert_eq!(reading.wakes(), 0, "the waker ran inside of the call");
         some_turns();
         assert_eq!((reading.wakes(), writing.wakes()), (1, 0));
-        assert_eq!((stats().readers, stats().writers), (0, 1));
         here.cancel_poll(Interest::BOTH);
         assert_no_waiters();
         drop(there);
@@ -943,6 +942,96 @@ fn a_poll_inside_the_wait_of_a_hub_is_armed_after_it() {
                 assert_eq!(ready(poll_read(&here, &waker)), b"x");
             }
         }
+    });
+}
+
+/// Polls a source in the waits of a hub.
+struct PollsInWaits {
+    source: Rc<Source>,
+    waker: Waker,
+    /// How often to poll.
+    polls: Rc<Cell<usize>>,
+    error: Rc<Cell<Option<ErrorKind>>>,
+    refuses: bool,
+}
+
+impl Tap for PollsInWaits {
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
+        if self.refuses && call.key.fd() == self.source.as_raw_fd() {
+            return Err(ErrorKind::QuotaExceeded.into());
+        }
+        call.forward(hub)
+    }
+
+    fn wait(&mut self, hub: &mut dyn Hub, call: Wait<'_>) -> io::Result<()> {
+        if let Some(left) = self.polls.get().checked_sub(1) {
+            self.polls.set(left);
+            if let Poll::Ready(result) = poll_read(&self.source, &self.waker) {
+                self.polls.set(0);
+                self.error.set(Some(result.expect_err("the buffer is empty").kind()));
+            }
+        }
+        call.forward(hub)
+    }
+}
+
+/// Lets a poll inside the waits of a hub go on until it fails, and returns the error.
+fn error_in_waits(refuses: bool, prepare: impl FnOnce(&Rc<Source>)) -> ErrorKind {
+    let (here, _there) = pair();
+    let (source, polls, error) = (Rc::new(here), Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+    let (flag, waker) = Flag::new();
+    let tap = PollsInWaits { source: source.clone(), waker, polls: polls.clone(), error: error.clone(), refuses };
+    use_tapped_hub(tap);
+    prepare(&source);
+    polls.set(20);
+    for _ in 0..20 {
+        some_turns();
+    }
+    assert_eq!(flag.wakes(), 1);
+    error.get().expect("no poll has failed")
+}
+
+#[test]
+fn a_poll_inside_the_wait_of_a_hub_is_refused_beside_a_parked_reader() {
+    run("a_poll_inside_the_wait_of_a_hub_is_refused_beside_a_parked_reader", || {
+        let mut reader = None;
+        let error = error_in_waits(false, |source| {
+            let reading = Rc::clone(source);
+            reader = Some(spawn(move || read(&reading, 8)));
+            yield_now();
+        });
+        assert_eq!(error, ErrorKind::ResourceBusy);
+        kill(&reader.expect("a reader"));
+    });
+}
+
+#[test]
+fn a_poll_inside_the_wait_of_a_hub_gets_the_error_of_the_hub() {
+    run("a_poll_inside_the_wait_of_a_hub_gets_the_error_of_the_hub", || {
+        assert_eq!(error_in_waits(true, |_| ()), ErrorKind::QuotaExceeded);
+    });
+}
+
+#[test]
+fn an_error_of_a_poll_inside_the_wait_of_a_hub_does_not_outlive_its_cause() {
+    run("an_error_of_a_poll_inside_the_wait_of_a_hub_does_not_outlive_its_cause", || {
+        let (here, there) = pair();
+        let (source, polls, error) = (Rc::new(here), Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+        let (flag, waker) = Flag::new();
+        let tap = PollsInWaits { source: source.clone(), waker, polls: polls.clone(), error, refuses: false };
+        use_tapped_hub(tap);
+        let reading = Rc::clone(&source);
+        let reader = spawn(move || read(&reading, 8));
+        yield_now();
+        polls.set(1);
+        flag.wait();
+        kill(&reader);
+        assert!(reader.join().is_err());
+        let (later, waker) = Flag::new();
+        assert!(poll_read(&source, &waker).is_pending());
+        write(&there, b"x").expect("the buffer has room");
+        later.wait();
+        assert_eq!(ready(poll_read(&source, &waker)), b"x");
     });
 }
 

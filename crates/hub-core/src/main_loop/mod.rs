@@ -114,7 +114,7 @@ pub(crate) struct MainLoop {
     standstill: Standstill,
     /// The registration of the loop's own wake-up descriptor.
     wakeup: Cell<Option<CallbackId>>,
-    wakers: Wakers,
+    pub(crate) wakers: Wakers,
 }
 
 static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);

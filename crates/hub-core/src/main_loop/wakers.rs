@@ -2,6 +2,7 @@
 //!
 //! Ground rules:
 //! - A waker is foreign code. It is cloned, woken and dropped while no cell is borrowed, and its panics are contained.
+//!   The loop's own waker is not in this table. A queued wake-up wakes it, so no cell is borrowed for that either.
 //! - A waker is taken out of this table before it is woken, so each one is woken at most once.
 //! - Wakers are woken on the main loop, where nothing may block. A close and a cancellation, which may happen in any
 //!   greenlet, queue them. The end of a hub wakes them itself: the loop may never run again.
@@ -9,9 +10,10 @@
 //!   descriptors.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::mem;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -105,12 +107,52 @@ struct Armed {
 
 /// The table of wakers.
 #[derive(Default)]
-pub(super) struct Wakers {
+pub(crate) struct Wakers {
     entries: RefCell<Slab<Armed>>,
     serial: Cell<u64>,
+    refusals: RefCell<Vec<Refusal>>,
+}
+
+/// The error of a poll inside a hub call, whose waker could not be armed after the call.
+struct Refusal {
+    source: Weak<dyn Polled + Send + Sync>,
+    /// The id of the source.
+    id: u64,
+    direction: Interest,
+    error: io::Error,
 }
 
 impl Wakers {
+    /// Keeps an error for the next poll of a source in `direction`.
+    pub(crate) fn keep_refusal(
+        &self,
+        source: Weak<dyn Polled + Send + Sync>,
+        id: u64,
+        direction: Interest,
+        error: io::Error,
+    ) {
+        let fresh = Refusal { source, id, direction, error };
+        let is_kept = |refusal: &Refusal| {
+            refusal.source.strong_count() != 0 && (refusal.id, refusal.direction) != (id, direction)
+        };
+        let (mut kept, dropped): (Vec<_>, Vec<_>) = self.refusals.take().into_iter().partition(is_kept);
+        kept.push(fresh);
+        self.refusals.replace(kept);
+        // An error of a hub is foreign code: no cell is borrowed here.
+        drop_contained(dropped);
+    }
+
+    /// Removes and returns the error that was kept for a direction of a source.
+    #[inline]
+    pub(crate) fn take_refusal(&self, id: u64, direction: Interest) -> Option<io::Error> {
+        let mut refusals = self.refusals.borrow_mut();
+        if refusals.is_empty() {
+            return None;
+        }
+        let index = refusals.iter().position(|refusal| (refusal.id, refusal.direction) == (id, direction))?;
+        Some(refusals.swap_remove(index).error)
+    }
+
     fn insert(&self, waker: Waker, guard: Option<PollGuard>) -> WakerId {
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
@@ -151,8 +193,9 @@ impl MainLoop {
         let Some(id) = armed() else { return false };
         let mut fresh = Some(fresh);
         let old = self.wakers.with(id, |armed| fresh.take().map(|fresh| mem::replace(&mut armed.waker, fresh)));
+        let renewed = old.is_some();
         drop_contained((old, fresh));
-        true
+        renewed
     }
 
     /// Arms a waker for a direction of a source. It is woken once.
@@ -303,7 +346,7 @@ impl MainLoop {
 }
 
 /// Wakes a waker, which is foreign code.
-pub(super) fn wake(waker: Waker) {
+pub(crate) fn wake(waker: Waker) {
     if let Err(error) = contained(|| waker.wake()) {
         run::report_callback("the waker of a future", error);
     }

@@ -12,13 +12,13 @@ use super::home::Mover;
 use super::state::Inner;
 use super::{ReadHint, Source};
 use crate::error::{HubError, LoopError, TrampolineError};
-use crate::greenlet::unwind::{contained, drop_contained};
+use crate::greenlet::unwind::drop_contained;
 use crate::greenlet::{local, run};
 use crate::hub::Interest;
 use crate::main_loop::MainLoop;
 use crate::main_loop::doubt::Pauses;
 use crate::main_loop::remote::Message;
-use crate::main_loop::wakers::{PollGuard, WakeAt};
+use crate::main_loop::wakers::{self, PollGuard, WakeAt};
 
 impl Source {
     /// Performs `op` for a future. Does not switch.
@@ -62,7 +62,9 @@ impl Source {
     ///
     /// Returns the error of `op`. Returns [`NotConnected`](io::ErrorKind::NotConnected) if the source is closed, and
     /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) if a green thread waits: for the same direction, or on another OS
-    /// thread. Returns an error if the hub refuses the descriptor or cannot be built. Nothing is armed then.
+    /// thread. Returns an error if the hub refuses the descriptor or cannot be built. Nothing is armed then. A poll inside
+    /// a call of the hub is pending at first: the waker is armed after the call, or woken for a poll that returns the
+    /// error.
     pub fn poll<R>(
         &self,
         direction: Interest,
@@ -84,6 +86,7 @@ impl Source {
         }
         let main_loop = &local.main_loop;
         let (fd, id) = (inner.fd(), inner.id);
+        let refusal = main_loop.wakers.take_refusal(id, direction);
         let state =
             main_loop.with_table(|table| (table.may_succeed(fd, id, direction), table.was_reported(fd, id, direction)));
         let (mut attempt, reported) = state.unwrap_or((true, false));
@@ -105,7 +108,15 @@ impl Source {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        match self.arm(main_loop, direction, cx.waker(), reported) {
+        let armed = match refusal {
+            // Outside of a hub it is stale: the waker is armed at once, or refused again.
+            Some(error) if main_loop.heartbeat.is_in_hub() => Err(error),
+            stale => {
+                drop_contained(stale);
+                self.arm(main_loop, direction, cx.waker(), reported)
+            }
+        };
+        match armed {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -160,10 +171,18 @@ impl Source {
     /// ```
     pub fn cancel_poll(&self, directions: Interest) {
         let inner = &self.inner;
+        let local = local::try_get();
+        if let Some(local) = local {
+            for direction in [Interest::READ, Interest::WRITE] {
+                if directions.contains(direction) {
+                    drop_contained(local.main_loop.wakers.take_refusal(inner.id, direction));
+                }
+            }
+        }
         if inner.home.polls() == 0 {
             return;
         }
-        let is_here = local::try_get().is_some_and(|local| {
+        let is_here = local.is_some_and(|local| {
             inner.home.hub() == local.main_loop.id().number()
                 && local.main_loop.cancel_wakers(inner.fd(), inner.id, directions)
         });
@@ -213,12 +232,20 @@ impl Inner {
         let is_ready = main_loop.with_table(|table| table.may_succeed(fd, id, direction) && table.knows(fd, id));
         let armed = is_ready == Some(false) && {
             main_loop.renew_waker(fd, id, direction, &waker)
-                || self.arm(main_loop, direction, waker.clone(), false, guard).is_ok()
+                || match self.arm(main_loop, direction, waker.clone(), false, guard) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        // The next poll, which may be inside the hub again, returns it.
+                        let source = Arc::downgrade(&self);
+                        main_loop.wakers.keep_refusal(source, id, direction, error);
+                        false
+                    }
+                }
         };
         if armed {
             drop_contained(waker);
-        } else if let Err(error) = contained(|| waker.wake()) {
-            run::report_callback("the waker of a future", error);
+        } else {
+            wakers::wake(waker);
         }
     }
 }
