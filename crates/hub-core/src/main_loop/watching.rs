@@ -4,9 +4,9 @@
 //! - A descriptor is armed only under a promise that it stays open: a trampoline borrows it, a callback's registration
 //!   owns it, a socket is deregistered before it is closed. [`DescriptorWaiter`]'s destructor removes the waiter from
 //!   the table, however the park ends.
-//! - No cell is borrowed while the hub or a callback is called, nor across a switch; except the table, which the hub's
-//!   `wait` reads. A change of the table from inside `wait` is posted to the loop's own mailbox, and the descriptor
-//!   stays open until the change is carried out. A change that cannot wait panics.
+//! - No cell is borrowed while the hub, a callback or a waker is called, nor across a switch; except the table, which
+//!   the hub's `wait` reads. A change of the table from inside `wait` is posted to the loop's own mailbox, and the
+//!   descriptor stays open until the change is carried out. A change that cannot wait panics.
 
 use std::cell::Cell;
 use std::mem;
@@ -67,7 +67,7 @@ impl MainLoop {
             None => {}
         }
         match wake {
-            // Only a wake-up without a reason ends the wait so: code that was called on the way tried to wait itself.
+            // A wake-up without a reason is for another park of this greenlet: of code that was called on the way.
             Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
             Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
