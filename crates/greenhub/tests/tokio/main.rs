@@ -4,6 +4,7 @@ mod explicit;
 mod implicit;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod transports;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -178,6 +178,20 @@ fn bytes_and_other_delimiters_are_read_beside_lines() {
     });
 }
 
+#[test]
+fn a_search_for_another_delimiter_begins_anew() {
+    on_each_hub(|| {
+        let (stream, script) = scripted();
+        let mut transport = LineTransport::new(GreenTransport::new(stream));
+        transport.get_ref().set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+        script.read(Ok(b"field;rest".to_vec()));
+        assert_eq!(transport.read_line(&mut String::new()).unwrap_err().kind(), ErrorKind::TimedOut);
+        let mut field = Vec::new();
+        transport.read_until(b';', &mut field).unwrap();
+        assert_eq!(field, b"field;");
+    });
+}
+
 /// Sends `line` until it parks with half of it accepted, and ends it there.
 fn send_in_part(transport: &mut LineTransport<Scripted>, line: &str) {
     let sent = greenhub::with_timeout(Duration::from_millis(5), || transport.send_line(line));

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 use crate::support::{Mode, in_modes, some_turns};
 
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 2000;
 const STEPS: usize = 40;
 
 /// A pipe that records what it accepts, flushes only sometimes, and is sometimes pending without a reason.
