@@ -13,9 +13,11 @@ use std::time::Duration;
 use greenhub::future::try_block_on;
 use greenhub::hub::{Hub, LoopErrorKind};
 use greenhub::sync::Event;
-use greenhub::{GreenError, get_hub, sleep, spawn};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, get_hub, scope, sleep, spawn, try_get_hub};
 
 use crate::support::fork::in_fork;
+use crate::support::green::OnDrop;
 use crate::support::hubs::{Tap, Wait, use_tapped_hub};
 use crate::support::{alone, run};
 
@@ -375,5 +377,34 @@ fn a_single_turn_goes_on_after_the_loop_has_changed_its_stack() {
         use_tapped_hub(NeedsStack(Rc::clone(&waits)));
         get_hub().run_once(Duration::ZERO).unwrap();
         assert!(waits.get() > 0);
+    });
+}
+
+/// A hub that asks for a stack that no system has.
+struct NeedsTooMuch;
+
+impl Tap for NeedsTooMuch {
+    fn stack_size(&self, _: &dyn Hub) -> usize {
+        1 << 46
+    }
+}
+
+#[test]
+fn a_scope_ends_although_no_loop_can_be_launched() {
+    alone("a_scope_ends_although_no_loop_can_be_launched", || {
+        sleep(Duration::ZERO);
+        let (never, ended) = (Event::<()>::new(), Cell::new(0));
+        scope(|s| {
+            for _ in 0..2 {
+                s.spawn(|| {
+                    let _end = OnDrop(|| ended.set(ended.get() + 1));
+                    let _ = never.wait();
+                });
+            }
+            yield_now();
+            use_tapped_hub(NeedsTooMuch);
+            assert!(try_get_hub().is_ok());
+        });
+        assert_eq!(ended.get(), 2);
     });
 }

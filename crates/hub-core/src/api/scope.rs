@@ -13,6 +13,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::time::Duration;
 
 use super::green_thread::{wait_for, wait_once};
 use super::kill::{KillOutcome, end};
@@ -117,6 +118,9 @@ where
     }
 }
 
+/// The pause between two attempts to wait for killed children, where no greenlet can run and no loop can be launched.
+const RETRY: Duration = Duration::from_millis(1);
+
 /// Counts an open scope of the main greenlet. A shutdown is refused meanwhile: the borrowed values must outlive the
 /// children, so the children cannot be abandoned.
 struct OpenScope(Option<&'static Cell<usize>>);
@@ -203,9 +207,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                     continue;
                 }
             }
-            // If a masked wait ends before the child does, then this greenlet has to exit, or no waker is left. In the
-            // second case the children have to be killed.
-            killing |= wait_once(&child).is_err() || (!child.is_done() && !run::exit_is_pending());
+            // If a masked wait ends before the child does, then this greenlet has to exit, the loop has an error, or no
+            // loop can be launched. In the last two cases the children have to be killed.
+            let refused = wait_once(&child).is_err();
+            if refused && killing && !child.is_done() {
+                // Nothing can run. The next attempt launches a loop if the lack is over.
+                std::thread::sleep(RETRY);
+            }
+            killing |= refused || (!child.is_done() && !run::exit_is_pending());
         }
         drop(mask);
         // Results may hold handles of children, and their destructors may use those and spawn more. So no cell is

@@ -449,6 +449,17 @@ impl RunQueue {
         let mainloop = match self.mainloop(local) {
             Ok(mainloop) => mainloop,
             Err(error) => {
+                // A masked wait lends its frame, so it lasts while anything can run. Other waits return the error.
+                // In a hub nothing may be entered.
+                if me.is_masked()
+                    && !local.main_loop.in_hub()
+                    && let Some(next) = self.successor_of_masked(local)
+                {
+                    // SAFETY: `next` is suspended or fresh, and was just taken out of the queue. `me` is parked, since a yield
+                    // has checked for a main loop, so it is not `next`.
+                    unsafe { self.switch(me, next) };
+                    return Ok(());
+                }
                 // A yield has checked for a main loop before it queued `me`, so `me` is parked here. No wake-up can reach
                 // this park any more, so it is undone.
                 debug_assert_eq!(me.state(), State::Parked, "a queued greenlet leaves without a main loop");
@@ -492,6 +503,28 @@ impl RunQueue {
         // SAFETY: the main loop is suspended or fresh whenever another greenlet runs, and never queued.
         unsafe { self.switch(me, mainloop) };
         Ok(())
+    }
+
+    /// Takes the greenlet to run after a masked one where no main loop can be launched. `None` if none can run.
+    ///
+    /// There is no budget without a main loop, so none is asked for.
+    #[cold]
+    fn successor_of_masked(&self, local: &Local) -> Option<ControlRef> {
+        while let Some(next) = self.head.get() {
+            match next.state() {
+                State::Cancelled => {
+                    self.discard_cancelled(local, next);
+                    continue;
+                }
+                State::Unstarted => give_stack(local, next).ok()?,
+                State::Ready => {}
+                _ => return None,
+            }
+            self.pop(next);
+            self.switches.set(self.switches.get() + 1);
+            return Some(next);
+        }
+        None
     }
 
     /// Leaves `me` and enters `next`. Returns when another greenlet enters `me`.

@@ -370,7 +370,7 @@ impl Node {
         target.set_exit(exit);
         me.set_wake(Wake::Event);
         if target.state() == State::Ready {
-            // Without a main loop this returns at once. The target keeps its place.
+            // Without a main loop this may return at once. The target keeps its place.
             let _ = thread().park(me);
         } else {
             // SAFETY: the running greenlet is left below.
