@@ -112,6 +112,7 @@ fn a_later_wake_up_ends_the_wait() {
             ("a callback of the hub", |gate| _ = get_hub().schedule(SHORT, move || gate.open())),
             ("another OS thread", |gate| {
                 std::thread::spawn(move || {
+                    gate.block_until_polled();
                     std::thread::sleep(SHORT);
                     gate.open();
                 });
@@ -261,6 +262,7 @@ fn main_waits_on_after_an_abort() {
         let gate = Gate::new();
         let (opener, remote) = (gate.clone(), get_hub().remote());
         let other = std::thread::spawn(move || {
+            opener.block_until_polled();
             // Each stop ends the loop in which main waits by then.
             for _ in 0..3 {
                 std::thread::sleep(SHORT);
@@ -389,6 +391,7 @@ fn a_plain_os_thread_blocks() {
         let gate = Gate::new();
         let opener = gate.clone();
         let other = std::thread::spawn(move || {
+            opener.block_until_polled();
             std::thread::sleep(SHORT);
             opener.open();
         });

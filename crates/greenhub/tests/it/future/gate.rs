@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// A handle to a [`Wait`], which any OS thread may use.
 #[derive(Clone, Default)]
@@ -42,6 +43,13 @@ impl Gate {
     /// Returns the waker of the last poll, which stays.
     pub(super) fn waker(&self) -> Waker {
         self.0.lock().unwrap().waker.clone().expect("polled before")
+    }
+
+    /// Blocks the OS thread until the future was polled, which a busy machine may delay.
+    pub(super) fn block_until_polled(&self) {
+        while self.polls() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Returns the number of polls so far.

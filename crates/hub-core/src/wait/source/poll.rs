@@ -53,7 +53,7 @@ impl Source {
     /// };
     /// assert!(poll().is_pending());
     /// std::io::Write::write_all(&mut writer, b"hello")?;
-    /// greenhub::thread::yield_now(); // the main loop finds the data, and wakes the waker
+    /// greenhub::sleep(std::time::Duration::from_millis(1)); // the main loop finds the data, and wakes the waker
     /// assert!(matches!(poll(), Poll::Ready(Ok(5))));
     /// # Ok::<(), std::io::Error>(())
     /// ```
