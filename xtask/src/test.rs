@@ -28,13 +28,13 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
             report.skip(format!("conformance and green suite, {}", hub.name), why);
         }
     }
-    report.run_all_tests("tests, debug", suite(workspace, |command| all_but_green(workspace, command)));
+    report.run_all_tests("tests, debug", suite(workspace, ALL, |command| all_but_green(workspace, command)));
     for hub in runnable() {
         report.run_all_tests(
             format!("green suite, debug, {}", hub.name),
-            suite(workspace, |command| green(command, hub)),
+            suite(workspace, GREEN, |command| green(command, hub)),
         );
-        let in_release = suite(workspace, |command| {
+        let in_release = suite(workspace, GREEN, |command| {
             green_with_all(command, hub);
             in_release(command);
         });
@@ -55,17 +55,17 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
     report.run_tests("features, release", features);
     peers(workspace, report);
     if full {
-        let in_release = suite(workspace, |command| {
+        let in_release = suite(workspace, ALL, |command| {
             all_but_green(workspace, command);
             in_release(command);
         });
         report.run_all_tests("tests, release", in_release);
         for hub in runnable() {
             for forced in FORCED.iter().filter(|forced| forced.hub.is_none_or(|only| only == hub.name)) {
-                let commands = suite(workspace, |command| forced_run(command, hub, forced));
+                let commands = suite(workspace, ALL, |command| forced_run(command, hub, forced));
                 report.run_all_tests(format!("{}, {}", forced.name, hub.name), commands);
             }
-            let commands = suite(workspace, |command| long_seeds(command, hub));
+            let commands = suite(workspace, ALL, |command| long_seeds(command, hub));
             report.run_all_tests(format!("long seeds, {}", hub.name), commands);
         }
         bundled_libevent(workspace, report);
@@ -81,20 +81,29 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
     Ok(())
 }
 
-/// Returns the commands that run every test `select` asks for: nextest and the examples in the documentation, or cargo
-/// alone.
-fn suite(workspace: &Workspace, select: impl Fn(&mut Command)) -> Vec<Command> {
-    let kinds: &[&[&str]] = if has_nextest(workspace) {
-        &[
-            &["nextest", "run", "--status-level=slow", "--final-status-level=fail", "--show-progress=none"],
-            &["test", "--doc"],
-        ]
-    } else {
-        &[&["test"]]
+/// Selects all test programs of a package.
+const ALL: &[&str] = &[];
+
+/// Selects the test programs of the facade that run on each hub. Programs that need a feature run once, see
+/// [`of_features`].
+const GREEN: &[&str] = &["--lib", "--test", "it", "--test", "core_names"];
+
+/// Returns the commands that run every test `select` asks for: the programs, by nextest or by cargo, and the examples in
+/// the documentation.
+fn suite(workspace: &Workspace, programs: &[&str], select: impl Fn(&mut Command)) -> Vec<Command> {
+    const NEXTEST: &[&str] =
+        &["nextest", "run", "--status-level=slow", "--final-status-level=fail", "--show-progress=none"];
+    let kinds: &[&[&str]] = match (has_nextest(workspace), programs.is_empty()) {
+        (true, _) => &[NEXTEST, &["test", "--doc"]],
+        (false, true) => &[&["test"]],
+        (false, false) => &[&["test"], &["test", "--doc"]],
     };
     let command = |kind: &&[&str]| {
         let mut command = workspace.cargo();
         command.args(*kind).arg("--no-fail-fast");
+        if !kind.contains(&"--doc") {
+            command.args(programs);
+        }
         select(&mut command);
         command
     };
