@@ -20,7 +20,9 @@ const LIBRARIES: &[&str] = &["hub-core", "greenstd", "greenhub"];
 pub fn check(workspace: &Workspace, report: &mut Report) {
     let there = TOOLS.iter().all(|path| Path::new(path).exists());
     let default = || HUBS.iter().filter(|hub| hub.default);
-    let all: Vec<&str> = LIBRARIES.iter().copied().chain(default().map(|hub| hub.package)).collect();
+    // Apart from the default hubs, one that drives a runtime needs no library of the system either.
+    let built = HUBS.iter().filter(|hub| hub.default || hub.drives_runtime);
+    let all: Vec<&str> = LIBRARIES.iter().copied().chain(built.map(|hub| hub.package)).collect();
     let foreign: Vec<&str> = default().filter(|hub| !hub.runs_here).map(|hub| hub.package).collect();
     for target in OTHER_TARGETS {
         for (part, packages, option) in [("libraries", &all, "--lib"), ("tests", &foreign, "--tests")] {
