@@ -50,7 +50,7 @@ struct Work {
     name: &'static str,
     /// The number of operations in one repetition.
     operations: u64,
-    /// What a nanosecond is divided by for the table.
+    /// The number of nanoseconds in the unit of the table.
     unit: (&'static str, f64),
     /// On the hub epoll. None: the work needs Tokio.
     on_epoll: Option<Operation>,

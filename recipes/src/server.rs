@@ -1,4 +1,4 @@
-//! Servers of other programs, each in a process and a folder of its own.
+//! Server programs for the recipes, each in a process and a folder of its own.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -25,7 +25,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` with the arguments that `configure` adds, and waits until it is ready. Blocks the OS thread.
+    /// Starts `program` with the arguments that `configure` adds, and waits until `is_ready` returns true. Blocks the OS thread.
     ///
     /// `socket` is the name of the Unix socket in the folder of the server.
     ///

@@ -148,7 +148,7 @@ fn socket_timeouts_are_errors() -> io::Result<bool> {
     let source = Source::new(reader.into())?;
     let mut buffer = [0; 16];
     let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Perhaps)));
-    Ok(matches!(waited, Err(TrampolineError::TimedOut(_))) && read.is_err_and(|e| e.kind() == ErrorKind::TimedOut))
+    Ok(matches!(waited, Err(TrampolineError::TimedOut { .. })) && read.is_err_and(|e| e.kind() == ErrorKind::TimedOut))
 }
 
 fn a_scope_joins() -> io::Result<bool> {

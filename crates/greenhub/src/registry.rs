@@ -127,7 +127,7 @@ impl Known {
 ///
 /// The call drops the current hub of the OS thread. Its timers, callbacks and registrations are discarded and its
 /// system objects are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails
-/// with [`LoopErrorKind::HubReplaced`](hub_core::LoopErrorKind::HubReplaced). Other OS threads keep their hubs.
+/// with [`LoopErrorKind::HubReplaced`](crate::hub::LoopErrorKind::HubReplaced). Other OS threads keep their hubs.
 ///
 /// ```
 /// # #[cfg(feature = "epoll")] {

@@ -43,7 +43,7 @@ impl<'fd> PollFd<'fd> {
 
     /// Returns the result of the last [`poll`].
     ///
-    /// Errors and a number that is not open count as ready in each direction of the interest. A number that is not open
+    /// Errors, a hang-up and a number that is not open count as ready in each direction of the interest. A number that is not open
     /// is also [`INVALID`](Readiness::INVALID).
     #[must_use]
     pub fn readiness(&self) -> Readiness {
@@ -53,8 +53,8 @@ impl<'fd> PollFd<'fd> {
 
 /// Waits until one of many descriptors is ready, and returns how many are. Switches, unless the timeout is zero.
 ///
-/// It sets the readiness of each entry. As poll(2), it returns 0 after the timeout; `None` waits forever, and zero
-/// checks once.
+/// It sets the readiness of each entry. Like poll(2), it returns 0 after the timeout. `None` waits forever, and zero
+/// checks once. While the OS thread panics, the wait ends with 0 at the latest when the panicking grace is over.
 ///
 /// ```
 /// use greenhub::select::{PollFd, poll};
@@ -101,7 +101,7 @@ fn poll_within(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<
         let each: Vec<_> = each.map(|(asked, direction)| (asked.fd, direction)).collect();
         match trampoline_any(&each, &mut deadline) {
             Ok(()) => {}
-            Err(TrampolineError::TimedOut(_)) => return poll_now(fds, Duration::ZERO),
+            Err(TrampolineError::TimedOut { .. }) => return poll_now(fds, Duration::ZERO),
             Err(TrampolineError::Loop(error))
                 if matches!(error.kind(), LoopErrorKind::Panicking | LoopErrorKind::ThreadEnding) =>
             {
@@ -171,7 +171,7 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
 ///
 /// # Errors
 ///
-/// Like [`poll`], and `EBADF` if one of them is not open.
+/// Returns the errors of [`poll`], and `EBADF` if a reader or a writer is not open.
 pub fn select<R: AsFd + Copy, W: AsFd + Copy>(
     readers: &[R],
     writers: &[W],

@@ -117,7 +117,7 @@ impl<H: Hub> Hub for TokioHub<H> {
     }
 
     fn completes_futures(&self) -> bool {
-        // Those that wait for a timer or a socket of the runtime.
+        // Futures that wait for a timer or a socket of the runtime.
         true
     }
 

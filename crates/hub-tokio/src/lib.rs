@@ -22,8 +22,8 @@
 //! b) The runtime watches descriptors edge-triggered, and the other hub may be level-triggered. A set that still has
 //!    something to report makes no new edge. So the hub looks at the other one before each sleep, until it has nothing
 //!    more to report.
-//! c) Tasks run only in `block_on`, on the stack of the main loop, for which the hub asks for 2 MiB. What blocks is
-//!    refused there with [`InMainloop`](hub_core::LoopErrorKind::InMainloop): a task starts a green thread for it by
+//! c) Tasks run only in `block_on`, on the stack of the main loop, for which the hub asks for 2 MiB. A call that blocks
+//!    is refused there with [`InMainloop`](hub_core::LoopErrorKind::InMainloop): a task starts a green thread for it by
 //!    [`defer_to_green_thread`](hub_core::future::defer_to_green_thread).
 //! d) A task that makes a green thread ready does not end the runtime's wait. The loop's own wake-up does (clause 19 of
 //!    [`Hub`](hub_core::hub::Hub)). Beside green threads that are always ready, the runtime gets a turn in every eighth

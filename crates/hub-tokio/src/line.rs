@@ -135,7 +135,7 @@ impl<T: AsyncWrite + Unpin> LineTransport<T> {
     ///
     /// # Errors
     ///
-    /// Those of a write to the transport.
+    /// Returns the errors of a write to the transport.
     pub fn send_line(&mut self, line: impl AsRef<[u8]>) -> io::Result<()> {
         self.outgoing.extend_from_slice(line.as_ref());
         self.outgoing.extend_from_slice(LINE_END);

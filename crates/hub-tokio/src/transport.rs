@@ -286,8 +286,8 @@ impl<T: AsyncRead + Unpin> GreenTransport<T> {
 impl<T: AsyncWrite + Unpin> GreenTransport<T> {
     /// Writes at once what the stream accepts. Does not switch.
     ///
-    /// Returns how many bytes the stream has accepted. What it has not flushed of them, the next write or flush does, or
-    /// [`shutdown`](GreenTransport::shutdown). May be called on the main loop. Twisted's `transport.write`, but with a
+    /// Returns how many bytes the stream has accepted. The next write, flush or
+    /// [`shutdown`](GreenTransport::shutdown) flushes the rest of them. May be called on the main loop. Twisted's `transport.write`, but with a
     /// bound: the transport has no buffer of its own.
     ///
     /// ```
@@ -337,7 +337,7 @@ impl<T: AsyncWrite + Unpin> GreenTransport<T> {
     ///
     /// # Errors
     ///
-    /// Those of a write.
+    /// Returns the errors of a write.
     pub fn shutdown(&self) -> io::Result<()> {
         wait(self.write_timeout.get(), async {
             let mut writing = self.writing.take("write").await?;

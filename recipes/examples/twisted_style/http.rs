@@ -22,7 +22,7 @@ pub(crate) enum Body {
     UntilEnd,
 }
 
-/// What requests and responses have in common.
+/// The common part of requests and responses.
 #[derive(Debug)]
 pub(crate) struct Message {
     headers: Vec<(String, Vec<u8>)>,

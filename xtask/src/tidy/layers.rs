@@ -228,7 +228,7 @@ mod tests {
     fn every_file_has_a_place_and_every_place_a_file() {
         let layers = Layers { layers: &LAYERS.layers[..1], ..LAYERS };
         assert_eq!(faults(&layers, "wood.rs", "").len(), 2);
-        let cellar = Layer { name: "cellar", groups: &[&["cellar"]] };
+        let cellar = Layer { name: "below", groups: &[&["below"]] };
         let layers: &'static [Layer] = Box::leak(Box::new([cellar]));
         assert_eq!(faults(&Layers { layers, ..LAYERS }, "wood.rs", "").len(), 1 + 5);
     }

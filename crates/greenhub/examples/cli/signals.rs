@@ -24,7 +24,7 @@ impl Signals {
     /// Waits for a signal or until the time limit is over. Switches.
     pub(crate) fn wait(&self, limit: Option<Duration>) -> Result<(), TrampolineError> {
         match trampoline(&self.pipe, Interest::READ, limit) {
-            Ok(_) | Err(TrampolineError::TimedOut(_)) => Ok(()),
+            Ok(_) | Err(TrampolineError::TimedOut { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -85,7 +85,7 @@ pub(crate) fn require_memory(options: &Options) -> Result<(), String> {
     };
     let Some(available) = available_memory().filter(|available| needed > *available) else { return Ok(()) };
     Err(format!(
-        "{} connections with messages of {} bytes need {needed} bytes of memory and {available} are available: use fewer or shorter ones",
+        "{} connections with messages of {} bytes need {needed} bytes of memory and {available} are available: use fewer connections or shorter messages",
         options.connections(),
         options.bytes
     ))
@@ -105,7 +105,7 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// The number of system calls of a hub and its sockets.
+/// The approximate number of system calls of a hub and its sockets.
 #[derive(Copy, Clone)]
 pub(crate) struct Calls(u64);
 
@@ -115,7 +115,7 @@ impl Calls {
         let hubs_own = match hub.name() {
             // The hub registers nothing: `watch` makes no system call.
             "poll" => stats.waits,
-            // A wait calls select, then poll. `watch` checks the number by fcntl.
+            // A wait calls select, and poll if select has found something. `watch` checks the number by fcntl.
             "select" => 2 * stats.waits + stats.watches,
             _ => stats.waits + stats.watches,
         };

@@ -50,7 +50,7 @@ fn send(stream: &UnixStream, bytes: &[u8]) {
 
 fn assert_closed(waited: Waiter, fd: RawFd) {
     let error = waited.join().expect("the waiter returns").expect_err("the descriptor is closed");
-    assert!(matches!(error, TrampolineError::Closed(number) if number == fd), "{error}");
+    assert!(matches!(error, TrampolineError::Closed { fd: number } if number == fd), "{error}");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_raw_number_reused_without_notification_serves_the_next_wait() {
         let new = reopen(number, new.into());
         send(&old_peer, b"for the old one");
         let error = trampoline(&new, Interest::READ, Some(ms(10))).expect_err("nothing for the new one");
-        assert!(matches!(error, TrampolineError::TimedOut(_)), "{error}");
+        assert!(matches!(error, TrampolineError::TimedOut { .. }), "{error}");
         send(&new_peer, b"x");
         trampoline(&new, Interest::READ, None).expect("the descriptor becomes readable");
         drop(copy);

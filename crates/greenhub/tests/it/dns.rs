@@ -246,7 +246,7 @@ fn a_name_is_cached_until_its_ttl_expires() {
 #[test]
 fn the_cache_evicts_the_oldest_name_beyond_its_capacity() {
     support::run("the_cache_evicts_the_oldest_name_beyond_its_capacity", || {
-        // The oldest entry is evicted first, as a plain list does.
+        // A plain list is the model: its oldest entry is evicted first.
         for capacity in 0..4 {
             let mut random = random::Rng::with_seed(capacity as u64 + 1);
             let fake = Fake::default();

@@ -30,11 +30,11 @@ fn a_failed_wait_of_the_hub_reaches_main_and_loses_no_wake_up() {
         let (mut failed, mut sent) = (0, 0);
         while !reading.is_finished() || !sleeping.is_finished() {
             match trampoline(&idle, Interest::READ, Some(SHORT)) {
-                Err(TrampolineError::TimedOut(_)) if sent < ROUNDS => {
+                Err(TrampolineError::TimedOut { .. }) if sent < ROUNDS => {
                     writer.write_all(b"x").unwrap();
                     sent += 1;
                 }
-                Err(TrampolineError::TimedOut(_)) => {}
+                Err(TrampolineError::TimedOut { .. }) => {}
                 Err(TrampolineError::Loop(error)) if error.kind() == LoopErrorKind::Wait => {
                     let expected = [libc::ENOMEM, libc::EAGAIN].map(Some);
                     assert!(expected.contains(&error.io_error().and_then(io::Error::raw_os_error)), "{error:?}");

@@ -38,7 +38,7 @@ fn loop_error(error: &GreenError) -> LoopErrorKind {
     }
 }
 
-/// What a task does in the hub's wait, once.
+/// The code of a task, which runs once in the hub's wait.
 type Task = Rc<Cell<Option<Box<dyn FnOnce()>>>>;
 
 /// A hub that runs a task in its wait, and returns without a report if the task wakes it.

@@ -434,7 +434,7 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
     errors_printed(&[
         &greenhub::HubError::NoneAvailable,
         &greenhub::hub::LoopError::from(greenhub::hub::LoopErrorKind::Aborted),
-        &greenhub::TrampolineError::TimedOut(3),
+        &greenhub::TrampolineError::TimedOut { fd: 3 },
         &greenhub::net::ServeError::Inside,
         &greenhub::sync::mpsc::RecvError,
     ]);

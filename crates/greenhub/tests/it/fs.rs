@@ -407,8 +407,8 @@ fn opening_a_file_wakes_stale_waiters_of_its_number() {
         assert_eq!(file.as_raw_fd(), number);
         // A hub that checks its numbers at each wait may have found the closed number before.
         let ended = waiting.join().unwrap();
-        let notified = matches!(ended, Err(TrampolineError::Closed(fd)) if fd == number);
-        let found_out = matches!(ended, Err(TrampolineError::InvalidFd(fd)) if fd == number);
+        let notified = matches!(ended, Err(TrampolineError::Closed { fd }) if fd == number);
+        let found_out = matches!(ended, Err(TrampolineError::InvalidFd { fd }) if fd == number);
         assert!(notified || found_out && get_hub().name() != "epoll", "{ended:?}");
     });
 }

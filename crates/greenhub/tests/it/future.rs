@@ -376,8 +376,8 @@ fn on_the_main_loop_a_future_is_polled_once() {
         let (errors, pending_polls, restless_polls, value) = hear.recv().unwrap();
         for (kind, text) in errors {
             assert_eq!(kind, LoopErrorKind::InMainloop);
-            let expected =
-                "do not call blocking functions from the main loop: waiting for a future needs a green thread";
+            let expected = "do not call blocking functions from the main loop: waiting for a future needs a green thread; \
+                 spawn one, or await `defer_to_green_thread`";
             assert_eq!(text, expected);
         }
         assert_eq!((pending_polls, restless_polls, value), (1, 1, 7));

@@ -41,7 +41,7 @@ fn a_number_with_a_waiter_is_not_lent_to_the_hub() {
             yield_now();
             give_up(number);
             let error = waiter.join().expect("no panic").expect_err("given up");
-            assert!(matches!(error, TrampolineError::Closed(fd) if fd == number), "{error}");
+            assert!(matches!(error, TrampolineError::Closed { fd } if fd == number), "{error}");
             assert_eq!(*forgotten.borrow(), [(number, Lent::Nothing)]);
         })
         .join()

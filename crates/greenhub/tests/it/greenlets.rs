@@ -982,7 +982,7 @@ fn the_main_loop_and_its_callbacks_cannot_switch() {
         let made_in = made.clone();
         let call = move || {
             *result.borrow_mut() = Some(target.switch(Payload::unit()));
-            // A greenlet created in the main loop has the hub as its parent.
+            // A greenlet created in the main loop has the main loop as its parent.
             *made_in.borrow_mut() = Some(Greenlet::new(Ok));
         };
         get_hub().schedule(Duration::from_millis(1), Call(RefCell::new(Some(Box::new(call)))));
@@ -995,7 +995,7 @@ fn the_main_loop_and_its_callbacks_cannot_switch() {
         assert_eq!(orphan.parent(), None);
         let green = spawn(move || drop(orphan.switch(Payload::unit())));
         sleep(Duration::from_millis(1));
-        assert!(!green.is_finished(), "the result went to the hub");
+        assert!(!green.is_finished(), "the result woke the green thread instead of going to the main loop");
         green.kill();
     });
 }
@@ -1279,7 +1279,7 @@ fn an_interrupt_reaches_the_main_greenlet_in_a_switch() {
     });
 }
 
-/// Leaves a wait of the caller that never ends, like a leaked parker, and returns the unparker that would end it.
+/// Begins a wait, leaks its parker, and returns the unparker.
 fn forgotten_wait() -> Unparker {
     let parker = Parker::new(WaitReason::Event).unwrap();
     let unparker = parker.unparker();
@@ -1378,7 +1378,7 @@ fn a_drop_ended_by_a_timeout_is_not_ended_again() {
         assert!(!ended.get(), "the timeout ends the wait of the drop");
         let (reader, _writer) = std::io::pipe().unwrap();
         let waited = trampoline(&reader, Interest::READ, Some(16 * SHORT));
-        assert!(matches!(waited, Err(TrampolineError::TimedOut(_))), "{waited:?}");
+        assert!(matches!(waited, Err(TrampolineError::TimedOut { .. })), "{waited:?}");
         assert!(ended.get());
     });
 }
@@ -1695,7 +1695,7 @@ mod random {
         for seed in seeds(300, 50) {
             let values = Count::default();
             let inside = values.clone();
-            // A greenlet in a reference cycle is unwound at the end of the OS thread.
+            // A greenlet in a reference cycle is unwound by the shutdown at the end of the test.
             test("random_switches_match_the_model", move || play(seed, &inside));
             assert_eq!(values.load(Ordering::Relaxed), 0, "seed {seed}: values were dropped other than once");
         }

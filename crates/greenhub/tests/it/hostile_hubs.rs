@@ -529,7 +529,7 @@ fn rule_06_a_report_of_a_stale_or_unknown_key_wakes_no_waiter() {
         let (reader, _writer) = pipe();
         let waiter = waiting_reader(reader, Duration::from_millis(20));
         let error = waiter.join().unwrap().unwrap_err();
-        assert!(matches!(error, TrampolineError::TimedOut(_)), "{error:?}");
+        assert!(matches!(error, TrampolineError::TimedOut { .. }), "{error:?}");
         assert!(reports.get() > 0);
     });
 }
@@ -571,7 +571,7 @@ fn rule_06_a_number_given_up_inside_watch_is_an_error() {
         let (reader, _writer) = pipe();
         let number = reader.as_raw_fd();
         let error = waiting_reader(reader, TIMEOUT).join().unwrap().unwrap_err();
-        assert!(matches!(error, TrampolineError::Closed(fd) if fd == number), "{error:?}");
+        assert!(matches!(error, TrampolineError::Closed { fd } if fd == number), "{error:?}");
         assert_eq!(get_hub().stats().readers, 0);
     });
 }

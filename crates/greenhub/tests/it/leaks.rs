@@ -61,7 +61,7 @@ fn leaks_nothing(round: fn(&ParkPoint, &Drops)) {
     });
 }
 
-/// Returns a green thread that is parked at `point`, and owns one of `drops`.
+/// Returns a green thread that is parked at `point` and owns a value counted by `drops`.
 fn parked_at(point: &ParkPoint, drops: &Drops) -> GreenThread<()> {
     let (inside, park) = (drops.one(), point.park);
     let one = spawn(move || {

@@ -102,7 +102,7 @@ fn a_limit_is_none_or_some_duration_or_a_duration() {
         is_timed_out(Trampoline::new(&reader).read().timeout(SHORT).wait().unwrap_err());
         // SAFETY: `reader` keeps the number open.
         let raw = unsafe { trampoline_raw(reader.as_raw_fd(), Interest::READ, SHORT) };
-        assert!(matches!(raw, Err(TrampolineError::TimedOut(fd)) if fd == reader.as_raw_fd()));
+        assert!(matches!(raw, Err(TrampolineError::TimedOut { fd }) if fd == reader.as_raw_fd()));
         let (readable, _) = select::select::<_, &io::PipeReader>(&[&reader], &[], SHORT).expect("a look");
         assert!(readable.is_empty());
         let mut fds = [select::PollFd::new(&reader, Interest::READ)];

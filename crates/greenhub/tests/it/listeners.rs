@@ -47,7 +47,7 @@ fn a_timed_out_wait_leaves_no_listener() {
     let (here, _there) = streams();
     let begin = Instant::now();
     let error = trampoline(&*here, Interest::READ, Some(ms(10))).expect_err("nothing comes");
-    assert!(matches!(error, TrampolineError::TimedOut(fd) if fd == here.as_raw_fd()), "{error}");
+    assert!(matches!(error, TrampolineError::TimedOut { fd } if fd == here.as_raw_fd()), "{error}");
     assert!(begin.elapsed() >= ms(10));
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
     assert_no_waiters();
@@ -62,7 +62,7 @@ fn a_served_wait_cancels_its_timeout() {
     trampoline(&*here, Interest::READ, Some(ms(20))).expect("data is there");
     assert_eq!(stats().timers, 0);
     let error = trampoline(&*there, Interest::READ, Some(ms(60))).expect_err("nothing comes");
-    assert!(matches!(error, TrampolineError::TimedOut(fd) if fd == there.as_raw_fd()));
+    assert!(matches!(error, TrampolineError::TimedOut { fd } if fd == there.as_raw_fd()));
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_queued_reader_that_times_out_leaves_the_first_alone() {
         let (here, there) = streams();
         let first = waiting_reader(&here);
         let error = trampoline(&*here, Interest::READ, Some(ms(5))).expect_err("the first comes first");
-        assert!(matches!(error, TrampolineError::TimedOut(_)));
+        assert!(matches!(error, TrampolineError::TimedOut { .. }));
         assert_eq!(stats().readers, 1);
         let killed = waiting_reader(&here);
         killed.kill();
@@ -288,7 +288,7 @@ fn a_negative_descriptor_is_an_invalid_argument() {
     for _ in 0..2 {
         // SAFETY: a negative number is never an open descriptor.
         let error = unsafe { trampoline_raw(-1, Interest::READ, None) }.expect_err("no descriptor");
-        assert!(matches!(error, TrampolineError::InvalidFd(-1)), "{error}");
+        assert!(matches!(error, TrampolineError::InvalidFd { fd: -1 }), "{error}");
     }
 }
 
@@ -507,7 +507,7 @@ fn notify_close_wakes_every_waiter_even_if_a_listener_panics() {
     yield_now();
     notify_close(here.as_raw_fd());
     let error = writer.join().expect("the waiter returns").expect_err("given up");
-    assert!(matches!(error, TrampolineError::Closed(_)), "{error}");
+    assert!(matches!(error, TrampolineError::Closed { .. }), "{error}");
     assert_no_waiters();
 }
 

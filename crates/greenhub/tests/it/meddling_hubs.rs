@@ -36,7 +36,7 @@ struct Script {
     watched: RefCell<Vec<RawFd>>,
     /// The keys passed to `watch`.
     keys: RefCell<Vec<Key>>,
-    /// Those of `keys` that were lent to the last `wait`.
+    /// The part of `keys` that was lent to the last `wait`.
     lent: RefCell<Vec<Key>>,
     /// A closed descriptor that was lent to `wait`.
     dead: Cell<Option<RawFd>>,
@@ -179,7 +179,7 @@ fn a_wait_inside_watch_fails_the_outer_wait_and_leaves_no_trace() {
                 "{refused}"
             );
             let late = trampoline(&reader, Interest::READ, Some(SHORT)).unwrap_err();
-            assert!(matches!(late, TrampolineError::TimedOut(_)), "{late}");
+            assert!(matches!(late, TrampolineError::TimedOut { .. }), "{late}");
         });
         waits.join().unwrap();
     });

@@ -63,7 +63,7 @@ fn a_closed_number_wakes_all_its_waiters_with_an_error() {
             close_without_notice(number);
             for waiter in waiters {
                 let error = waiter.join().expect("the waiter returns").expect_err("the descriptor is dead");
-                assert!(matches!(error, TrampolineError::InvalidFd(dead) if dead == number), "{hub}: {error}");
+                assert!(matches!(error, TrampolineError::InvalidFd { fd: dead } if dead == number), "{hub}: {error}");
             }
             assert_no_waiters();
         }
@@ -100,7 +100,7 @@ fn a_large_number_that_is_no_descriptor_gives_the_same_error_each_time() {
         for _ in 0..2 {
             // SAFETY: no test opens this many descriptors, so the number is closed.
             let error = unsafe { trampoline_raw(100_000, Interest::READ, None) }.expect_err("not open");
-            assert!(matches!(error, TrampolineError::InvalidFd(100_000)), "{hub}: {error}");
+            assert!(matches!(error, TrampolineError::InvalidFd { fd: 100_000 }), "{hub}: {error}");
         }
     }
 }

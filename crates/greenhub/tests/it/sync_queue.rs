@@ -340,8 +340,8 @@ fn a_newcomer_takes_neither_a_granted_item_nor_granted_room() {
 }
 
 #[test]
-fn a_getter_whose_putter_left_stays_first_in_line() {
-    run("a_getter_whose_putter_left_stays_first_in_line", || {
+fn a_getter_whose_putter_left_stays_first_waiters() {
+    run("a_getter_whose_putter_left_stays_first_waiters", || {
         let queue = bounded(0);
         let (first, second) = (getter(&queue), getter(&queue));
         let leaving = queue.clone();

@@ -24,12 +24,12 @@ const SHORT: Duration = Duration::from_millis(5);
 /// Runs a test on an OS thread whose hub has failed to build.
 fn hubless<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
     run(name, || {
-        lose_hub();
+        drop_hub();
         test()
     })
 }
 
-fn lose_hub() {
+fn drop_hub() {
     let refuse = || Err::<Box<dyn Hub>, _>(io::Error::from_raw_os_error(libc::EMFILE));
     use_hub_with(refuse).unwrap();
     assert!(matches!(try_get_hub(), Err(HubError::Build { .. })));
@@ -38,7 +38,7 @@ fn lose_hub() {
 /// Sets up an OS thread of a cluster.
 fn without_hub(loses: bool) -> io::Result<()> {
     if loses {
-        lose_hub();
+        drop_hub();
     }
     Ok(())
 }
@@ -256,7 +256,7 @@ fn a_cluster_with_one_thread_without_a_hub_serves_nothing() {
         let refused = Cluster::new(3)
             .setup(|number| {
                 if number == 1 {
-                    lose_hub();
+                    drop_hub();
                 }
                 Ok(())
             })

@@ -39,7 +39,7 @@ const NEED_THE_MAIN_GREENLET: &[&str] = &[
     "an_interrupt_by_a_getter_reaches_main",
 ];
 
-/// The helpers of the suite. Those that run a test do so in a joined loop.
+/// The helpers of the suite. A helper that runs a test does so in a joined loop.
 mod support {
     pub(crate) use crate::it_support::*;
 

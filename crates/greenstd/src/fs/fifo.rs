@@ -107,7 +107,7 @@ mod system {
             }
             match trampoline(reader, Interest::READ, Some(pause)) {
                 Ok(_) => return Ok(()),
-                Err(TrampolineError::TimedOut(_)) => {
+                Err(TrampolineError::TimedOut { .. }) => {
                     wait.check()?;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

@@ -1,4 +1,4 @@
-//! The traits of the crate `futures`.
+//! [`AsyncIo`] as `AsyncRead` and `AsyncWrite` of the crate `futures-io`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;

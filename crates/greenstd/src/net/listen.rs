@@ -56,7 +56,7 @@ impl ListenOptions {
     /// Linux spreads the connections over the listeners: one for each OS thread with a hub. Off by default, unlike in
     /// Eventlet: a second server that is started by mistake would take half of the connections.
     ///
-    /// With port 0 a listener that shares is [reported](hub_core::internal::warn), because the system may choose the port of
+    /// With port 0 a listener that shares is [reported](hub_core::hub::warn), because the system may choose the port of
     /// another sharing listener of the same user. [`Cluster`](super::Cluster) shares a port that the system has chosen.
     pub const fn reuse_port(self, reuse: bool) -> ListenOptions {
         ListenOptions { reuse_port: reuse, ..self }

@@ -435,7 +435,7 @@ impl Failure {
         // A lack inside the hub passes, too.
         let refused = match error.get_ref().and_then(|error| error.downcast_ref()) {
             Some(TrampolineError::Register { error, .. }) => error,
-            Some(TrampolineError::TimedOut(_)) => return Some(Failure::Connection),
+            Some(TrampolineError::TimedOut { .. }) => return Some(Failure::Connection),
             _ => error,
         };
         let is_one_of = |list: &[Errno]| list.iter().any(|errno| refused.raw_os_error() == Some(errno.raw_os_error()));

@@ -71,7 +71,7 @@ fn by_descriptor(child: &mut Child, timeout: Option<Duration>) -> io::Result<Wai
     let Ok(process) = open(child.id()) else { return Ok(WaitOutcome::Unknown) };
     match trampoline(&process, Interest::READ, timeout) {
         Ok(_) => {}
-        Err(TrampolineError::TimedOut(_)) => return Ok(WaitOutcome::TimedOut),
+        Err(TrampolineError::TimedOut { .. }) => return Ok(WaitOutcome::TimedOut),
         Err(error) if is_unavailable(&error) => return Ok(WaitOutcome::Unknown),
         Err(error) => return Err(error.into()),
     }
@@ -92,8 +92,8 @@ fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<
         }
         match trampoline(&signal.receiver, Interest::READ, Some(left.min(SIGNAL_LIMIT))) {
             Ok(_) => signal.take(),
-            Err(TrampolineError::TimedOut(_)) if wait.is_over() => return Ok(WaitOutcome::TimedOut),
-            Err(TrampolineError::TimedOut(_)) => {}
+            Err(TrampolineError::TimedOut { .. }) if wait.is_over() => return Ok(WaitOutcome::TimedOut),
+            Err(TrampolineError::TimedOut { .. }) => {}
             Err(error) if is_unavailable(&error) => return Ok(WaitOutcome::Unknown),
             Err(error) => return Err(error.into()),
         }

@@ -51,7 +51,7 @@ impl Abandoned {
             match attempt.try_recv() {
                 Ok(Ok(connection)) => accepted = Some(connection),
                 Err(TryRecvError::Empty) => return true,
-                // The error belonged to the caller that has left.
+                // The error belonged to the caller that has left. An attempt without a sender has no result any more.
                 Ok(Err(_)) | Err(TryRecvError::Disconnected) => {}
             }
             false
@@ -79,9 +79,10 @@ pub(super) fn blocks(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(!rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
-/// Accepts a connection on an OS thread if `admit`, which is called before each attempt, returns a ticket. Returns
-/// `None` if it does not. A timeout is an error of the kind `TimedOut`. `nonblocking` callers do not wait for a
-/// connection. Switches.
+/// Accepts a connection on an OS thread, if `admit` returns a ticket. Switches.
+///
+/// `admit` is called before each attempt. Returns `None` if it returns none. A timeout is an error of the kind
+/// `TimedOut`. A `nonblocking` caller waits only if another process takes the connection that it has seen.
 pub(super) fn accept<T>(
     source: &Source,
     abandoned: &Abandoned,

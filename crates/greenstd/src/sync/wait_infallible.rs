@@ -10,7 +10,7 @@ use super::wait_queue::{Unserved, Wait};
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum GraceError {
     TimedOut,
-    /// The green thread is unwinding, and the panicking grace has passed.
+    /// The caller is panicking, and the panicking grace has passed.
     Panicking,
 }
 
@@ -83,7 +83,7 @@ pub(super) fn until<W: Wait<Payload = ()>, R>(
     }
 }
 
-/// Panics in a destructor that runs while unwinding, which aborts the process.
+/// Panics while the thread is panicking already. In a destructor that aborts the process.
 #[cold]
 #[track_caller]
 fn panic_ungranted<W: Wait>(state: &BiasedMutex<W::State>, reason: fn(&W::State) -> String) -> ! {

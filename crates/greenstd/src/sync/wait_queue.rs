@@ -1,9 +1,11 @@
 //! A FIFO wait queue with direct hand-off.
 //!
-//! A primitive keeps its state under one lock, with one [`WaitQueue`] for each thing that is waited for. Only `unpark`
-//! and the order of a queue's items run under that lock. A *grant* removes the first waiter and wakes it. The granted
-//! thing belongs to that waiter from then on, so no newcomer gets it. An exit or a deadline that comes after the grant
-//! does not undo it. A granted waiter whose wait fails, because the main loop sends it an error, *regrants* the thing.
+//! A primitive keeps its state under one lock, with one [`WaitQueue`] for each thing that is waited for. Beside the
+//! primitive's own code, only `unpark` and the `Ord` of a priority queue's items run under that lock. A *grant* removes
+//! the first waiter and wakes it. The granted thing belongs to that waiter from then on, so no newcomer gets it. The one
+//! exception is an unwinding caller, which cannot let the waiter run: it may take a lock that was handed over, and the
+//! waiter regains its place. An exit or a deadline that comes after the grant does not undo it. A granted waiter whose
+//! wait fails, because the main loop sends it an error, *regrants* the thing.
 //!
 //! A waiter may carry a *payload*. The payload goes to the granting side, or leaves the queue with the waiter.
 
@@ -80,7 +82,7 @@ impl<P> WaitQueue<P> {
         if granted.unparker.try_unpark() { Some(granted.payload) } else { self.grant_next(granted.payload) }
     }
 
-    /// Grants the first waiter that still exists, after one that does not.
+    /// Grants the first waiter that still exists, after an abandoned one.
     #[cold]
     #[inline(never)]
     fn grant_next(&mut self, mut abandoned: P) -> Option<P> {
@@ -105,7 +107,7 @@ impl<P> WaitQueue<P> {
         Some(first)
     }
 
-    /// Makes the first of the other waiters the first of all.
+    /// Moves the first waiter of `rest` to `first`.
     #[cold]
     fn promote_next_waiter(&mut self) {
         while let Some((number, entry)) = self.rest.pop_front() {
@@ -156,7 +158,7 @@ impl<P> WaitQueue<P> {
         let index = self.rest.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         let (_, payload) = self.rest[index].1.take()?;
         self.gaps += 1;
-        // Many waiters may come and go behind one that waits for long: bound the number of gaps.
+        // Many waiters may come and go behind a waiter that stays. Bound the number of gaps.
         if self.gaps > self.rest.len() / 2 + 16 {
             self.rest.retain(|(_, entry)| entry.is_some());
             self.gaps = 0;
@@ -165,7 +167,7 @@ impl<P> WaitQueue<P> {
     }
 }
 
-/// The end of a wait without a grant, with the payload. Each primitive makes its own error of it.
+/// The end of a wait without a grant, with the payload. Each primitive converts it to its own error.
 pub(crate) enum Unserved<P = ()> {
     /// The deadline has passed. Holds the payload.
     TimedOut(P),
@@ -180,7 +182,7 @@ pub(crate) trait Wait {
     /// The payload of a waiter.
     type Payload;
 
-    /// The reason that reports state for a parked waiter.
+    /// The reason of the wait, which reports show for a parked waiter.
     const REASON: WaitReason;
     /// Whether a waiter that could not use its wake-up regains its place instead of going to the end.
     const KEEPS_PLACE: bool = true;
@@ -191,7 +193,8 @@ pub(crate) trait Wait {
     /// rely on a free primitive: taking a free lock never switches.
     const CHARGED: bool = false;
 
-    /// Whether a wait begins although an exit is pending.
+    /// Whether the wait holds exits back for the lock patience. True exactly where `REASON` is [`WaitReason::Lock`]. An exit
+    /// that ends the park is then thrown at once, because the next park would hold it back again.
     const DEFERS_EXITS: bool = false;
 
     /// Returns the queue of this kind of wait.
@@ -215,8 +218,8 @@ pub(crate) trait Wait {
     ///
     /// # Errors
     ///
-    /// Returns [`Unserved::Failed`] where the caller may not wait, and with the errors that the main loop sends to the
-    /// main greenlet. The caller is not in the queue then.
+    /// Returns [`Unserved::TimedOut`] if `deadline` passes first. Returns [`Unserved::Failed`] if the caller may not wait,
+    /// and for an error that the main loop sends to the main greenlet. The caller is not in the queue then.
     #[inline]
     fn wait<R>(
         state: &BiasedMutex<Self::State>,

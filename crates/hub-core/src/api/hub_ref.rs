@@ -369,7 +369,7 @@ impl HubRef {
     /// builds a new hub.
     ///
     /// An OS thread that ends without a shutdown abandons all its green threads, because its thread-locals are
-    /// destroyed first. `run_and_shutdown` calls this at the right moment. The counterpart
+    /// destroyed first. `greenhub::thread::os::run_and_shutdown` calls this at the right moment. The counterpart
     /// in gevent is `Hub.destroy`.
     ///
     /// ```

@@ -43,7 +43,7 @@ use crate::greenlet::trace;
 ///   and the value of the first is dropped while it is borrowed:
 ///
 ///   ```no_run
-///   # use hub_core::{spawn, yield_now};
+///   # use greenhub::{spawn, thread::yield_now};
 ///   thread_local!(static V: Vec<u64> = { yield_now(); vec![7] }); // undefined behaviour
 ///   let (a, b) = (spawn(|| V.with(|v| { yield_now(); yield_now(); v[0] })), spawn(|| V.with(|v| v[0])));
 ///   # drop((a, b));
@@ -64,7 +64,7 @@ use crate::greenlet::trace;
 ///   [`LocalKey::with`](std::thread::LocalKey::with) of values that are destroyed:
 ///
 ///   ```no_run
-///   # use hub_core::sleep;
+///   # use greenhub::sleep;
 ///   struct Logs; impl Drop for Logs { fn drop(&mut self) { sleep(std::time::Duration::from_millis(1)) } }
 ///   thread_local!(static LOGS: Logs = const { Logs }); // undefined behaviour unless the end of the thread is noticed
 ///   ```

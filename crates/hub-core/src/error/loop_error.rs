@@ -81,7 +81,9 @@ pub enum LoopErrorKind {
 enum Cause {
     #[error("{0}")]
     Plain(LoopErrorKind),
-    #[error("do not call blocking functions from the main loop: {operation} needs a green thread")]
+    #[error(
+        "do not call blocking functions from the main loop: {operation} needs a green thread; spawn one, or await `defer_to_green_thread`"
+    )]
     InMainloop { operation: &'static str },
     #[error(
         "do not call blocking functions in a poll of a future: {operation} would let other green threads run before the \

@@ -257,8 +257,11 @@ pub enum TrampolineError {
         fd: RawFd,
     },
     /// The number is negative or not an open descriptor.
-    #[error("cannot wait on descriptor {0}: the number is negative or not open")]
-    InvalidFd(RawFd),
+    #[error("cannot wait on descriptor {fd}: the number is negative or not open")]
+    InvalidFd {
+        /// The number of the descriptor.
+        fd: RawFd,
+    },
     /// Another green thread waits for the same direction.
     #[doc(alias = "ConcurrentObjectUse")]
     #[error("second simultaneous {action}: another green thread waits on descriptor {fd}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", action = direction_text(.direction))]
@@ -269,15 +272,21 @@ pub enum TrampolineError {
         fd: RawFd,
     },
     /// The descriptor was not ready in time.
-    #[error("timed out waiting on descriptor {0}")]
-    TimedOut(RawFd),
+    #[error("timed out waiting on descriptor {fd}")]
+    TimedOut {
+        /// The number of the descriptor.
+        fd: RawFd,
+    },
     /// The error that the caller chose for the timeout.
     #[error("{0}")]
     Custom(Arc<dyn Error + Send + Sync>),
     /// The descriptor was closed during the wait.
     #[doc(alias = "IOClosed")]
-    #[error("operation on closed file: descriptor {0} was closed, or its number given to another file")]
-    Closed(RawFd),
+    #[error("operation on closed file: descriptor {fd} was closed, or its number given to another file")]
+    Closed {
+        /// The number of the descriptor.
+        fd: RawFd,
+    },
     /// The hub refused the descriptor.
     #[error("the hub cannot wait on descriptor {fd}: {error}{hint}", hint = if_file(.error))]
     Register {
@@ -313,11 +322,11 @@ impl From<TrampolineError> for io::Error {
         let kind = match &error {
             TrampolineError::Interest { .. } => io::ErrorKind::InvalidInput,
             // std has no stable kind for EBADF, and callers check the number itself.
-            TrampolineError::InvalidFd(_) => return io::Error::from_raw_os_error(libc::EBADF),
+            TrampolineError::InvalidFd { .. } => return io::Error::from_raw_os_error(libc::EBADF),
             TrampolineError::SecondSimultaneous { .. } => io::ErrorKind::ResourceBusy,
-            TrampolineError::TimedOut(_) => io::ErrorKind::TimedOut,
+            TrampolineError::TimedOut { .. } => io::ErrorKind::TimedOut,
             TrampolineError::Custom(_) => io::ErrorKind::TimedOut,
-            TrampolineError::Closed(_) => io::ErrorKind::NotConnected,
+            TrampolineError::Closed { .. } => io::ErrorKind::NotConnected,
             TrampolineError::Register { error: cause, .. } => match cause.raw_os_error() {
                 Some(code) => return io::Error::from_raw_os_error(code),
                 None => cause.kind(),

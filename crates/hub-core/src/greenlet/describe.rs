@@ -32,7 +32,7 @@ pub(crate) fn future(local: &Local, control: ControlRef) -> Option<&'static str>
     local.futures.type_name(control.number(), control.ticket())
 }
 
-/// Describes a greenlet for the report of abandoned ones.
+/// Describes a greenlet for the report of abandoned greenlets.
 pub(crate) fn abandoned(local: &Local, control: ControlRef) -> String {
     let name = control.with_task(TaskRef::describe).or_else(|| control.describe_raw());
     let name = name.unwrap_or_else(|| "a green thread that is ending".to_owned());
@@ -63,7 +63,7 @@ pub(super) fn write_owner(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
     }
 }
 
-/// Writes which greenlet runs on this OS thread. May be called in a signal handler: it takes no memory and no lock.
+/// Writes which greenlet runs on this OS thread. May be called in a signal handler: it allocates nothing and takes no lock.
 pub(crate) fn write_running(out: &mut dyn FnMut(&[u8])) {
     let current = thread().running();
     match current.map(|current| (current.kind(), current)) {

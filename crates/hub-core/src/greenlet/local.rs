@@ -281,7 +281,7 @@ pub(super) unsafe fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
     unsafe { get().tasks.give(memory, class, layout) };
 }
 
-/// Ends this OS thread, unless it has ended. Called after a shutdown, before the thread-locals are destroyed.
+/// Ends this OS thread, unless it has ended. Called after a shutdown, and when thread-locals are destroyed.
 ///
 /// Frees no memory that a frame of the main greenlet may refer to.
 pub(crate) fn end_now() {

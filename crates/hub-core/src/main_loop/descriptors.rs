@@ -468,7 +468,7 @@ impl Descriptors {
 
     /// Returns all waiters, each with number and direction.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
-        self.first_in_line().chain(self.queued())
+        self.first_waiters().chain(self.queued())
     }
 
     /// Returns the waiters that are queued behind another.
@@ -480,7 +480,7 @@ impl Descriptors {
     }
 
     /// Returns the waiters that are not queued behind another.
-    pub(super) fn first_in_line(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
+    pub(super) fn first_waiters(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.slots.iter().enumerate().flat_map(|(fd, slot)| {
             SIDES
                 .into_iter()

@@ -23,7 +23,7 @@ impl MainLoop {
     pub(crate) fn descriptor_waits(&self) -> Vec<DescriptorWait> {
         let own = self.wakeup.get().map(|wakeup| Target::Call(wakeup.number()));
         let descriptors = self.descriptors.borrow();
-        let first = descriptors.first_in_line().map(|wait| (wait, false));
+        let first = descriptors.first_waiters().map(|wait| (wait, false));
         let all = first.chain(descriptors.queued().map(|wait| (wait, true)));
         all.map(|((fd, interest, target), queued)| DescriptorWait { fd, interest, target, queued })
             .filter(|wait| Some(wait.target) != own)

@@ -141,8 +141,8 @@ impl MainLoop {
     pub(crate) fn stats(&self, local: &Local, pool: (usize, usize)) -> Stats {
         let descriptors = self.descriptors.borrow();
         let own = usize::from(self.wakeup.get().is_some());
-        let readers = descriptors.first_in_line().filter(|(_, direction, _)| *direction == Interest::READ).count();
-        let writers = descriptors.first_in_line().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
+        let readers = descriptors.first_waiters().filter(|(_, direction, _)| *direction == Interest::READ).count();
+        let writers = descriptors.first_waiters().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
         let stacks = local.stacks.stats();
         let timers = self.timers.borrow();
         let (pool_threads, pool_jobs) = pool;

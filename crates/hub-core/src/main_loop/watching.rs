@@ -69,9 +69,9 @@ impl MainLoop {
         match wake {
             // A wake-up without a reason is for another park of this greenlet: of code that was called on the way.
             Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
-            Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
-            Wake::Closed => Err(TrampolineError::Closed(fd)),
-            Wake::Ready(readiness) if readiness.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
+            Wake::Deadline => Err(TrampolineError::TimedOut { fd }),
+            Wake::Closed => Err(TrampolineError::Closed { fd }),
+            Wake::Ready(readiness) if readiness.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd { fd }),
             wake => Ok(wake),
         }
     }
@@ -112,8 +112,8 @@ impl MainLoop {
         drop(entry);
         match wake {
             Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
-            Wake::Closed => Err(TrampolineError::Closed(fd)),
-            Wake::Ready(readiness) if readiness.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
+            Wake::Closed => Err(TrampolineError::Closed { fd }),
+            Wake::Ready(readiness) if readiness.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd { fd }),
             _ => Ok(()),
         }
     }
@@ -147,11 +147,11 @@ impl MainLoop {
             deadline.fix(&self.timers.borrow(), timer);
         }
         match wake {
-            Wake::Deadline => Err(TrampolineError::TimedOut(first.key.fd())),
+            Wake::Deadline => Err(TrampolineError::TimedOut { fd: first.key.fd() }),
             Wake::Closed => {
                 let descriptors = self.descriptors.borrow();
                 let closed = entries.iter().find(|entry| !descriptors.watched.is_current(entry.key));
-                Err(TrampolineError::Closed(closed.unwrap_or(first).key.fd()))
+                Err(TrampolineError::Closed { fd: closed.unwrap_or(first).key.fd() })
             }
             _ => Ok(()),
         }
@@ -281,14 +281,14 @@ impl MainLoop {
         match self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease))? {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
-                return Err(TrampolineError::InvalidFd(key.fd()));
+                return Err(TrampolineError::InvalidFd { fd: key.fd() });
             }
             Err(error) => return Err(TrampolineError::Register { fd: key.fd(), error: Arc::new(error) }),
         }
         let mut descriptors = self.descriptors.borrow_mut();
         // The hub is foreign code: it may have given up the number.
         if !descriptors.watched.is_current(key) {
-            return Err(TrampolineError::Closed(key.fd()));
+            return Err(TrampolineError::Closed { fd: key.fd() });
         }
         // SAFETY: the caller upholds the contract of `arm`. With `Lease::Life` the owner of the slot is a source. It makes
         // this loop give the number up before it is closed, which is the contract of `lend`, whatever waiter comes here.
@@ -396,7 +396,7 @@ impl MainLoop {
         drop_contained(kept);
         match watched {
             Ok(()) => {}
-            Err(TrampolineError::Closed(_)) => {}
+            Err(TrampolineError::Closed { .. }) => {}
             Err(error) => {
                 // SAFETY: the registration owns the descriptor.
                 unsafe { self.descriptors.borrow_mut().arm(key, interest, target) };

@@ -341,7 +341,7 @@ impl Source {
             // Reports that keep coming win over the timer of the deadline, so the deadline is checked here.
             let left = wait.limit.left_at(now).unwrap_or(Duration::MAX);
             if left.is_zero() {
-                return Err(TrampolineError::TimedOut(inner.fd()).into());
+                return Err(TrampolineError::TimedOut { fd: inner.fd() }.into());
             }
             return self.pause(entered, main_loop, direction, pause.min(left));
         }
@@ -376,7 +376,7 @@ impl Source {
         waited.map_err(|error| match error {
             // While the greenlet unwinds, a destructor cannot park, and must not spin.
             TrampolineError::Loop(error) if error.kind() == LoopErrorKind::Panicking => {
-                TrampolineError::TimedOut(inner.fd()).into()
+                TrampolineError::TimedOut { fd: inner.fd() }.into()
             }
             error => error.into(),
         })
@@ -546,7 +546,7 @@ fn perform_alone<R>(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
                 if mem::replace(&mut wait.reported, true) && wait.doubts.add(Time::monotonic()).is_some() {
-                    return Err(TrampolineError::TimedOut(fd.as_raw_fd()).into());
+                    return Err(TrampolineError::TimedOut { fd: fd.as_raw_fd() }.into());
                 }
                 block_on(fd, direction, wait.limit.duration())?;
             }

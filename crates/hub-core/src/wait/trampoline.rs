@@ -96,7 +96,7 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], deadline: &mut Deadlin
     if fds.is_empty() {
         // There is no number for the error.
         let parked = Parker::new(WaitReason::Descriptor)?.park(deadline)?;
-        return if parked == Parked::TimedOut { Err(TrampolineError::TimedOut(-1)) } else { Ok(()) };
+        return if parked == Parked::TimedOut { Err(TrampolineError::TimedOut { fd: -1 }) } else { Ok(()) };
     }
     if let Some(&(fd, interest)) =
         fds.iter().find(|(_, interest)| *interest != Interest::READ && *interest != Interest::WRITE)
@@ -144,7 +144,7 @@ pub unsafe fn trampoline_raw(
     let timeout = timeout.into();
     // SAFETY: the call only asks whether the number is open.
     if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return Err(TrampolineError::InvalidFd(fd));
+        return Err(TrampolineError::InvalidFd { fd });
     }
     // SAFETY: the number is open now, and by the contract until the wait ends.
     unsafe { wait(fd, interest, timeout) }
@@ -244,7 +244,7 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
         let waited = trampoline(self.fd.as_fd(), self.interest, self.timeout);
         drop(mark);
         match (waited, self.timeout_error) {
-            (Err(TrampolineError::TimedOut(_)), Some(make)) => Err(TrampolineError::Custom(Arc::from(make()))),
+            (Err(TrampolineError::TimedOut { .. }), Some(make)) => Err(TrampolineError::Custom(Arc::from(make()))),
             (waited, _) => waited,
         }
     }
@@ -294,7 +294,7 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
 /// let green = greenhub::spawn(move || trampoline(&*waiting, Interest::READ, None));
 /// greenhub::thread::yield_now();
 /// notify_close(reader.as_raw_fd());
-/// assert!(matches!(green.join()?, Err(TrampolineError::Closed(_))));
+/// assert!(matches!(green.join()?, Err(TrampolineError::Closed { .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -341,7 +341,7 @@ pub(crate) fn block_on(
         let (seconds, nanos) = round::nanos(deadline - Time::monotonic());
         let timeout = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
         match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
-            Ok(0) => return Err(TrampolineError::TimedOut(number)),
+            Ok(0) => return Err(TrampolineError::TimedOut { fd: number }),
             Ok(_) => return Ok(interest.into()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(TrampolineError::Register { fd: number, error: Arc::new(error.into()) }),

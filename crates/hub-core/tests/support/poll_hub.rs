@@ -10,8 +10,7 @@ use hub_core::hub::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched,
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// A hub without any state. Each call passes every descriptor to poll(2); a direction without a waiter is not in the
-/// loop's table.
+/// A hub that keeps no registrations: each wait passes the armed descriptors to poll(2), with their armed directions.
 #[derive(Default)]
 pub struct PollHub {
     /// The keys of the current call; kept for their capacity.
@@ -79,7 +78,7 @@ impl fmt::Debug for PollHub {
     }
 }
 
-/// Distinguishes a half-close from data. Without the flag, a read finds the end.
+/// Tells a half close from data. On a system without the flag, only a read finds the end of the data.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const HALF_CLOSE: PollFlags = PollFlags::RDHUP;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]

@@ -71,7 +71,7 @@ struct End {
     log: Rc<Log>,
     /// The bytes that reads have returned.
     received: Rc<RefCell<Vec<u8>>>,
-    /// The bytes that writes have returned as accepted. Those of an exit are missing.
+    /// The bytes that writes have returned as accepted. The bytes of a write that an exit unwound are missing.
     reported: Rc<Cell<usize>>,
     lost_reports: Cell<bool>,
     reader: RefCell<Option<GreenThread<()>>>,

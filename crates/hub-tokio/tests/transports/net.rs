@@ -330,7 +330,7 @@ fn a_handler_is_called_only_for_an_established_connection() {
         let mut good = net::connect(address).unwrap();
         good.write_all(b"!").unwrap();
         assert_eq!(io::read_to_string(good).unwrap(), "welcome");
-        // The slow one has held up nobody.
+        // The slow connection has held up no other one.
         slow.write_all(b"!").unwrap();
         assert_eq!(io::read_to_string(slow).unwrap(), "welcome");
         assert_eq!(handled.get(), 2);

@@ -52,26 +52,26 @@ impl Example {
         Example { process: Some(process), stderr }
     }
 
-    /// Returns the next line on standard error, and nothing at the end.
+    /// Returns the next line of standard error, or an empty string at its end.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stderr.read_line(&mut line).expect("a pipe");
         line
     }
 
-    /// Presses Ctrl-C.
+    /// Sends SIGINT, as Ctrl-C does.
     pub(crate) fn interrupt(&self) {
         let id = self.process.as_ref().expect("it runs").id();
         let process = Pid::from_raw(id.try_into().expect("a process ID")).expect("not 0");
         kill_process(process, Signal::INT).expect("it runs");
     }
 
-    /// Waits for the end, and returns the status with what was printed on both streams since.
+    /// Waits for the end. Returns the status, the whole standard output, and the rest of standard error.
     #[track_caller]
     pub(crate) fn end(mut self) -> Output {
         let process = self.process.as_mut().expect("it runs");
         let mut stdout = process.stdout.take().expect("piped");
-        // So that a full pipe does not stop the example.
+        // Reads at the same time: a full pipe would stop the example.
         let stdout = thread::spawn(move || {
             let mut text = Vec::new();
             stdout.read_to_end(&mut text).map(|_| text)

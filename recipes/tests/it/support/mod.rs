@@ -1,4 +1,4 @@
-//! What the tests of the recipes share: they run in each way on two OS threads, beside a ticker.
+//! The helpers of the tests, which run in each way on two OS threads, beside a ticker.
 
 pub(crate) mod example;
 mod ticker;
@@ -43,7 +43,7 @@ pub(crate) fn run(ways: &[Way], recipe: impl Fn(&Ticker) + Clone + Send + 'stati
             let (way, sender, recipe) = (*way, sender.clone(), recipe.clone());
             os::spawn(move || {
                 way.run(move || recipe(&Ticker::start()));
-                // The test has failed already if nobody receives.
+                // Without a receiver the test has failed already.
                 let _ = sender.send(());
             })
         };

@@ -173,7 +173,7 @@ fn kill_on_drop_kills_without_a_switch() {
                 }));
                 assert!(!switched.get());
             });
-            // One that has not begun never does: its closure is dropped at once.
+            // A green thread that has not begun never does: its closure is dropped at once.
             assert_eq!(drops.count(), usize::from(!begun) + usize::from(begun));
             yield_now();
             assert!(switched.replace(false));

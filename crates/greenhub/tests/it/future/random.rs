@@ -262,7 +262,7 @@ fn run_program(seed: u64, stirs: bool) {
         assert!(ended.as_ref().is_ok_and(|()| true) || ended.as_ref().unwrap_err().is_kill(), "seed {seed}: {ended:?}");
     }
     stirrer.into_iter().for_each(|stirrer| stirrer.join().unwrap());
-    // Those that were killed by a dropped future may still unwind.
+    // Green threads that were killed by a dropped future may still unwind.
     while Rc::strong_count(&world) != 1 {
         world.gates.iter().for_each(|gate| gate.open());
         sleep(Duration::from_micros(50));

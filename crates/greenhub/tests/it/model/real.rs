@@ -360,8 +360,8 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
             let how = match trampoline(&*fd, Interest::READ, limit.map(millis)) {
                 Ok(_) => "ready".to_owned(),
                 Err(TrampolineError::SecondSimultaneous { .. }) => "taken".to_owned(),
-                Err(TrampolineError::TimedOut(_)) => "timed out".to_owned(),
-                Err(TrampolineError::Closed(_)) => "closed".to_owned(),
+                Err(TrampolineError::TimedOut { .. }) => "timed out".to_owned(),
+                Err(TrampolineError::Closed { .. }) => "closed".to_owned(),
                 Err(error) => error.to_string(),
             };
             log(format!("trampoline {number}: {how}"));

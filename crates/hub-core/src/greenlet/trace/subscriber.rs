@@ -19,7 +19,7 @@ pub(crate) fn in_subscriber() -> bool {
     IN_SUBSCRIBER.get()
 }
 
-/// Returns whether events of that level are enabled.
+/// Returns whether an event of that level is to be emitted: never within a subscriber.
 #[inline]
 pub(crate) fn is_enabled(level: Level) -> bool {
     level <= LevelFilter::current() && !in_subscriber()

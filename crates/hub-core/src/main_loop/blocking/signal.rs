@@ -1,4 +1,4 @@
-//! The watchdog's signal, and the mark by which the handler knows it.
+//! The watchdog's signal, and the mark by which the handler recognizes it.
 //!
 //! Where a signal can carry a value, the watchdog's carries a unique one, and only such a signal is taken. Elsewhere
 //! one signal is sent for each question, and one is taken for it. If a signal of the program comes in between, it is
@@ -14,7 +14,10 @@ pub(super) enum Sender {
     Watchdog,
     #[cfg_attr(not(any(target_os = "linux", target_os = "android")), expect(dead_code, reason = "there is no value"))]
     Other,
-    #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(dead_code, reason = "the value tells"))]
+    #[cfg_attr(
+        any(target_os = "linux", target_os = "android"),
+        expect(dead_code, reason = "the value identifies the sender")
+    )]
     Unknown,
 }
 
@@ -104,7 +107,7 @@ mod system {
 
     use super::Sender;
 
-    /// Whether signals carry a value. Not all of these systems can send one with a value to one OS thread.
+    /// Whether signals carry a value. Some of these systems cannot send a signal with a value to a single OS thread.
     pub(in super::super) const MARKED: bool = false;
 
     /// An OS thread to send the signal to.

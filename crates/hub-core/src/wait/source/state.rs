@@ -87,7 +87,7 @@ impl Inner {
 
     #[cold]
     pub(super) fn closed_error(&self) -> io::Error {
-        TrampolineError::Closed(self.fd).into()
+        TrampolineError::Closed { fd: self.fd }.into()
     }
 
     /// Ends the loan of the number by [`Entered::lend`].
