@@ -287,8 +287,8 @@ impl<T: AsyncWrite + Unpin> GreenTransport<T> {
     /// Writes at once what the stream accepts. Does not switch.
     ///
     /// Returns how many bytes the stream has accepted. The next write, flush or
-    /// [`shutdown`](GreenTransport::shutdown) flushes the rest of them. May be called on the main loop. Twisted's `transport.write`, but with a
-    /// bound: the transport has no buffer of its own.
+    /// [`shutdown`](GreenTransport::shutdown) flushes the rest of them. May be called on the main loop. Twisted's
+    /// `transport.write`, but with a bound: the transport has no buffer of its own.
     ///
     /// ```
     /// # use hub_tokio::GreenTransport;
@@ -302,8 +302,8 @@ impl<T: AsyncWrite + Unpin> GreenTransport<T> {
     ///
     /// # Errors
     ///
-    /// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if the stream accepts none for now, or if another green thread
-    /// writes. Returns the reason if the connection is lost.
+    /// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if the stream accepts no byte at once, or if another green
+    /// thread writes. Returns the reason if the connection is lost.
     pub fn write_nowait(&self, data: &[u8]) -> io::Result<usize> {
         let would_block = || io::Error::from(io::ErrorKind::WouldBlock);
         let mut writing = self.writing.try_take().ok_or_else(would_block)?;

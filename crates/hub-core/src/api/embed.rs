@@ -67,8 +67,8 @@ impl Embedded {
     /// - the descriptor of [`pollable`](Embedded::pollable) becomes readable: a descriptor is ready, or another OS
     ///   thread has sent something;
     /// - the time of [`next_deadline`](Embedded::next_deadline) is reached;
-    /// - `waker` is woken: the program itself has made a green thread ready, scheduled a callback or asked for the
-    ///   loop's end. The waker is woken once after each turn. It must only make the program call this again.
+    /// - `waker` is woken: the program itself has made a green thread ready, armed a timer, scheduled a callback or asked
+    ///   for the loop's end, or the hub has failed. The waker is woken once after each turn. It must only make the program call this again.
     ///
     /// # Errors
     ///
