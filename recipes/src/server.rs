@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The user `nobody`, which runs the servers if this program is run by root: some servers refuse to be run by root.
 const NOBODY: u32 = 65534;
 
-/// A server of another program. The process ends when this is dropped.
+/// A running server program. The process is killed when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     process: Child,
@@ -25,7 +25,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` with the arguments that `configure` adds, and waits until `is_ready` returns true. Blocks the OS thread.
+    /// Starts `program` with the arguments that `configure` adds, and waits until `is_ready` returns true. Blocks the OS
+    /// thread.
     ///
     /// `socket` is the name of the Unix socket in the folder of the server.
     ///
@@ -74,7 +75,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns a command that runs `program` in `folder`, not as root and without output.
+/// Returns a command that runs `program` in `folder` without input and output. Root runs it as `nobody`.
 #[must_use]
 pub fn command(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);

@@ -1,8 +1,8 @@
 //! Waiting for many descriptors at once: Eventlet's green `select` and `poll`.
 //!
 //! Only the calling green thread waits. A program of green threads rarely needs these calls: it can use one green
-//! thread for each descriptor, and a hub finds the ready one among thousands without checking the others. They serve
-//! code that has its own set of descriptors.
+//! thread for each descriptor, and the hub waits for all of them at once. The calls serve code that has its own set of
+//! descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,8 +43,8 @@ impl<'fd> PollFd<'fd> {
 
     /// Returns the result of the last [`poll`].
     ///
-    /// Errors, a hang-up and a number that is not open count as ready in each direction of the interest. A number that is not open
-    /// is also [`INVALID`](Readiness::INVALID).
+    /// Errors, a hang-up and a number that is not open count as ready in each direction of the interest. A number that
+    /// is not open is also [`INVALID`](Readiness::INVALID).
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness
@@ -53,8 +53,8 @@ impl<'fd> PollFd<'fd> {
 
 /// Waits until one of many descriptors is ready, and returns how many are. Switches, unless the timeout is zero.
 ///
-/// It sets the readiness of each entry. Like poll(2), it returns 0 after the timeout. `None` waits forever, and zero
-/// checks once. While the OS thread panics, the wait ends with 0 at the latest when the panicking grace is over.
+/// Sets the readiness of each entry. Like poll(2), returns 0 after the timeout. `None` waits forever, and zero checks
+/// once. While the OS thread panics, the wait ends with 0 at the latest when the panicking grace is over.
 ///
 /// ```
 /// use greenhub::select::{PollFd, poll};
@@ -73,7 +73,8 @@ impl<'fd> PollFd<'fd> {
 /// # Errors
 ///
 /// Returns the errors of [`trampoline`](hub_core::trampoline()), for example if another green thread waits for the same
-/// direction of a descriptor, or an error if the caller cannot wait.
+/// direction of a descriptor, or an error if the caller cannot wait. A caller that panics, or whose OS thread is
+/// ending, blocks the OS thread for the panicking grace instead.
 pub fn poll(fds: &mut [PollFd<'_>], timeout: impl Into<Option<Duration>>) -> io::Result<usize> {
     poll_within(fds, timeout.into())
 }

@@ -317,7 +317,8 @@ impl Socket {
         accepted.map(|(socket, address, ())| (socket, address)).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    /// Accepts if `admit`, which is called before each attempt, returns a ticket. Returns `None` if it does not.
+    /// Accepts a connection, if `admit` returns a ticket. `admit` is called before each attempt. Returns `None` without
+    /// a ticket.
     pub(crate) fn accept_if<T>(
         &self,
         mut admit: impl FnMut() -> Option<T>,

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::options::{Mode, Options};
 
-/// The number of descriptors besides connections: standard streams, hub, signals, listening sockets.
+/// An allowance for the descriptors besides connections: standard streams, hub, signals, listening sockets.
 const OTHERS: u64 = 32;
 
 /// Reduces the default number of connections to the capacity of the hub, and prints a notice.

@@ -159,8 +159,8 @@ fn the_error_of_the_resolver_reaches_the_caller() {
 }
 
 #[test]
-fn the_system_knows_its_own_name() {
-    support::run("the_system_knows_its_own_name", || {
+fn the_system_resolver_finds_loopback_addresses_for_localhost() {
+    support::run("the_system_resolver_finds_loopback_addresses_for_localhost", || {
         for _ in 0..2 {
             let found = "localhost:7".to_socket_addrs().unwrap();
             assert!(found.into_iter().all(|address| address.ip().is_loopback() && address.port() == 7));
@@ -182,8 +182,8 @@ fn an_unknown_name_is_the_same_error_as_in_std() {
 }
 
 #[test]
-fn concurrent_lookups_of_a_name_share_one_question() {
-    support::run("concurrent_lookups_of_a_name_share_one_question", || {
+fn concurrent_calls_for_a_name_share_one_lookup() {
+    support::run("concurrent_calls_for_a_name_share_one_lookup", || {
         let fake = Fake::slow();
         let cached = Arc::new(CachedResolver::new(fake.clone()).ttl(Duration::ZERO));
         let askers: Vec<_> = ["one", "two", "one", "one", "two"]
@@ -203,8 +203,8 @@ fn concurrent_lookups_of_a_name_share_one_question() {
 }
 
 #[test]
-fn os_threads_share_one_question() {
-    support::run("os_threads_share_one_question", || {
+fn os_threads_share_one_lookup() {
+    support::run("os_threads_share_one_lookup", || {
         let fake = Fake::slow();
         fake.0.pause.store(200, Ordering::Relaxed);
         // The TTL serves threads that ask after the answer.

@@ -132,7 +132,7 @@ fn single_waits() -> Vec<Wait> {
     let (mut full, peer) = full_connection(&listener);
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
     let (sender, receiver) = greenhub::sync::mpsc::channel::<()>();
-    let (rendezvous, nobody) = greenhub::sync::mpsc::sync_channel::<()>(0);
+    let (rendezvous, idle_receiver) = greenhub::sync::mpsc::sync_channel::<()>(0);
     let (mutex, condvar) = (Mutex::new(()), Condvar::new());
     let (polled, keep) = pipe();
     vec![
@@ -181,7 +181,7 @@ fn single_waits() -> Vec<Wait> {
         (
             "a sender",
             Box::new(move || {
-                let _nobody = &nobody;
+                let _receiver = &idle_receiver;
                 assert!(rendezvous.send(()).is_err());
             }),
         ),

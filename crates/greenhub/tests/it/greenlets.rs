@@ -216,7 +216,7 @@ fn inner_entered_by_another(inner_body: impl FnOnce(Payload) -> Outcome + 'stati
     let switcher = Greenlet::new(move |_| inner.switch(Payload::unit()));
     let (who, outcome) = value::<(&str, Outcome)>(switcher.switch(Payload::unit()));
     assert_eq!(who, "outer");
-    assert!(!switcher.is_dead(), "nothing came back to the switcher");
+    assert!(!switcher.is_dead(), "the switcher was resumed");
     outcome
 }
 
@@ -362,8 +362,8 @@ fn an_exit_thrown_into_a_dead_greenlet_is_returned() {
 }
 
 #[test]
-fn a_dead_greenlet_leads_to_its_new_parent() {
-    test("a_dead_greenlet_leads_to_its_new_parent", || {
+fn a_switch_to_a_dead_greenlet_reaches_its_new_parent() {
+    test("a_switch_to_a_dead_greenlet_reaches_its_new_parent", || {
         let greenlet = dead();
         let echo = Greenlet::new(|first| Ok(Payload::new(("echo", value::<i32>(Ok(first))))));
         greenlet.set_parent(&echo).unwrap();
@@ -552,10 +552,10 @@ fn dropping_an_unstarted_greenlet_drops_its_body() {
 }
 
 #[test]
-fn a_process_ends_cleanly_with_parked_greenlets() {
-    const NAME: &str = "a_process_ends_cleanly_with_parked_greenlets";
+fn a_process_ends_cleanly_with_suspended_greenlets() {
+    const NAME: &str = "a_process_ends_cleanly_with_suspended_greenlets";
     if support::is_child() {
-        // Leaks nested greenlets: each is parked inside the next.
+        // Returns a suspended greenlet whose frame holds another one, `depth` levels deep.
         fn nest(depth: usize) -> Greenlet {
             let main = Greenlet::main();
             let greenlet = Greenlet::new(move |_| {
@@ -577,7 +577,7 @@ fn a_process_ends_cleanly_with_parked_greenlets() {
 }
 
 #[test]
-fn an_ending_thread_unwinds_its_suspended_greenlets() {
+fn a_shutdown_unwinds_the_suspended_greenlets() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     struct Counts(Arc<AtomicUsize>, std::thread::ThreadId);
@@ -589,7 +589,7 @@ fn an_ending_thread_unwinds_its_suspended_greenlets() {
     }
     let unwound = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&unwound);
-    test("an_ending_thread_unwinds_its_suspended_greenlets", move || {
+    test("a_shutdown_unwinds_the_suspended_greenlets", move || {
         for _ in 0..10 {
             let (main, counts) = (Greenlet::main(), Counts(counter.clone(), std::thread::current().id()));
             let greenlet = Greenlet::new(move |_| {
@@ -809,7 +809,7 @@ fn a_greenlet_keeps_its_parent_alive() {
         let parent = suspended(&log, "parent unwound");
         let child = Greenlet::with_parent(&parent, Ok);
         drop(parent);
-        assert!(log.borrow().is_empty(), "the child holds its parent");
+        assert!(log.borrow().is_empty(), "the parent was unwound while its child held it");
         // The child's result goes to the parent, which returns it to main.
         assert_eq!(value::<&str>(child.switch(text("by way of the parent"))), "by way of the parent");
         assert_eq!(*log.borrow(), ["parent unwound"]);
@@ -1147,8 +1147,8 @@ fn a_greenlet_that_drops_its_own_last_handle_runs_on() {
 }
 
 #[test]
-fn a_greenlet_dropped_by_its_victim_runs_on() {
-    test("a_greenlet_dropped_by_its_victim_runs_on", || {
+fn a_greenlet_whose_last_handle_dies_with_a_greenlet_that_it_drops_runs_on() {
+    test("a_greenlet_whose_last_handle_dies_with_a_greenlet_that_it_drops_runs_on", || {
         let log = Log::default();
         let slot: Rc<RefCell<Option<(Greenlet, Greenlet)>>> = Rc::default();
         let (inside, slot_inside) = (log.clone(), slot.clone());
@@ -1230,7 +1230,7 @@ fn a_timeout_ends_a_switch() {
         assert!(outcome.is_err());
         assert!(!greenlet.is_dead());
         sleep(Duration::from_millis(40));
-        assert!(greenlet.is_dead(), "it went on by itself");
+        assert!(greenlet.is_dead(), "the timeout ended the greenlet");
     });
 }
 
@@ -1275,7 +1275,7 @@ fn an_interrupt_reaches_the_main_greenlet_in_a_switch() {
             "{outcome:?}"
         );
         sleep(Duration::from_millis(5));
-        assert!(greenlet.is_dead(), "it sleeps on in the next loop");
+        assert!(greenlet.is_dead(), "the greenlet did not go on in the next loop");
     });
 }
 
@@ -1375,7 +1375,7 @@ fn a_drop_ended_by_a_timeout_is_not_ended_again() {
         });
         greenlet.switch(Payload::unit()).unwrap();
         let _ = with_timeout(SHORT, || drop(greenlet));
-        assert!(!ended.get(), "the timeout ends the wait of the drop");
+        assert!(!ended.get(), "the timeout did not end the wait of the drop");
         let (reader, _writer) = std::io::pipe().unwrap();
         let waited = trampoline(&reader, Interest::READ, Some(16 * SHORT));
         assert!(matches!(waited, Err(TrampolineError::TimedOut { .. })), "{waited:?}");

@@ -28,7 +28,7 @@ fn footprint() -> Footprint {
     Footprint { blocks, bytes, descriptors, cells }
 }
 
-/// Fills the buckets of the timer wheel once: each covers a millisecond of the next second, and keeps its memory.
+/// Fills each bucket of the timer wheel once. A bucket covers about a millisecond, and keeps its memory when emptied.
 fn fill_every_bucket() {
     for half in 0..2400 {
         spawn_after(Duration::from_micros(half * 500), || ());
@@ -38,7 +38,7 @@ fn fill_every_bucket() {
 
 /// Runs `round` at each park point until a round leaves the footprint unchanged.
 ///
-/// The first rounds grow pools, and a job without a waiter ends by itself.
+/// The first rounds grow pools. A pool job outlives its killed waiter, and may end in a later round.
 #[track_caller]
 fn leaks_nothing(round: fn(&ParkPoint, &Drops)) {
     in_child(|| {
@@ -49,7 +49,7 @@ fn leaks_nothing(round: fn(&ParkPoint, &Drops)) {
                 let before = footprint();
                 let drops = Drops::default();
                 round(point, &drops);
-                assert_eq!(drops.count(), 1, "{}: its value was dropped once", point.name);
+                assert_eq!(drops.count(), 1, "{}: its value was not dropped once", point.name);
                 drop(drops);
                 let after = footprint();
                 let same = after == before;

@@ -193,8 +193,8 @@ fn a_lock_wait_that_holds_an_exit_back_leaves_no_timer() {
 }
 
 #[test]
-fn try_lock_for_returns_values() {
-    run("try_lock_for_returns_values", || {
+fn try_lock_for_reports_contention_and_poison_as_errors() {
+    run("try_lock_for_reports_contention_and_poison_as_errors", || {
         let (mutex, rwlock) = (Rc::new(Mutex::new(1)), RwLock::new(1));
         let guards = (mutex.lock().unwrap(), rwlock.read().unwrap());
         assert!(matches!(mutex.try_lock_for(SHORT), Err(TryLockError::WouldBlock)));

@@ -195,7 +195,7 @@ mod tests {
         assert!(abandoned.lock().is_empty());
     }
 
-    /// Accepts on a listener without connections while another attempt is under way.
+    /// When dropped, accepts on a listener without connections, beside an attempt that is under way.
     struct Accepts(std::sync::mpsc::Sender<io::ErrorKind>);
 
     impl Drop for Accepts {

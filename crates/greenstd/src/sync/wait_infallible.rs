@@ -1,4 +1,4 @@
-//! Waits of std's types, whose signatures have no error for the main loop.
+//! Waits of the types that mirror std, whose signatures have no place for an error of the main loop.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,8 @@ pub(super) enum GraceError {
 
 /// Attempts, waits for a grant, and attempts again, until there is a result. Switches.
 ///
-/// The attempt gets whether the caller was granted. The main greenlet waits again at the end of the queue after an
-/// interruption: an aborted loop or a replaced hub. A grant for all waiters that came before the interruption stays
-/// valid.
+/// The argument of the attempt says whether the caller holds a grant. If the loop is aborted or the hub is replaced,
+/// the main greenlet waits again, at the end of the queue. A grant for all waiters that came before that stays valid.
 ///
 /// While panicking nothing may switch: the attempt is repeated for the panicking grace.
 ///

@@ -87,8 +87,8 @@ impl<P> WaitQueue<P> {
     #[inline(never)]
     fn grant_next(&mut self, mut abandoned: P) -> Option<P> {
         loop {
-            // A fork or the end of its OS thread abandoned this waiter. Its payload must not be dropped here: it is the
-            // waiter's.
+            // This waiter was abandoned by a fork, or by the end of its OS thread. The payload still belongs to the
+            // waiter, so it must not be dropped here.
             std::mem::forget(abandoned);
             let granted = self.pop_first()?;
             if granted.unparker.try_unpark() {
@@ -193,8 +193,8 @@ pub(crate) trait Wait {
     /// rely on a free primitive: taking a free lock never switches.
     const CHARGED: bool = false;
 
-    /// Whether the wait holds exits back for the lock patience. True exactly where `REASON` is [`WaitReason::Lock`]. An exit
-    /// that ends the park is then thrown at once, because the next park would hold it back again.
+    /// Whether the wait holds exits back for the lock patience. True exactly where `REASON` is [`WaitReason::Lock`]. An
+    /// exit that ends the park is then thrown at once, because the next park would hold it back again.
     const DEFERS_EXITS: bool = false;
 
     /// Returns the queue of this kind of wait.
@@ -296,7 +296,7 @@ pub(crate) trait Wait {
                 }
                 kept = Some(back);
                 if Self::DEFERS_EXITS {
-                    // The lock patience is over. Others may run before the exit is thrown.
+                    // The lock patience is over. Other green threads may run before the exit is thrown.
                     drop(guard);
                     hub_core::throw_exit();
                     guard = state.lock();

@@ -63,7 +63,7 @@ pub(super) fn write_owner(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
     }
 }
 
-/// Writes which greenlet runs on this OS thread. May be called in a signal handler: it allocates nothing and takes no lock.
+/// Writes which greenlet runs on this OS thread. Async-signal-safe: it allocates nothing and takes no lock.
 pub(crate) fn write_running(out: &mut dyn FnMut(&[u8])) {
     let current = thread().running();
     match current.map(|current| (current.kind(), current)) {

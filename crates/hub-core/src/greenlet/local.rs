@@ -44,7 +44,7 @@ pub(crate) struct Local {
     pub(crate) main_scopes: Cell<usize>,
     /// Whether no body may begin: the OS thread has ended, or its hub is being shut down.
     refuses_bodies: Cell<bool>,
-    /// The number of guards registered after the first.
+    /// How often a further guard was due. Only the first 31 times register one.
     guards: Cell<u32>,
     /// The number of calls of [`Local::watch_for_end`] until the next registration.
     until_guard: Cell<u64>,
@@ -208,7 +208,7 @@ impl Local {
         Refusing(&self.refuses_bodies, self.refuses_bodies.replace(true))
     }
 
-    /// Registers another guard, at first at each call and then ever more rarely.
+    /// Registers another guard, at first at each call, then ever more rarely, until all are registered.
     ///
     /// Most thread-locals that exist at the end of the OS thread are then older than the youngest guard. Called when
     /// the main greenlet parks, and in turns of the loop.
@@ -258,8 +258,8 @@ impl Local {
 ///
 /// # Safety
 ///
-/// The stack was just taken from the pool of this OS thread, so its root is at rest or it has none. This is called once
-/// for it until it is given back.
+/// The stack was just taken from the pool of this OS thread, so it has no root, or a root at rest. It is entered once
+/// until it is given back.
 #[inline]
 pub(super) unsafe fn enter_stack(stack: StackRef) -> usize {
     // SAFETY: stack headers are never freed while their thread's state exists.

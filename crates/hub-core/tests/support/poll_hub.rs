@@ -1,5 +1,5 @@
 // A complete hub over poll(2), written like a third-party hub. The tests run the core and the conformance suite on it,
-// and the examples of the documentation include it.
+// and the first page of the crate's documentation includes it.
 
 use std::fmt;
 use std::io;

@@ -114,7 +114,7 @@ pub(crate) fn held() -> Held {
     Held { greenlets, green_threads, timers, readers, writers, stacks_in_use }
 }
 
-/// Waits until this thread's hub holds exactly `expected`: a job without a waiter ends by itself.
+/// Waits until this thread's hub holds exactly `expected`: a pool job outlives its killed waiter.
 #[track_caller]
 pub(crate) fn wait_until_held(expected: &Held, after: &str) {
     let begin = Instant::now();

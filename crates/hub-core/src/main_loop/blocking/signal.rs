@@ -1,12 +1,12 @@
 //! The watchdog's signal, and the mark by which the handler recognizes it.
 //!
-//! Where a signal can carry a value, the watchdog's carries a unique one, and only such a signal is taken. Elsewhere
-//! one signal is sent for each question, and one is taken for it. If a signal of the program comes in between, it is
-//! taken for the question, and the program gets the watchdog's signal in its place.
+//! Where a signal can carry a value, the watchdog's carries a unique one, and the handler answers only that signal.
+//! Elsewhere the watchdog sends one signal for each sample, and the handler answers the next signal that arrives. If
+//! that is a signal of the program, the program gets the watchdog's signal in its place.
 //!
 //! Ground rules:
-//! - A [`Recipient`] names an OS thread that has not ended; the sender makes sure of that.
-//! - [`sender`] runs in a signal handler. It reads what the system passed to the handler, and nothing else.
+//! - A [`Recipient`] names an OS thread that has not ended. The watchdog, which sends, makes sure of that.
+//! - [`sender`] runs in a signal handler. It reads only the record that the system passed to the handler.
 
 /// The sender of a signal.
 pub(super) enum Sender {
@@ -88,7 +88,7 @@ mod system {
     ///
     /// # Safety
     ///
-    /// `info` is what the system passed to the handler.
+    /// `info` must be the pointer that the system passed to the handler.
     pub(in super::super) unsafe fn sender(info: *const siginfo_t) -> Sender {
         // SAFETY: the record lives while the handler runs. It has a value where the code says so.
         let is_ours = unsafe {
