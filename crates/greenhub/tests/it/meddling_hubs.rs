@@ -167,6 +167,17 @@ fn wait_for(reader: &Rc<PipeReader>) -> GreenThread<bool> {
 }
 
 #[test]
+fn a_wake_up_by_the_hub_reaches_the_greenlet_that_is_about_to_park() {
+    meddled_with("a_wake_up_by_the_hub_reaches_the_greenlet_that_is_about_to_park", || {
+        let (reader, _writer) = pipe().unwrap();
+        let source = Source::new(reader.into()).unwrap();
+        let waker = source.waker();
+        on_watch(move || waker.wake(Interest::READ));
+        source.wait(Interest::READ, Duration::from_secs(30)).expect("the wake-up was not lost");
+    });
+}
+
+#[test]
 fn a_wait_inside_watch_fails_the_outer_wait_and_leaves_no_trace() {
     meddled_with("a_wait_inside_watch_fails_the_outer_wait_and_leaves_no_trace", || {
         let waits = spawn(|| {

@@ -541,8 +541,11 @@ impl MainLoop {
 
     /// Wakes the greenlets that wait for a socket in `directions`. Does not switch.
     ///
-    /// Returns false, and wakes nothing, inside the hub's `wait`.
+    /// Returns false, and wakes nothing, inside a call of the hub: a waiter may be about to park.
     pub(crate) fn wake_waiters(&self, fd: RawFd, socket: u64, directions: Interest) -> bool {
+        if self.heartbeat.is_in_hub() {
+            return false;
+        }
         let Some(taken) = self.with_table(|table| table.take_parked(fd, socket, directions)) else { return false };
         for (target, direction) in taken {
             self.tell(target, Wake::Ready(direction.into()));

@@ -566,18 +566,16 @@ impl Drop for Source {
 impl AsFd for Source {
     /// Borrows the descriptor. From now on its number stays open until the source is dropped.
     ///
-    /// A closed source must not be borrowed.
-    ///
     /// # Panics
     ///
     /// Panics if the source was closed.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let Some(entered) = Entered::unless_gone(&*self.inner) else {
+        let lent = Entered::open(&*self.inner).and_then(|entered| entered.lend());
+        if lent.is_err() {
             panic!("descriptor {} was closed before it was lent", self.inner.fd());
-        };
-        entered.lend();
-        drop(entered);
-        // SAFETY: the number was not gone while it was entered. Since it is lent, nothing closes it before the drop.
+        }
+        // SAFETY: the number was open while it was entered, and was lent before any close. So nothing closes it, or
+        // leads it to another file, before the drop.
         unsafe { BorrowedFd::borrow_raw(self.inner.fd()) }
     }
 }
@@ -612,6 +610,18 @@ mod tests {
         let error = std::io::Write::write(&mut &writer, b"x").expect_err("no reader is left");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(source.with(|_| Ok(())).expect_err("the descriptor is closed").kind(), io::ErrorKind::NotConnected);
+    }
+
+    #[test]
+    fn a_closed_source_cannot_be_borrowed() {
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let source = Source::new(reader.into()).expect("the descriptor becomes non-blocking");
+        // An operation keeps the number open.
+        let borrowed = source.with(|_| {
+            source.close();
+            Ok(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.as_fd().as_raw_fd())))
+        });
+        assert!(borrowed.expect("the source was open").is_err());
     }
 
     #[test]

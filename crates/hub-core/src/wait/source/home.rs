@@ -43,6 +43,13 @@ impl Mover {
     }
 }
 
+/// The counts of the caller itself.
+#[derive(Copy, Clone, Default)]
+struct Own {
+    waiters: u32,
+    polls: u32,
+}
+
 /// The error of a move while greenlets of another OS thread wait for the source.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Busy;
@@ -130,6 +137,8 @@ impl<M: Resident> Home<M> {
     /// Returns [`Busy`] and changes nothing if greenlets of another OS thread wait.
     pub(super) fn move_to(&self, hub: u64, here: Arc<M>, by: Mover) -> Result<Option<Arc<M>>, Busy> {
         let mut mailbox = self.lock();
+        // The caller may have forked since it was counted: it builds its hub in between.
+        self.count_left_behind(&mailbox, Own { waiters: 1, polls: by.polls() });
         let before = self.hub.swap(hub, SeqCst);
         // An earlier hub of this thread is gone, with all its registrations.
         let elsewhere = mailbox.as_ref().is_some_and(|mailbox| !Arc::ptr_eq(mailbox, &here) && !mailbox.is_gone());
@@ -158,7 +167,7 @@ impl<M: Resident> Home<M> {
     /// process. Wakers of an OS thread that has ended are not among them: they are dropped.
     pub(super) fn left_behind(&self) -> u32 {
         let mailbox = self.lock();
-        self.count_left_behind(&mailbox);
+        self.count_left_behind(&mailbox, Own::default());
         let (waiters, polls) = match &*mailbox {
             Some(mailbox) if mailbox.is_ended() => (self.waiters(), self.polls()),
             _ => (self.left_behind.load(Relaxed), self.polls_left_behind.load(Relaxed)),
@@ -170,21 +179,23 @@ impl<M: Resident> Home<M> {
     #[inline]
     fn notice_fork(&self) {
         if self.generation.load(Relaxed) != fork::generation() {
-            self.count_left_behind(&self.lock());
+            self.count_left_behind(&self.lock(), Own::default());
         }
     }
 
     /// Counts the waiters that the last fork has left behind: those of an OS thread that the child does not have.
     ///
-    /// A waiter of the child comes here before it counts itself. So all that are counted now were counted before the fork.
+    /// A waiter of the child comes here before it counts itself, or passes that it is counted. So all others that are
+    /// counted now were counted before the fork.
     #[cold]
-    fn count_left_behind(&self, mailbox: &Option<Arc<M>>) {
+    fn count_left_behind(&self, mailbox: &Option<Arc<M>>, own: Own) {
         if self.generation.swap(fork::generation(), Relaxed) != fork::generation()
             && mailbox.as_ref().is_some_and(|mailbox| mailbox.is_left_behind())
         {
-            self.left_behind.store(self.waiting.load(SeqCst), Relaxed);
-            self.polls_left_behind.store(self.polls(), Relaxed);
-            self.polls_lost.store(self.polls(), Relaxed);
+            let polls = self.polls() - own.polls;
+            self.left_behind.store(self.waiting.load(SeqCst) - own.waiters, Relaxed);
+            self.polls_left_behind.store(polls, Relaxed);
+            self.polls_lost.store(polls, Relaxed);
         }
     }
 
@@ -262,6 +273,25 @@ mod tests {
                 came && home.left_behind() == 1 && matches!(home.move_to(3, Arc::default(), Mover::Greenlet), Err(Busy))
             }));
         });
+    }
+
+    #[test]
+    fn a_waiter_that_forks_before_it_moves_is_not_counted_as_left_behind() {
+        static HOME: OnceLock<(Home<Thread>, Arc<Thread>)> = OnceLock::new();
+        in_own_process(
+            "wait::source::home::tests::a_waiter_that_forks_before_it_moves_is_not_counted_as_left_behind",
+            || {
+                fork::install().unwrap();
+                assert!(HOME.set(home_with_waiter()).is_ok());
+                let _waiter = HOME.get().unwrap().0.count();
+                assert!(holds_in_child(|| {
+                    let (home, before) = HOME.get().unwrap();
+                    before.is_left_behind.store(true, Relaxed);
+                    let came = home.move_to(2, Arc::default(), Mover::Greenlet).is_ok();
+                    came && home.left_behind() == 1
+                }));
+            },
+        );
     }
 
     #[test]

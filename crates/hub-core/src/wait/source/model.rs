@@ -105,9 +105,7 @@ fn a_lent_number_is_closed_after_it_is_taken_back() {
     loom::model(|| {
         let number = Number::new();
         let other = spawn(&number, Number::close);
-        if let Some(entered) = Entered::unless_gone(&*number) {
-            entered.lend();
-            drop(entered);
+        if Entered::open(&*number).and_then(|entered| entered.lend()).is_ok() {
             number.check_open();
         }
         // SAFETY: nothing uses the lent number after this.

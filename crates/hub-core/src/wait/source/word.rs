@@ -232,9 +232,14 @@ impl<R: Numbered> Entered<R> {
         &self.0
     }
 
-    /// Keeps the number open after this operation, until [`Word::take_back`].
-    pub(super) fn lend(&self) {
-        self.0.word().0.fetch_or(LENT, AcqRel);
+    /// Keeps the number open, and its file under it, after this operation, until [`Word::take_back`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the source was closed: the number may be led to another file then.
+    pub(super) fn lend(&self) -> Result<(), Closed> {
+        let unless_closed = |word| (word & CLOSED == 0).then_some(word | LENT);
+        self.0.word().0.fetch_update(AcqRel, Acquire, unless_closed).map(drop).map_err(|_| Closed)
     }
 
     /// Returns the number of other operations, or `None` if the number is lent or gone.
