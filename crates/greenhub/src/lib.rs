@@ -46,10 +46,14 @@
 //! with `_timeout` and takes a `Duration`. A limit that may be absent is an `impl Into<Option<Duration>>`: `None`,
 //! `Some(limit)` and `limit` are all accepted. A call whose name begins with `try_` does not wait, and says "not now"
 //! by `None`, `false`, `Empty` or `Full`. (Some names of others are exceptions: `try_lock_for` is parking_lot's, and
-//! `try_block_on` returns the error with which `block_on` panics.) A limit that was reached is an error, always of the variant `TimedOut`,
-//! beside the variants for a closed object and for a caller that cannot wait. Each of these errors converts to an
-//! `io::Error` of the kind [`TimedOut`](std::io::ErrorKind::TimedOut). [`select`](mod@select) and
+//! `try_block_on` returns the error with which `block_on` panics.)
+//!
+//! A limit that was reached is an error, always of the variant `TimedOut`, beside the variants for a closed object and
+//! for a caller that cannot wait. Each of these errors converts to an `io::Error` of the kind
+//! [`TimedOut`](std::io::ErrorKind::TimedOut). [`select`](mod@select) and
 //! [`Child::wait_timeout`](process::Child::wait_timeout) return what their models return: no ready entry, and `None`.
+//! Calls that end green threads within a limit, such as [`GreenPool::kill_all_timeout`] and [`HubRef::shutdown`], return
+//! how many are left.
 //!
 //! ```
 //! use greenhub::sync::{GetError, Queue};

@@ -152,6 +152,7 @@ impl Known {
 /// After an error the current hub stays, except after a failed build.
 #[doc(alias = "EVENTLET_HUB")]
 #[doc(alias = "GEVENT_LOOP")]
+#[doc(alias = "set_hub")]
 pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubError> {
     let descriptor = match name.into() {
         Some(name) => find(name, false)?,
@@ -171,20 +172,18 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 /// `.`, `:` and `-`.
 ///
 /// ```
-/// # #[cfg(feature = "poll")] {
-/// use greenhub::{get_hub, register_hub, use_hub};
 /// use greenhub::hub::HubDescriptor;
-/// # use hub_poll::PollHub;
+/// use greenhub::{get_default_hub, get_hub, register_hub, use_hub};
 ///
+/// let default = get_default_hub()?;
 /// register_hub(HubDescriptor {
-///     name: "example.org:poll",
-///     aliases: &["my-poll"],
+///     name: "example.org:mine",
+///     aliases: &["mine"],
 ///     available: || true,
-///     build: || Ok(Box::new(PollHub::new()?)),
+///     build: default.build, // for a hub of your own: || Ok(Box::new(MyHub::new()?))
 /// })?;
-/// use_hub("my-poll")?; // or EVENTLET_HUB=my-poll
-/// get_hub();
-/// # }
+/// use_hub("mine")?; // or EVENTLET_HUB=mine
+/// assert_eq!(get_hub().name(), default.name);
 /// # Ok::<(), greenhub::HubError>(())
 /// ```
 ///

@@ -252,7 +252,9 @@ impl<S: PollIo> AsyncIo<S> {
 }
 
 impl<S: PollRead> AsyncIo<S> {
-    /// Reads some bytes into `buffer`, and returns their number; 0 at the end of the data.
+    /// Reads some bytes into `buffer`, and returns their number.
+    ///
+    /// The number is 0 at the end of the data.
     ///
     /// # Errors
     ///

@@ -27,6 +27,8 @@ use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 /// # drop(two);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "ConnectionPool")]
+#[doc(alias = "db_pool")]
 pub struct Pool<T> {
     make: Box<Make<T>>,
     state: BiasedMutex<State<T>>,

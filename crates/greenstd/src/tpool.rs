@@ -35,7 +35,7 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 ///
 /// # Errors
 ///
-/// Returns [`JobError::Panicked`] if `job` panics. Returns [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a
+/// Returns [`JobError::Panic`] if `job` panics. Returns [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a
 /// number, no OS thread can be started, or the caller cannot wait. A job that was queued before the error runs all the
 /// same. In a forked child the wait for a job of the parent returns [`JobError::Io`]: the job goes on in the parent
 /// alone.
@@ -64,7 +64,7 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 ///
 /// # Errors
 ///
-/// Returns [`JobError::Panicked`] if `job` panics. Returns [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a
+/// Returns [`JobError::Panic`] if `job` panics. Returns [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a
 /// number, no OS thread can be started, or there is no loop that could wait; the job has not run then. In a forked child
 /// the wait for a job of the parent returns [`JobError::Io`] as well.
 pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {

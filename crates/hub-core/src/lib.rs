@@ -127,7 +127,6 @@ pub mod internal {
     pub use crate::base::os_thread::start_thread;
     pub use crate::greenlet::unwind::KillProgress;
     pub use crate::main_loop::{DEFAULT_HUB, prevents_multiple_readers};
-    pub use crate::report::warn;
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;
     pub use crate::wait::offload::{offload, offload_scoped};

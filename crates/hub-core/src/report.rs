@@ -23,7 +23,9 @@ pub enum Report {
         /// The type of its result, if it returned an `Err`.
         result: Option<&'static str>,
     },
-    /// A job of a thread pool failed after its caller had left the wait, by an exit for example.
+    /// A job of a thread pool failed after its caller had left the wait.
+    ///
+    /// An exit may have unwound the caller.
     JobFailed {
         /// The pool, the place of the call, and the place where the calling green thread was spawned.
         job: String,
@@ -70,7 +72,9 @@ pub enum Report {
         /// Each green thread: its name, the place where it was spawned, and its reason to wait.
         parked: Vec<String>,
     },
-    /// Every OS thread of the process waits for locks, queues, events or pool jobs of the others.
+    /// Every OS thread of the process waits for another one.
+    ///
+    /// They wait for locks, queues, events or pool jobs.
     ///
     /// This includes OS threads without a hub. Threads of this library that wait for work do not count. Only a signal
     /// handler could end such a wait. For an OS thread without a hub, another thread of this library makes the report.

@@ -19,9 +19,9 @@ const WAITS_PER_TURN: u32 = 8;
 /// The size of the stack for tasks, which is that of Tokio's own threads.
 const STACK_SIZE: usize = 2 << 20;
 
-/// A hub that runs a Tokio runtime while it waits, over another hub that waits for descriptors.
+/// A hub that runs a Tokio runtime while it waits.
 ///
-/// The other hub must have a [`pollable`](Hub::pollable) descriptor: hub-epoll and hub-kqueue have.
+/// Another hub below it waits for descriptors. That hub must have a [`pollable`](Hub::pollable) descriptor: hub-epoll and hub-kqueue have.
 ///
 /// ```
 /// use hub_core::future::block_on;

@@ -47,6 +47,8 @@ const LINE_END: &[u8] = b"\r\n";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias = "LineReceiver")]
+#[doc(alias = "LineOnlyReceiverTransport")]
+#[doc(alias = "LineReceiverTransport")]
 pub struct LineTransport<T> {
     transport: GreenTransport<T>,
     max_length: usize,

@@ -50,6 +50,7 @@ use crate::transport::{GreenTransport, Turn, wait};
 ///
 /// Returns [`Unsupported`](io::ErrorKind::Unsupported) if no runtime's context is entered. Otherwise returns the error of
 /// Tokio: that of the last address.
+#[doc(alias = "GreenClientCreator")]
 pub fn connect(address: impl ToSocketAddrs) -> io::Result<GreenTransport<TcpStream>> {
     check_runtime()?;
     wait(None, TcpStream::connect(address))?.map(GreenTransport::new)

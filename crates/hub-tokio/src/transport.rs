@@ -59,6 +59,7 @@ pub(crate) use self::turn::Turn;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias = "SyncIoBridge")]
+#[doc(alias = "UnbufferedTransport")]
 pub struct GreenTransport<T> {
     /// Locked for one poll at a time, and not while an operation waits.
     io: Mutex<T>,

@@ -119,7 +119,7 @@ fn a_panic_of_an_os_thread_outside_of_a_handler_is_its_result() {
         let ends = server.join().unwrap();
         // The last OS thread drops the handler.
         let failed: Vec<_> = ends.into_iter().filter_map(Result::err).collect();
-        let [ServeError::Panicked(panic)] = &failed[..] else { panic!("{failed:?}") };
+        let [ServeError::Panic(panic)] = &failed[..] else { panic!("{failed:?}") };
         assert_eq!(panic.to_string(), "the drop of the handler");
         assert!(failed[0].to_string().ends_with("panicked: the drop of the handler"), "{}", failed[0]);
     });

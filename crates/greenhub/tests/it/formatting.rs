@@ -15,7 +15,7 @@ use greenhub::greenlet::{Greenlet, GreenletError, Payload};
 use greenhub::greenpool::{GreenPile, Group};
 use greenhub::greenthread::{ExitKind, Panic};
 use greenhub::hub::{
-    Ended, ForkAware, Hub, HubDescriptor, Key, Lease, LoopExit, ManualClock, Readiness, Ready, Rearm, Stats, Watched,
+    Ended, ForkAware, Hub, HubDescriptor, Key, Lease, ManualClock, Readiness, Ready, Rearm, Stats, Watched,
     interrupt_on,
 };
 use greenhub::local::{AccessError, green_local};
@@ -198,7 +198,9 @@ fn the_hub_is_used_while_it_is_formatted() {
         shown(&Ended::default(), |ended| ended.is_complete());
         shown(&Grace::begin(), |grace| grace.left());
         shown(&ForkAware::new(OwnedFd::from(io::pipe().expect("a pipe").0)).expect("an aware pipe"), nothing);
-        printed(&LoopExit { parked: vec!["a green thread".to_owned()] }, nothing);
+        let stuck = std::thread::spawn(|| get_hub().run_once(None).expect_err("nothing is left"));
+        let stuck = stuck.join().expect("no panic");
+        printed(stuck.loop_exit().expect("nothing is left"), nothing);
         let gone = std::thread::spawn(|| get_hub().remote()).join().expect("no panic");
         shown(&gone, |gone| gone.is_gone());
         printed(&gone.spawn(|| ()).expect_err("its thread has ended"), |gone| gone.hub_id());
@@ -302,7 +304,7 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
     });
     shown(&items.item().expect("the pool makes an item"), |_| items.resize(3));
     shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("the job is done"));
-    errors_printed(&[&GreenError::Deadlock, &JobError::Panicked(Box::new("a payload")), &WaitError::TimedOut]);
+    errors_printed(&[&GreenError::Deadlock, &JobError::Panic(Box::new("a payload")), &WaitError::TimedOut]);
     printed(&Panic::new(Box::new("a payload")), nothing);
 }
 
@@ -347,7 +349,7 @@ fn sockets_are_used_while_they_are_formatted() {
     shown(&server, |server| server.local_addr());
     server.stop().stop();
     server.join().expect("the server has ended");
-    errors_printed(&[&ServeError::Panicked(Panic::new(Box::new("a payload")))]);
+    errors_printed(&[&ServeError::Panic(Panic::new(Box::new("a payload")))]);
     shown(&Cluster::new(1), nothing);
     shown(&ConnectOptions::new(), nothing);
     shown(&ListenOptions::new(), nothing);

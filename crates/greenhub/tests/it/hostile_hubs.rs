@@ -271,7 +271,7 @@ fn rule_06_a_hub_that_panics_is_dropped_and_rebuilt() {
                     let (reader, _writer) = pipe();
                     let error = trampoline(&reader, Interest::READ, Some(LONG)).unwrap_err();
                     assert!(
-                        matches!(&error, TrampolineError::Loop(error) if error.kind() == LoopErrorKind::Panicked),
+                        matches!(&error, TrampolineError::Loop(error) if error.kind() == LoopErrorKind::Panic),
                         "{error:?}"
                     );
                 }

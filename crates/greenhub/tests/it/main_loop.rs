@@ -704,7 +704,7 @@ fn a_hub_that_panics_reaches_main_and_the_next_call_builds_a_new_one() {
         let _listener = hub.listen(reader, Interest::READ, move |_: Readiness| call()).unwrap();
         calls.in_wait.set(Some(Box::new(|| panic!("out of order"))));
         let error = wait_for_nothing();
-        assert_eq!(error.kind(), LoopErrorKind::Panicked);
+        assert_eq!(error.kind(), LoopErrorKind::Panic);
         assert!(error.to_string().starts_with("the hub \"counted\" panicked while waiting"), "{error}");
         assert!(error.to_string().ends_with("out of order"), "{error}");
         writer.write_all(b"x").unwrap();
@@ -728,7 +728,7 @@ fn a_hub_that_panics_does_not_keep_a_dead_loop_waiting() {
     limited(|| {
         let (_hub, calls) = use_tricky_hub();
         calls.in_wait.set(Some(Box::new(|| panic!("out of order"))));
-        assert!(wait_for_nothing().kind() == LoopErrorKind::Panicked);
+        assert!(wait_for_nothing().kind() == LoopErrorKind::Panic);
         let [left, _right] = deadlock();
         assert!(matches!(left.wait(), Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::LoopExit));
     });
@@ -741,7 +741,7 @@ fn a_failed_hub_from_use_hub_with_stays_an_error_until_use_hub() {
         let look = calls.clone();
         use_hub_with(move || look.hub()).unwrap();
         calls.in_wait.set(Some(Box::new(|| panic!("out of order"))));
-        assert!(wait_for_nothing().kind() == LoopErrorKind::Panicked);
+        assert!(wait_for_nothing().kind() == LoopErrorKind::Panic);
         let error = wait_for_nothing();
         assert!(error.kind() == LoopErrorKind::Hub && error.to_string().contains("use_hub_with"), "{error}");
         let look = calls.clone();

@@ -57,7 +57,7 @@ fn each_caller_gets_its_own_result_or_panic() {
             .map(|n| {
                 spawn(move || {
                     execute(move || if n % 10 == 3 { green::quiet_panic(n) } else { n }).map_err(|error| match error {
-                        JobError::Panicked(payload) => *payload.downcast::<u32>().unwrap(),
+                        JobError::Panic(payload) => *payload.downcast::<u32>().unwrap(),
                         other => panic!("{other}"),
                     })
                 })
@@ -125,7 +125,7 @@ fn nothing_of_a_job_is_kept_after_it_is_delivered() {
         drop(result);
         let kept = argument.clone();
         let panicked = execute(move || -> () { green::quiet_panic(kept) });
-        assert!(matches!(panicked, Err(JobError::Panicked(_))));
+        assert!(matches!(panicked, Err(JobError::Panic(_))));
         drop(panicked);
         let borrowed = &argument;
         execute_scoped(|| drop(Arc::clone(borrowed))).unwrap();
@@ -245,7 +245,7 @@ fn a_timeout_waits_for_a_borrowing_job() {
         });
         assert_eq!(least.unwrap(), &1);
         let panicked = execute_scoped(|| -> () { green::quiet_panic(numbers.len()) });
-        assert!(matches!(panicked, Err(JobError::Panicked(payload)) if payload.downcast_ref() == Some(&3_usize)));
+        assert!(matches!(panicked, Err(JobError::Panic(payload)) if payload.downcast_ref() == Some(&3_usize)));
         assert_eq!(held(), before);
     });
 }
@@ -328,7 +328,7 @@ fn one_job(job: &Arc<Job>, random: &mut Rng) -> bool {
     };
     let outcome = match execute(work) {
         Ok(outcome) => outcome,
-        Err(JobError::Panicked(payload)) => *payload.downcast::<Outcome>().unwrap(),
+        Err(JobError::Panic(payload)) => *payload.downcast::<Outcome>().unwrap(),
         Err(error) => panic!("{error}"),
     };
     assert!(Arc::ptr_eq(&outcome.0, job));
@@ -518,7 +518,7 @@ fn a_size_of_zero_runs_jobs_in_place_and_warns_once() {
         assert_eq!(execute(|| std::thread::current().id()).unwrap(), here);
         assert_eq!(execute_scoped(|| std::thread::current().id()).unwrap(), here);
     }
-    assert!(matches!(execute(|| green::quiet_panic(7)), Err(JobError::Panicked(payload)) if payload.is::<i32>()));
+    assert!(matches!(execute(|| green::quiet_panic(7)), Err(JobError::Panic(payload)) if payload.is::<i32>()));
     use_files_and_names();
     let reports = reports.lock().unwrap();
     assert!(matches!(&reports[..], [one] if one.contains("EVENTLET_THREADPOOL_SIZE")), "{reports:?}");

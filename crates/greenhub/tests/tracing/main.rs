@@ -138,7 +138,7 @@ fn reports_emit_events_unless_switched_off() {
         drop(spawn(|| -> () { quiet_panic("uncaught") }));
         yield_now();
         assert_eq!(with(&["ERROR", "uncaught"]).len(), 1);
-        hub_core::internal::warn("not so good");
+        hub_core::hub::warn("not so good");
         assert_eq!(with(&["WARN", "not so good"]).len(), 1);
         hub_exceptions(false);
         drop(spawn(|| Err::<(), _>("unjoined")));

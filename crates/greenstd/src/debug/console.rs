@@ -77,6 +77,7 @@ pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
 
 /// A running console, from [`console`]. Dropping it ends the console like [`stop`](Console::stop), without waiting.
 #[must_use = "the console ends when this is dropped"]
+#[doc(alias = "BackdoorServer")]
 pub struct Console {
     served: Rc<ConsoleState>,
     server: Option<GreenThread<()>>,
@@ -190,7 +191,7 @@ impl ConsoleState {
                         None => Err(error),
                     };
                     if let Err(error) = goes_on {
-                        hub_core::internal::warn(format!("the console at {} ends: {error}", self.path.display()));
+                        hub_core::hub::warn(format!("the console at {} ends: {error}", self.path.display()));
                         break;
                     }
                 }

@@ -153,7 +153,9 @@ impl DirBuilder {
         DirBuilder { recursive: false, mode: None }
     }
 
-    /// Indicates that directories should be created recursively, creating all missing parents.
+    /// Indicates that directories should be created recursively.
+    ///
+    /// All missing parents are created, too.
     pub fn recursive(&mut self, recursive: bool) -> &mut DirBuilder {
         self.recursive = recursive;
         self

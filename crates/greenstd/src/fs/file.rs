@@ -31,6 +31,9 @@ use crate::stream;
 /// ```
 #[doc(alias = "GreenPipe")]
 #[doc(alias = "FileObject")]
+#[doc(alias = "FileObjectThread")]
+#[doc(alias = "tp_read")]
+#[doc(alias = "tp_write")]
 pub struct File(pub(super) Handle);
 
 // Opening, handing over.

@@ -35,6 +35,7 @@ use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 /// ```
 #[doc(alias = "Pool")]
 #[derive(Clone)]
+#[doc(alias = "CoroutinePool")]
 pub struct GreenPool {
     shared: Rc<BiasedMutex<State>>,
 }
@@ -222,6 +223,7 @@ impl GreenPool {
     /// Returns an error if the pool is full and the caller cannot wait: in the main loop, while panicking, after the
     /// end of its thread; the errors that the main loop sends to the main greenlet.
     #[track_caller]
+    #[doc(alias = "apply_async")]
     pub fn spawn<F, T>(&self, f: F) -> Result<GreenThread<T>, LoopError>
     where
         F: FnOnce() -> T + 'static,
@@ -324,7 +326,7 @@ impl GreenPool {
     /// Kills all like [`kill_all`](GreenPool::kill_all), and waits for at most `timeout`. Returns how many are left.
     /// Switches, unless none runs.
     ///
-    /// It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others
+    /// A limit that was reached is no error here: the result says how many are left. It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others
     /// that are left end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```

@@ -109,7 +109,7 @@ impl Stdin {
         StdinLock { buffer: BUFFER.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Locks this handle and reads a line of input, appending it to the specified buffer. Switches.
+    /// Locks this handle and appends a line of input to the buffer. Switches.
     ///
     /// # Errors
     ///

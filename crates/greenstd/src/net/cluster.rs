@@ -155,7 +155,7 @@ fn serve_one<R: 'static>(
     let pool = GreenPool::new(connections);
     let served = serve_at(called_at, stop, listener, &pool, move |stream, peer| handler(stream, peer));
     if let Err(error) = &served {
-        hub_core::internal::warn(format!("thread {number} of a server ends, the others go on: {error}"));
+        hub_core::hub::warn(format!("thread {number} of a server ends, the others go on: {error}"));
     }
     served
 }
@@ -210,7 +210,7 @@ impl ClusterServer {
     pub fn join(self) -> io::Result<Vec<Result<Served, ServeError>>> {
         let ended = self.join_all()?.into_iter().filter_map(|thread| match thread {
             Ok(ended) => ended,
-            Err(payload) => Some(Err(ServeError::Panicked(Panic::new(payload)))),
+            Err(payload) => Some(Err(ServeError::Panic(Panic::new(payload)))),
         });
         Ok(ended.collect())
     }

@@ -78,7 +78,7 @@ impl ListenOptions {
     pub fn listen<A: ToSocketAddrs>(&self, address: A) -> io::Result<TcpListener> {
         each_address(address, |address| {
             if self.reuse_port && address.port() == 0 {
-                hub_core::internal::warn(format!(
+                hub_core::hub::warn(format!(
                     "a listener at {address} shares its port: the system may choose one that another listener has"
                 ));
             }

@@ -112,7 +112,7 @@ pub enum ServeError {
     Accept(#[source] io::Error),
     /// An OS thread of a [`Cluster`](super::Cluster) panicked outside of a handler.
     #[error("a thread of the server panicked: {0}")]
-    Panicked(Panic),
+    Panic(Panic),
     /// The caller cannot wait.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -123,7 +123,7 @@ impl From<ServeError> for io::Error {
         let kind = match error {
             ServeError::Inside => io::ErrorKind::Deadlock,
             ServeError::Accept(ref cause) => cause.kind(),
-            ServeError::Panicked(_) => io::ErrorKind::Other,
+            ServeError::Panic(_) => io::ErrorKind::Other,
             ServeError::Loop(error) => return error.into(),
         };
         io::Error::new(kind, error)
@@ -163,6 +163,7 @@ impl From<ServeError> for io::Error {
 /// Like [`serve_until`].
 #[doc(alias = "StreamServer")]
 #[track_caller]
+#[doc(alias = "serve_forever")]
 pub fn serve<L: Accept, R: 'static>(
     listener: &L,
     pool: &GreenPool,
@@ -381,7 +382,7 @@ impl Pauses {
         self.failures += 1;
         if self.failures == 1 {
             let longest = Pauses::LONGEST;
-            hub_core::internal::warn(format!(
+            hub_core::hub::warn(format!(
                 "{listener:?} cannot accept connections: {error}; tries again, with pauses of up to {longest:?}"
             ));
         }

@@ -32,6 +32,7 @@ use crate::socket::{Direction, Socket};
 /// server.join()??;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "GreenSocket")]
 pub struct TcpStream(Socket);
 
 socket_common!(TcpStream, std::net::TcpStream);

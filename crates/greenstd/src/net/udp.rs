@@ -27,6 +27,7 @@ use crate::socket::{Direction, Socket};
 /// assert_eq!(&buffer[..n], b"hello");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "GreenSocket")]
 pub struct UdpSocket(Socket);
 
 socket_common!(UdpSocket, std::net::UdpSocket);

@@ -78,7 +78,7 @@ impl Child {
         self.child.get_mut().try_wait()
     }
 
-    /// Waits for the child to exit completely, returning the status that it exited with. Switches.
+    /// Waits for the child to exit, and returns its exit status. Switches.
     ///
     /// It closes the child's standard input first.
     ///

@@ -66,7 +66,9 @@ impl Command {
         self
     }
 
-    /// Clears all explicitly set environment variables and prevents inheriting any parent variables.
+    /// Clears all environment variables of the child process.
+    ///
+    /// Those that were set explicitly are removed, and none of the parent is inherited.
     pub fn env_clear(&mut self) -> &mut Command {
         self.command.env_clear();
         self
@@ -118,7 +120,9 @@ impl Command {
         Child::from_std(self.command.spawn()?)
     }
 
-    /// Executes the command as a child process, waiting for it and collecting all of its output. Switches.
+    /// Executes the command as a child process, and collects its output. Switches.
+    ///
+    /// The call waits for the end of the child.
     ///
     /// If an [exit](hub_core::is_exit) unwinds the caller meanwhile, the child runs on. [`spawn`](Command::spawn)
     /// returns a handle that can kill the child.
@@ -126,6 +130,8 @@ impl Command {
     /// # Errors
     ///
     /// Like std's.
+    #[doc(alias = "check_output")]
+    #[doc(alias = "communicate")]
     pub fn output(&mut self) -> io::Result<Output> {
         let [stdin, stdout, stderr] = self.set;
         if !stdin {
@@ -158,6 +164,7 @@ impl Command {
     /// # Errors
     ///
     /// Like std's.
+    #[doc(alias = "check_call")]
     pub fn status(&mut self) -> io::Result<ExitStatus> {
         self.spawn()?.wait_at_last()
     }
@@ -173,7 +180,7 @@ impl Command {
         self.command.get_args()
     }
 
-    /// Returns an iterator of the environment variables explicitly set or removed for the child process.
+    /// Returns an iterator of the environment variables that were set or removed.
     pub fn get_envs(&self) -> CommandEnvs<'_> {
         self.command.get_envs()
     }

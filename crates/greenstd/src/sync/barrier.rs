@@ -83,7 +83,7 @@ impl fmt::Debug for Barrier {
 pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {
-    /// Returns `true` for exactly one of the threads that the barrier lets through together.
+    /// Returns `true` for exactly one of the threads that the barrier lets through.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.0

@@ -54,7 +54,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
         })
     }
 
-    /// Forces the evaluation of this lazy value and returns a mutable reference to the result.
+    /// Forces the evaluation and returns a mutable reference to the result.
     ///
     /// # Panics
     ///

@@ -68,7 +68,7 @@ impl<T> OnceLock<T> {
         value.map_or(Ok(()), Err)
     }
 
-    /// Gets the contents of the cell, initializing it to `f()` if the cell is uninitialized.
+    /// Gets the contents of the cell, initializing it to `f()` if it is empty.
     ///
     /// Switches if `f` does, or if another initialization is under way, and waits for it. An `f` that initializes the
     /// same cell deadlocks.

@@ -572,6 +572,8 @@ pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 /// assert!(jobs.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "JoinableQueue")]
+#[doc(alias = "SimpleQueue")]
 pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 
 /// A [`Queue`] that returns the smallest item first. Eventlet's `PriorityQueue`.

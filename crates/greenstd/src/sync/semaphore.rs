@@ -32,6 +32,8 @@ use super::wait_queue::{Unserved, Wait, WaitQueue};
 /// # drop(second);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "CountingSemaphore")]
+#[doc(alias = "TokenPool")]
 pub struct Semaphore {
     state: BiasedMutex<State>,
     limit: usize,

@@ -362,7 +362,8 @@ impl HubRef {
     ///
     /// A greenlet that lives on after that, because its wait must not be left early or because it catches its exit, is
     /// abandoned. It never runs again, its memory stays allocated, its handle returns [`LoopErrorKind::ThreadEnding`],
-    /// and it is [reported](crate::set_report_stream) once. During the shutdown no green thread begins: the closure of
+    /// and it is [reported](crate::set_report_stream) once. A limit that was reached is no error: [`Ended::abandoned`]
+    /// counts what is left. During the shutdown no green thread begins: the closure of
     /// a new one is dropped.
     ///
     /// Timers and listeners are dropped, the hub's descriptors are closed, and unused stacks are unmapped. The next use
@@ -394,7 +395,8 @@ impl HubRef {
 
     /// Runs one turn of the loop, for programs with a loop of their own. Switches.
     ///
-    /// The turn sleeps for at most `limit` (`None`: until an event). gevent's `loop.run(once=True)`.
+    /// The turn sleeps for at most `limit` (`None`: until an event). A turn that has reached the limit is like any other,
+    /// and no error. gevent's `loop.run(once=True)`.
     ///
     /// ```
     /// use std::time::Duration;

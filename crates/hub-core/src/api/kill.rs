@@ -23,8 +23,9 @@ pub enum KillOutcome {
     /// ending OS thread, or the target is in a [`shield`](crate::shield()) or in such a wait, or polls a future. A wait
     /// for a lock is such a wait for as long as the [patience](crate::set_lock_patience).
     Scheduled,
-    /// The target has caught the exit a hundred times and lives on, which is reported once: see
-    /// [`is_exit`](crate::is_exit).
+    /// The target has caught the exit a hundred times and lives on.
+    ///
+    /// This is reported once: see [`is_exit`](crate::is_exit).
     Refused,
     /// The target had ended before.
     Dead,

@@ -42,6 +42,7 @@ impl<T: 'static> GreenThread<T> {
     /// ```
     #[doc(alias = "iwait")]
     #[doc(alias = "rawlink")]
+    #[doc(alias = "spawn_link")]
     pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId {
         if self.task.is_done() {
             if let Err(error) = contained(|| look_at(&self.task, f)) {

@@ -56,6 +56,7 @@ use crate::timer_queue::TimerId;
 #[doc(alias = "start_new")]
 #[doc(alias = "fail_after")]
 #[doc(alias = "move_on_after")]
+#[doc(alias = "exc_after")]
 pub fn with_timeout<R>(limit: impl Into<Option<Duration>>, f: impl FnOnce() -> R) -> Result<R, Timeout> {
     let Some(limit) = limit.into() else { return Ok(f()) };
     let number = next_number();

@@ -64,15 +64,17 @@ pub enum LoopErrorKind {
     /// The hub has failed for good. [`LoopError::io_error`] returns the error of the system.
     Wait,
     /// The hub panicked.
-    Panicked,
+    Panic,
     /// There is no stack for another greenlet.
     Stack,
     /// The OS thread is ending.
     #[doc(alias = "HubDestroyed")]
     ThreadEnding,
-    /// The shutdown was requested outside the main greenlet, or within one of its scopes.
+    /// The shutdown was requested in another greenlet than main, or in a scope.
     ShutdownRefused,
-    /// A destructor that runs during a panic tried to wait, and the wake-up cannot come.
+    /// A destructor that runs during a panic tried to wait.
+    ///
+    /// Nothing switches then, so the wake-up cannot come.
     Panicking,
 }
 
@@ -97,7 +99,7 @@ enum Cause {
     #[error("waiting on the hub {hub:?} failed: {error}")]
     Wait { hub: &'static str, error: io::Error },
     #[error("the hub {hub:?} panicked while {operation}: {message}")]
-    Panicked { hub: &'static str, operation: &'static str, message: Box<str> },
+    Panic { hub: &'static str, operation: &'static str, message: Box<str> },
     #[error("no stack for another greenlet: {0}")]
     Stack(Box<str>),
 }
@@ -113,7 +115,7 @@ impl LoopError {
             Cause::LoopExit(_) => LoopErrorKind::LoopExit,
             Cause::Hub(_) => LoopErrorKind::Hub,
             Cause::Wait { .. } => LoopErrorKind::Wait,
-            Cause::Panicked { .. } => LoopErrorKind::Panicked,
+            Cause::Panic { .. } => LoopErrorKind::Panic,
             Cause::Stack(_) => LoopErrorKind::Stack,
         }
     }
@@ -186,7 +188,7 @@ impl LoopError {
 
     /// Creates the error of a hub that panicked during `operation`.
     pub(crate) fn hub_panicked(hub: &'static str, operation: &'static str, message: &str) -> LoopError {
-        LoopError::new(Cause::Panicked { hub, operation, message: message.into() })
+        LoopError::new(Cause::Panic { hub, operation, message: message.into() })
     }
 
     /// Creates the error of a greenlet without a stack.
@@ -245,7 +247,7 @@ impl fmt::Display for LoopErrorKind {
             LoopErrorKind::Interrupted => "the main loop was interrupted",
             LoopErrorKind::Hub => "the hub could not be built",
             LoopErrorKind::Wait => "waiting on the hub failed",
-            LoopErrorKind::Panicked => "the hub panicked",
+            LoopErrorKind::Panic => "the hub panicked",
             LoopErrorKind::Stack => "no stack for another greenlet",
             LoopErrorKind::ThreadEnding => "this thread is ending: green threads cannot block any more",
             LoopErrorKind::ShutdownRefused => {
@@ -295,6 +297,7 @@ impl From<LoopError> for io::Error {
 
 /// The report of a loop that has nothing left to wait for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LoopExit {
     /// Each parked green thread: its name, the place where it was spawned, and its reason to wait.
     pub parked: Vec<String>,

@@ -109,9 +109,11 @@ pub enum GreenletError {
     /// The parent of a green thread is the hub.
     #[error("the parent of a green thread is the hub and cannot be changed")]
     GreenThread,
-    /// The greenlet is parked on a timer, a descriptor or an event, or is ready and in the run queue.
+    /// The greenlet waits for a wake-up of the main loop, or is in the run queue.
     #[error("cannot switch to a greenlet that is parked on the hub: the hub wakes it")]
     Parked,
+    /// The switch would lead to the main loop.
+    ///
     /// The greenlet is the main loop, or has ended and its next living ancestor is the main loop.
     #[error("cannot switch to the main loop: call a blocking function instead")]
     Hub,
@@ -371,7 +373,7 @@ impl HubGone {
 pub enum JobError {
     /// The job panicked with this payload.
     #[error("the job panicked: {}", payload_text(.0.as_ref()))]
-    Panicked(Box<dyn Any + Send>),
+    Panic(Box<dyn Any + Send>),
     /// No OS thread could be started, or the loop cannot wait.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -381,7 +383,7 @@ impl From<JobError> for io::Error {
     fn from(error: JobError) -> io::Error {
         match error {
             // `io::Error` requires `Sync`, which the payload need not be.
-            JobError::Panicked(_) => io::Error::other(error.to_string()),
+            JobError::Panic(_) => io::Error::other(error.to_string()),
             JobError::Io(error) => error,
         }
     }

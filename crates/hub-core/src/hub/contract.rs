@@ -121,9 +121,9 @@ pub trait Hub {
         None
     }
 
-    /// Returns whether the hub may make a green thread ready without a descriptor, a timer or a notice.
+    /// Returns whether code that the hub runs may make a green thread ready.
     ///
-    /// The loop asks when nothing else could wake the main greenlet, before it takes the wait for a
+    /// Reports, timers and notices do not count. The loop asks when nothing else could wake the main greenlet, before it takes the wait for a
     /// [deadlock](crate::LoopErrorKind::LoopExit). A hub that runs tasks or timers of others returns true while it has
     /// any.
     fn may_wake(&self) -> bool {

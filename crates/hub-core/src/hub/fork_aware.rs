@@ -17,10 +17,12 @@ use crate::base::fork;
 ///
 /// ```
 /// use greenhub::hub::ForkAware;
-/// use std::os::fd::{AsFd, OwnedFd};
-/// let (reader, _writer) = std::io::pipe()?;
-/// let reader = ForkAware::new(OwnedFd::from(reader))?;
-/// rustix::io::ioctl_fionbio(reader.as_fd(), true)?; // used like the object itself
+/// use std::io::{Read, Write};
+/// let (reader, mut writer) = std::io::pipe()?;
+/// let reader = ForkAware::new(reader)?;
+/// writer.write_all(b"x")?;
+/// let read = (&*reader).read(&mut [0])?; // used like the object itself
+/// assert_eq!(read, 1);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct ForkAware<T: AsFd> {

@@ -3,8 +3,9 @@
 /// How a descriptor lent for [life](Lease::Life) reports again after a report.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Rearm {
-    /// Each new arrival is reported; an earlier one is not repeated (edge-triggered epoll, kqueue with `EV_CLEAR`,
-    /// multishot polls).
+    /// Each new arrival is reported; an earlier one is not repeated.
+    ///
+    /// Edge-triggered epoll, kqueue with `EV_CLEAR` and multishot polls are of this kind.
     Automatic,
     /// A reported direction is silent until the next [`Hub::watch`](crate::hub::Hub::watch) (poll, select).
     Explicit,

@@ -185,7 +185,7 @@ impl MainLoop {
     /// The time of one hub never goes back, even if its clock does. The next hub may have an earlier time.
     pub(crate) fn now(&self) -> Time {
         self.sample_clock().unwrap_or_else(|error| {
-            if error.kind() == LoopErrorKind::Panicked {
+            if error.kind() == LoopErrorKind::Panic {
                 self.stop_with(error);
             }
             Time::monotonic()

@@ -33,7 +33,9 @@ pub struct Stats {
     ///
     /// Together with `waits` and `watches` these are nearly all system calls of a program that does network I/O.
     pub operations: u64,
-    /// Armed timers, including those of sleeping green threads, and callbacks that are due.
+    /// Armed timers, and callbacks that are due.
+    ///
+    /// Sleeping green threads have timers, too.
     pub timers: usize,
     /// Green threads, listeners and futures that wait for reading.
     ///

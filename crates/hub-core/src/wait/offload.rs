@@ -44,7 +44,7 @@ use crate::report::{self, Report};
 ///
 /// # Errors
 ///
-/// Returns [`JobError::Panicked`] if `job` panics, and [`JobError::Io`] if no OS thread can be started or the loop
+/// Returns [`JobError::Panic`] if `job` panics, and [`JobError::Io`] if no OS thread can be started or the loop
 /// cannot wait. In a forked child the wait for a job of the parent returns [`JobError::Io`]: the job goes on in the
 /// parent alone.
 #[track_caller]
@@ -86,7 +86,7 @@ fn execute<T: Send + 'static>(
         if fork::generation() != process {
             // In this process nothing ends the job, and nothing unlocks a mutex that its thread has locked.
             let outcome = slot.try_lock().ok().and_then(|mut slot| slot.result.take());
-            return outcome.ok_or_else(left_behind)?.map_err(JobError::Panicked);
+            return outcome.ok_or_else(left_behind)?.map_err(JobError::Panic);
         }
         // An exit may have come first while the wake-up of a finished job was on its way.
         let mut result = slot.lock().unwrap_or_else(PoisonError::into_inner).result.take();
@@ -98,7 +98,7 @@ fn execute<T: Send + 'static>(
             result = slot.result.take();
         }
         if let Some(outcome) = result {
-            return outcome.map_err(JobError::Panicked);
+            return outcome.map_err(JobError::Panic);
         }
     }
 }
@@ -176,7 +176,7 @@ fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Opt
 ///
 /// # Errors
 ///
-/// Returns [`JobError::Panicked`] if `job` panics. Returns [`JobError::Io`] if no OS thread can be started, or if no
+/// Returns [`JobError::Panic`] if `job` panics. Returns [`JobError::Io`] if no OS thread can be started, or if no
 /// loop could wait; the job has not run then. In a forked child the wait for a job of the parent returns
 /// [`JobError::Io`] as well.
 pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
@@ -205,7 +205,7 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
     };
     drop(mask);
     match result {
-        Some(outcome) => outcome.map_err(JobError::Panicked),
+        Some(outcome) => outcome.map_err(JobError::Panic),
         None => Err(io::Error::other("the job was dropped before it had run").into()),
     }
 }
@@ -296,7 +296,7 @@ fn left_behind() -> JobError {
 fn run_inline<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
     catch_unwind(AssertUnwindSafe(job)).map_err(|payload| match payload.downcast::<unwind::Payload>() {
         Ok(exit) => resume_unwind(exit),
-        Err(payload) => JobError::Panicked(payload),
+        Err(payload) => JobError::Panic(payload),
     })
 }
 

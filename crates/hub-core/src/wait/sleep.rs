@@ -22,9 +22,9 @@ pub struct Sleep {
     armed: Option<(Arc<Mailbox>, WakerId)>,
 }
 
-/// Returns a future that is ready when `duration` has passed, by the clock of this thread's hub. Does not switch.
+/// Returns a future that is ready when `duration` has passed. Does not switch.
 ///
-/// It needs no runtime: the timer is one of the hub. In straight-line code, [`sleep`](crate::sleep()) is shorter. After
+/// The clock is that of this thread's hub. No runtime is needed: the timer is one of the main loop. In straight-line code, [`sleep`](crate::sleep()) is shorter. After
 /// the end of the thread's green threads a poll is ready at once, since no loop is left.
 ///
 /// ```

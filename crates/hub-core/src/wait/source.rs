@@ -45,11 +45,12 @@ pub use crate::main_loop::descriptors::ReadHint;
 ///
 /// ```
 /// use greenhub::park::{ReadHint, Source};
-/// let (reader, mut writer) = std::io::pipe()?;
-/// let reader = Source::new(reader.into())?;
-/// greenhub::spawn_n(move || std::io::Write::write_all(&mut writer, b"hello").unwrap());
+/// use std::io::{Read, Write};
+/// let (mut reader, mut writer) = std::io::pipe()?;
+/// let source = Source::new(reader.try_clone()?.into())?; // now non-blocking, and so is `reader`
+/// greenhub::spawn_n(move || writer.write_all(b"hello").unwrap());
 /// let mut buffer = [0; 16];
-/// let n = reader.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Nothing)))?;
+/// let n = source.read(None, |_| Ok((reader.read(&mut buffer)?, ReadHint::Nothing)))?;
 /// assert_eq!(&buffer[..n], b"hello");
 /// # Ok::<(), std::io::Error>(())
 /// ```

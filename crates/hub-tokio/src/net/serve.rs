@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hub_core::future::try_block_on;
-use hub_core::internal::warn;
+use hub_core::hub::warn;
 use hub_core::{GreenError, GreenletId, current_id, sleep};
 use rustix::io::Errno;
 use tokio::net::TcpStream;
@@ -141,6 +141,7 @@ impl fmt::Debug for Handlers {
 /// # Errors
 ///
 /// Returns the error with which the listener can accept no more.
+#[doc(alias = "SimpleSpawnFactory")]
 pub fn serve<R>(
     listener: &Listener,
     handlers: &Handlers,

@@ -44,15 +44,16 @@ impl Source {
     /// use greenhub::Interest;
     /// use greenhub::park::{ReadHint, Source};
     /// use std::task::{Context, Poll, Waker};
-    /// let (reader, mut writer) = std::io::pipe()?;
-    /// let reader = Source::new(reader.into())?;
+    /// use std::io::{Read, Write};
+    /// let (mut reader, mut writer) = std::io::pipe()?;
+    /// let source = Source::new(reader.try_clone()?.into())?; // now non-blocking, and so is `reader`
     /// let mut cx = Context::from_waker(Waker::noop());
     /// let mut buffer = [0; 16];
     /// let mut poll = || {
-    ///     reader.poll(Interest::READ, &mut cx, |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Nothing)))
+    ///     source.poll(Interest::READ, &mut cx, |_| Ok((reader.read(&mut buffer)?, ReadHint::Nothing)))
     /// };
     /// assert!(poll().is_pending());
-    /// std::io::Write::write_all(&mut writer, b"hello")?;
+    /// writer.write_all(b"hello")?;
     /// greenhub::sleep(std::time::Duration::from_millis(1)); // the main loop finds the data, and wakes the waker
     /// assert!(matches!(poll(), Poll::Ready(Ok(5))));
     /// # Ok::<(), std::io::Error>(())
@@ -156,16 +157,17 @@ impl Source {
     /// ```
     /// use greenhub::Interest;
     /// use greenhub::park::{ReadHint, Source};
+    /// use std::io::Read;
     /// use std::task::{Context, Waker};
     /// use std::time::Duration;
-    /// let (reader, _writer) = std::io::pipe()?;
-    /// let reader = Source::new(reader.into())?;
+    /// let (mut reader, _writer) = std::io::pipe()?;
+    /// let source = Source::new(reader.try_clone()?.into())?; // now non-blocking, and so is `reader`
     /// let mut cx = Context::from_waker(Waker::noop());
-    /// let polled = reader.poll(Interest::READ, &mut cx, |fd| Ok((rustix::io::read(fd, &mut [0])?, ReadHint::Perhaps)));
+    /// let polled = source.poll(Interest::READ, &mut cx, |_| Ok((reader.read(&mut [0])?, ReadHint::Perhaps)));
     /// assert!(polled.is_pending());
-    /// let wait = || reader.wait(Interest::READ, Duration::from_millis(1)).unwrap_err().kind();
+    /// let wait = || source.wait(Interest::READ, Duration::from_millis(1)).unwrap_err().kind();
     /// assert_eq!(wait(), std::io::ErrorKind::ResourceBusy);
-    /// reader.cancel_poll(Interest::READ);
+    /// source.cancel_poll(Interest::READ);
     /// assert_eq!(wait(), std::io::ErrorKind::TimedOut);
     /// # Ok::<(), std::io::Error>(())
     /// ```
