@@ -25,6 +25,7 @@ thread_local! {
 /// runtime, unless the program has entered another one.
 ///
 /// ```
+/// # #[cfg(any(target_os = "linux", target_os = "android"))] {
 /// # use hub_tokio::TokioHub;
 /// hub_core::use_hub_with(|| TokioHub::over(hub_epoll::EpollHub::new()?))?;
 /// assert!(hub_tokio::handle().is_none());
@@ -32,6 +33,7 @@ thread_local! {
 /// let handle = hub_tokio::handle().unwrap();
 /// let task = handle.spawn(async { 7 });
 /// assert_eq!(hub_core::future::block_on(task)?, 7);
+/// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]

@@ -24,6 +24,7 @@ const STACK_SIZE: usize = 2 << 20;
 /// Another hub below it waits for descriptors. That hub must have a [`pollable`](Hub::pollable) descriptor: hub-epoll and hub-kqueue have.
 ///
 /// ```
+/// # #[cfg(any(target_os = "linux", target_os = "android"))] {
 /// use hub_core::future::block_on;
 /// use hub_tokio::TokioHub;
 /// use std::time::Duration;
@@ -38,6 +39,7 @@ const STACK_SIZE: usize = 2 << 20;
 ///     block_on(task)
 /// });
 /// assert_eq!(green.join()??, 7);
+/// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TokioHub<H> {

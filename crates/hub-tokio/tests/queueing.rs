@@ -1,6 +1,14 @@
 //! Several readers and writers of one direction, where the program allows them. It does for the whole process.
 
-#![cfg(any(target_os = "linux", target_os = "android"))]
+#![cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd",
+    target_os = "openbsd",
+    target_os = "dragonfly"
+))]
 
 #[path = "transports/support.rs"]
 #[allow(dead_code, reason = "the other program uses the rest")]

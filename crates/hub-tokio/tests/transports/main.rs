@@ -1,6 +1,14 @@
 //! The transports, on every hub that runs them: a stream that needs no reactor runs on each.
 
-#![cfg(any(target_os = "linux", target_os = "android"))]
+#![cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd",
+    target_os = "openbsd",
+    target_os = "dragonfly"
+))]
 
 mod ends;
 mod lines;

@@ -12,7 +12,7 @@ use greenhub::GreenThread;
 use hub_tokio::GreenTransport;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
-use crate::support::{Mode, in_modes, some_turns};
+use crate::support::{Mode, POLLABLE, in_modes, some_turns};
 
 const SEEDS: u64 = 2000;
 const STEPS: usize = 40;
@@ -245,5 +245,5 @@ fn factor() -> u64 {
 
 #[test]
 fn random_programs_lose_double_and_reorder_no_byte() {
-    in_modes(&[Mode::Hub("epoll"), Mode::Hub("tokio"), Mode::CurrentThread], || (0..SEEDS * factor()).for_each(run));
+    in_modes(&[Mode::Hub(POLLABLE), Mode::Hub("tokio"), Mode::CurrentThread], || (0..SEEDS * factor()).for_each(run));
 }

@@ -17,6 +17,10 @@ use tokio::runtime::Builder;
 /// The time after which a test counts as hung. Ample even on a busy machine.
 const HANG: Duration = Duration::from_secs(120);
 
+/// The hub that runs inside a runtime, and over which the hub of Tokio is.
+pub(crate) const POLLABLE: &str =
+    if cfg!(any(target_os = "linux", target_os = "android")) { "epoll" } else { "kqueue" };
+
 /// How an OS thread runs its green threads.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum Mode {
@@ -32,7 +36,7 @@ use Mode::{CurrentThread, Hub, MultiThread};
 
 /// Runs a test in each mode: its streams need no runtime, or one on an OS thread of its own.
 pub(crate) fn on_each_hub(test: fn()) {
-    in_modes(&[Hub("epoll"), Hub("poll"), Hub("select"), Hub("tokio"), CurrentThread, MultiThread], test);
+    in_modes(&[Hub(POLLABLE), Hub("poll"), Hub("select"), Hub("tokio"), CurrentThread, MultiThread], test);
 }
 
 /// Runs a test in each mode with a runtime.
@@ -74,7 +78,7 @@ fn run(mode: Mode, test: fn()) -> Result<(), greenhub::GreenError> {
         CurrentThread => Builder::new_current_thread(),
         MultiThread => Builder::new_multi_thread(),
     };
-    greenhub::use_hub("epoll").expect("a hub of this system");
+    greenhub::use_hub(POLLABLE).expect("a hub of this system");
     let runtime = builder.enable_all().build().expect("a runtime");
     let joined = runtime.block_on(hub_tokio::run_until(async { defer_to_green_thread(test).await }));
     joined.expect("the loop runs in the runtime")
