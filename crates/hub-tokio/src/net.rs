@@ -30,6 +30,7 @@
 //! ```
 
 mod serve;
+mod stop;
 
 use std::fmt;
 use std::io;
@@ -38,7 +39,8 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::runtime::Handle;
 
-pub use serve::{Handlers, serve, serve_established};
+pub use serve::{Handlers, Served, serve, serve_established, serve_established_until, serve_until};
+pub use stop::StopServe;
 
 use crate::transport::{GreenTransport, Turn, wait};
 
@@ -97,15 +99,13 @@ impl Listener {
     ///
     /// Returns the error of the system, and [`ResourceBusy`](io::ErrorKind::ResourceBusy) if another green thread accepts.
     pub fn accept(&self) -> io::Result<(GreenTransport<TcpStream>, SocketAddr)> {
-        let (stream, peer) = self.accept_stream()?;
+        let (stream, peer) = wait(None, self.accept_stream())??;
         Ok((GreenTransport::new(stream), peer))
     }
 
-    fn accept_stream(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        wait(None, async {
-            let _accepting = self.accepting.take("accept").await?;
-            self.inner.accept().await
-        })?
+    async fn accept_stream(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let _accepting = self.accepting.take("accept").await?;
+        self.inner.accept().await
     }
 
     /// Returns the local address. Does not switch.

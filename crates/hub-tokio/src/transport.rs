@@ -581,6 +581,16 @@ async fn within<F: Future>(timeout: Duration, op: F) -> Option<F::Output> {
     .await
 }
 
+/// Returns `None` if `end` is ready before `op`.
+pub(crate) async fn unless<F: Future>(end: impl Future<Output = ()>, op: F) -> Option<F::Output> {
+    let (mut end, mut op) = (pin!(end), pin!(op));
+    poll_fn(|cx| match op.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => end.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
 /// Is pending once, without a wake-up of its own.
 async fn woken() {
     let mut polled = false;

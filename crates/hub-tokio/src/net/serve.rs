@@ -5,17 +5,18 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hub_core::future::try_block_on;
+use hub_core::future::{sleep, try_block_on};
 use hub_core::hub::warn;
-use hub_core::{GreenError, GreenletId, current_id, sleep};
+use hub_core::internal::{KillProgress, interrupt, kill_progress};
+use hub_core::{GreenError, GreenThread, GreenletId, LoopError, current_id};
 use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::Listener;
-use crate::transport::{GreenTransport, wait};
+use super::{Listener, StopServe};
+use crate::transport::{GreenTransport, unless, wait};
 
 /// The first pause before another attempt to accept. Each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -95,25 +96,47 @@ impl Handlers {
     ///
     /// Returns [`GreenError::Deadlock`] in a handler of the set, and the error of the main loop where nothing may wait.
     pub fn wait_all(&self) -> Result<(), GreenError> {
-        let running = &*self.0;
-        if running.ids.borrow().contains(&current_id()) {
+        if self.0.ids.borrow().contains(&current_id()) {
             return Err(GreenError::Deadlock);
         }
-        try_block_on(async {
-            loop {
-                let all_ended = running.all_ended.notified();
-                if running.ids.borrow().is_empty() {
-                    return;
-                }
-                all_ended.await;
-            }
-        })?;
+        try_block_on(self.all_ended())?;
         Ok(())
     }
 
-    /// Runs `handler` in a green thread of the set. Never switches.
-    fn spawn(&self, handler: impl FnOnce() + 'static) {
-        let green = hub_core::spawn(handler);
+    /// Is ready when no handler runs.
+    async fn all_ended(&self) {
+        loop {
+            let all_ended = self.0.all_ended.notified();
+            if self.is_empty() {
+                return;
+            }
+            all_ended.await;
+        }
+    }
+
+    /// Kills the handlers, and waits until all have ended, or those that are left refuse the kill. Switches.
+    ///
+    /// Waits for at most `limit`. Returns the number of killed handlers, and of those that are left.
+    fn kill_all_within(&self, limit: Duration) -> Result<(usize, usize), LoopError> {
+        let killed = self.ids().into_iter().filter(|&id| interrupt(id)).count();
+        let begun = Instant::now();
+        loop {
+            let progress: Vec<_> = self.ids().into_iter().map(kill_progress).collect();
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() || progress.iter().all(|progress| *progress == KillProgress::Refused) {
+                return Ok((killed, progress.len()));
+            }
+            // The outcome of a kill that is striking is known after a bounded number of turns.
+            if progress.contains(&KillProgress::Striking) {
+                hub_core::yield_now();
+            } else {
+                try_block_on(unless(sleep(left), self.all_ended()))?;
+            }
+        }
+    }
+
+    /// Adds a green thread until it ends. Never switches.
+    fn add<T: 'static>(&self, green: &GreenThread<T>) {
         let Some(id) = green.id() else { return };
         self.0.ids.borrow_mut().push(id);
         let running = Rc::clone(&self.0);
@@ -132,11 +155,26 @@ impl fmt::Debug for Handlers {
     }
 }
 
+/// The result of a server that was stopped, from [`serve_until`].
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Served {
+    /// The number of accepted connections.
+    pub accepted: u64,
+    /// The number of handlers that were killed at the deadline.
+    pub killed: usize,
+    /// The number of killed handlers that still ran when the server returned.
+    ///
+    /// They [refused](hub_core::KillOutcome::Refused) the kill, or were in a [`shield`](hub_core::shield()) or in a wait
+    /// that must not be left early.
+    pub left: usize,
+}
+
 /// Accepts connections, and runs a handler in a green thread of `handlers` for each. Switches.
 ///
 /// It ends by an error, or by a kill or a timeout of the caller. The handlers go on then. The result of a handler is
 /// dropped. A panic is reported. If the system lacks resources such as descriptors, it tries again with growing pauses.
-/// Eventlet's `SimpleSpawnFactory`, from its years on Twisted.
+/// Eventlet's `SimpleSpawnFactory`, from its years on Twisted. [`serve_until`] ends gracefully.
 ///
 /// # Errors
 ///
@@ -147,11 +185,47 @@ pub fn serve<R>(
     handlers: &Handlers,
     handler: impl Fn(GreenTransport<TcpStream>, SocketAddr) -> R + 'static,
 ) -> io::Result<()> {
-    let handler = Rc::new(handler);
-    accept_all(listener, |stream, peer| {
-        let handler = Rc::clone(&handler);
-        handlers.spawn(move || drop(handler(GreenTransport::new(stream), peer)));
-    })
+    serve_until(&StopServe::new(), listener, handlers, handler).map(drop)
+}
+
+/// Like [`serve`], until `stop` is stopped. Switches.
+///
+/// A stopped server accepts no more, and waits for the handlers of its own connections: without a limit, or until a
+/// [deadline](StopServe::stop_within), at which it kills the remaining ones. Then it returns when all have ended, or
+/// only handlers that refuse the kill are left, and at the latest two seconds after the deadline. The listener stays
+/// open, and can be served again.
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use hub_tokio::net::{self, Handlers, StopServe};
+/// use std::io::Read;
+/// use std::time::Duration;
+/// greenhub::use_hub("tokio")?;
+/// let listener = net::listen("127.0.0.1:0")?;
+/// let client = net::connect(listener.local_addr()?)?;
+/// let stop = StopServe::new();
+/// let last_orders = stop.clone();
+/// let served = net::serve_until(&stop, &listener, &Handlers::new(), move |mut transport, _peer| {
+///     last_orders.stop_within(Duration::from_millis(5));
+///     transport.read(&mut [0]) // forever: the client says nothing
+/// })?;
+/// assert_eq!((served.accepted, served.killed, served.left), (1, 1, 0));
+/// # drop(client);
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// Returns the error with which the listener can accept no more, and an error if the caller cannot wait. The handlers
+/// go on then.
+pub fn serve_until<R>(
+    stop: &StopServe,
+    listener: &Listener,
+    handlers: &Handlers,
+    handler: impl Fn(GreenTransport<TcpStream>, SocketAddr) -> R + 'static,
+) -> io::Result<Served> {
+    run(stop, listener, handlers, move |stream, peer| drop(handler(GreenTransport::new(stream), peer)))
 }
 
 /// Like [`serve`], for connections that begin with a handshake. Switches.
@@ -188,37 +262,82 @@ pub fn serve_established<T, F, R>(
 where
     F: Future<Output = io::Result<T>>,
 {
-    let hooks = Rc::new((establish, handler, failed));
-    accept_all(listener, |stream, peer| {
-        let hooks = Rc::clone(&hooks);
-        handlers.spawn(move || {
-            let (establish, handler, failed) = &*hooks;
-            match wait(None, establish(stream)).and_then(|established| established) {
-                Ok(stream) => drop(handler(GreenTransport::new(stream), peer)),
-                Err(error) => failed(error, peer),
-            }
-        });
+    serve_established_until(&StopServe::new(), listener, handlers, establish, handler, failed).map(drop)
+}
+
+/// Like [`serve_established`], until `stop` is stopped. Switches.
+///
+/// The end is that of [`serve_until`]. A handshake belongs to the handler of its connection.
+///
+/// # Errors
+///
+/// Returns the errors of [`serve_until`].
+pub fn serve_established_until<T, F, R>(
+    stop: &StopServe,
+    listener: &Listener,
+    handlers: &Handlers,
+    establish: impl Fn(TcpStream) -> F + 'static,
+    handler: impl Fn(GreenTransport<T>, SocketAddr) -> R + 'static,
+    failed: impl Fn(io::Error, SocketAddr) + 'static,
+) -> io::Result<Served>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    run(stop, listener, handlers, move |stream, peer| {
+        match wait(None, establish(stream)).and_then(|established| established) {
+            Ok(stream) => drop(handler(GreenTransport::new(stream), peer)),
+            Err(error) => failed(error, peer),
+        }
     })
 }
 
-fn accept_all(listener: &Listener, mut begin: impl FnMut(TcpStream, SocketAddr)) -> io::Result<()> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match listener.accept_stream() {
-            Ok((stream, peer)) => {
+/// The time that killed handlers have to unwind.
+const UNWINDING: Duration = Duration::from_secs(2);
+
+/// Runs a server: `handle` in a green thread for each connection.
+fn run(
+    stop: &StopServe,
+    listener: &Listener,
+    handlers: &Handlers,
+    handle: impl Fn(TcpStream, SocketAddr) + 'static,
+) -> io::Result<Served> {
+    // The set of the caller may have handlers of other servers.
+    let own = Handlers::new();
+    let handle = Rc::new(handle);
+    let accepted = accept_all(stop, listener, |stream, peer| {
+        let handle = Rc::clone(&handle);
+        let green = hub_core::spawn(move || handle(stream, peer));
+        handlers.add(&green);
+        own.add(&green);
+    })?;
+    let in_time = try_block_on(unless(stop.passes_deadline(), own.all_ended()))?;
+    let (killed, left) = if in_time.is_some() { (0, 0) } else { own.kill_all_within(UNWINDING)? };
+    Ok(Served { accepted, killed, left })
+}
+
+/// Accepts connections until the stop. Returns their number.
+fn accept_all(stop: &StopServe, listener: &Listener, mut begin: impl FnMut(TcpStream, SocketAddr)) -> io::Result<u64> {
+    let (mut count, mut pause) = (0, FIRST_PAUSE);
+    while !stop.is_stopped() {
+        let accepted = wait(None, async { unless(stop.stopped(), listener.accept_stream()).await.transpose() })?;
+        match accepted {
+            Ok(Some((stream, peer))) => {
                 begin(stream, peer);
+                count += 1;
                 pause = FIRST_PAUSE;
             }
+            Ok(None) => {}
             Err(error) if !may_pass(&error) => return Err(error),
             Err(error) => {
                 if pause == FIRST_PAUSE {
                     warn(format!("{listener:?} cannot accept connections: {error}; tries again after a pause"));
                 }
-                sleep(pause);
+                try_block_on(unless(stop.stopped(), sleep(pause)))?;
                 pause = (2 * pause).min(LONGEST_PAUSE);
             }
         }
     }
+    Ok(count)
 }
 
 /// Returns whether later connections may be accepted: the error concerns one connection, or a lack of resources.

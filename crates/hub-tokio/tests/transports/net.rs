@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
@@ -10,10 +11,12 @@ use std::time::Duration;
 
 use greenhub::{GreenError, GreenThread};
 use hub_tokio::GreenTransport;
-use hub_tokio::net::{self, Handlers, Listener};
+use hub_tokio::net::{self, Handlers, Listener, Served, StopServe};
 use tokio::net::TcpStream;
 
-use crate::support::{ENDINGS, Mode, end_while_parked, in_modes, on_each_hub, on_tokio, pattern, some_turns, until};
+use crate::support::{
+    ENDINGS, Mode, POLLABLE, end_while_parked, in_modes, on_each_hub, on_tokio, pattern, some_turns, until,
+};
 
 fn listen() -> (Listener, SocketAddr) {
     let listener = net::listen("127.0.0.1:0").unwrap();
@@ -78,7 +81,7 @@ fn a_refused_connection_is_an_error() {
 
 #[test]
 fn without_a_runtime_the_error_says_so() {
-    in_modes(&[Mode::Hub("epoll"), Mode::Hub("poll")], || {
+    in_modes(&[Mode::Hub(POLLABLE), Mode::Hub("poll")], || {
         for refused in [net::connect("127.0.0.1:1").map(drop), net::listen("127.0.0.1:0").map(drop)] {
             let refused = refused.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Unsupported);
@@ -389,5 +392,144 @@ fn a_timeout_of_the_caller_ends_a_server() {
         let served =
             greenhub::with_timeout(Duration::from_millis(5), || net::serve(&listener, &Handlers::new(), |_, _| ()));
         assert!(served.is_err());
+    });
+}
+
+/// Serves until `stop` is stopped, in handlers of the set. Each handler reads until its client closes.
+fn spawn_until(stop: &StopServe, handlers: &Handlers) -> (GreenThread<io::Result<Served>>, SocketAddr) {
+    let (listener, address) = listen();
+    let (stop, handlers) = (stop.clone(), handlers.clone());
+    let read = |mut transport: GreenTransport<TcpStream>, _| transport.read_to_end(&mut Vec::new());
+    (greenhub::spawn(move || net::serve_until(&stop, &listener, &handlers, read)), address)
+}
+
+/// Returns the numbers of accepted connections, killed handlers and remaining handlers.
+fn counts(server: GreenThread<io::Result<Served>>) -> (u64, usize, usize) {
+    let served = server.join().unwrap().unwrap();
+    (served.accepted, served.killed, served.left)
+}
+
+#[test]
+fn a_stopped_server_waits_for_its_handlers() {
+    on_tokio(|| {
+        let (stop, handlers) = (StopServe::new(), Handlers::new());
+        let (server, address) = spawn_until(&stop, &handlers);
+        let clients = [net::connect(address).unwrap(), net::connect(address).unwrap()];
+        until(|| handlers.len() == 2);
+        stop.stop();
+        for client in clients {
+            some_turns();
+            assert!(!server.is_finished());
+            drop(client);
+        }
+        assert_eq!(counts(server), (2, 0, 0));
+        assert!(handlers.is_empty());
+    });
+}
+
+#[test]
+fn a_stopped_server_accepts_no_more_and_leaves_its_listener_open() {
+    on_tokio(|| {
+        let (listener, address) = listen();
+        let (listener, stop, handlers) = (Rc::new(listener), StopServe::new(), Handlers::new());
+        let (accepting, stopped, running) = (Rc::clone(&listener), stop.clone(), handlers.clone());
+        let server = greenhub::spawn(move || net::serve_until(&stopped, &accepting, &running, |_, _| ()));
+        some_turns();
+        stop.stop();
+        assert_eq!(counts(server), (0, 0, 0));
+        let client = net::connect(address).unwrap();
+        some_turns();
+        // A stopped handle ends a further server at once, and the connection waits for one that is not stopped.
+        let served = net::serve_until(&stop, &listener, &handlers, |_, _| ()).unwrap();
+        assert_eq!(served.accepted, 0);
+        assert_eq!(listener.accept().unwrap().1, client.get_ref().local_addr().unwrap());
+    });
+}
+
+#[test]
+fn a_stop_by_another_os_thread_ends_a_server() {
+    on_tokio(|| {
+        let stop = StopServe::new();
+        let (server, _) = spawn_until(&stop, &Handlers::new());
+        some_turns();
+        thread::spawn(move || stop.stop()).join().unwrap();
+        assert_eq!(counts(server), (0, 0, 0));
+    });
+}
+
+#[test]
+fn a_deadline_kills_the_late_handlers() {
+    on_tokio(|| {
+        let (stop, handlers) = (StopServe::new(), Handlers::new());
+        let (server, address) = spawn_until(&stop, &handlers);
+        let _clients = [net::connect(address).unwrap(), net::connect(address).unwrap()];
+        until(|| handlers.len() == 2);
+        // A later call brings the deadline nearer, also while the server waits for it.
+        stop.stop_within(Duration::from_secs(3600));
+        some_turns();
+        assert!(!server.is_finished());
+        stop.stop_within(Duration::from_millis(1));
+        assert_eq!(counts(server), (2, 2, 0));
+        assert!(handlers.is_empty());
+    });
+}
+
+#[test]
+fn a_stopped_server_waits_for_no_handler_of_another_one() {
+    on_tokio(|| {
+        let (stop, handlers) = (StopServe::new(), Handlers::new());
+        let (other, other_address) = spawn_until(&StopServe::new(), &handlers);
+        let (server, address) = spawn_until(&stop, &handlers);
+        let _kept = net::connect(other_address).unwrap();
+        let client = net::connect(address).unwrap();
+        until(|| handlers.len() == 2);
+        drop(client);
+        stop.stop();
+        assert_eq!(counts(server), (1, 0, 0));
+        assert_eq!(handlers.len(), 1);
+        other.kill();
+    });
+}
+
+#[test]
+fn a_handler_that_refuses_its_kill_is_left() {
+    on_tokio(|| {
+        let (listener, address) = listen();
+        let (stop, handlers, done) = (StopServe::new(), Handlers::new(), Rc::new(Cell::new(false)));
+        let (stopped, running, ends) = (stop.clone(), handlers.clone(), Rc::clone(&done));
+        let server = greenhub::spawn(move || {
+            net::serve_until(&stopped, &listener, &running, move |_, _| {
+                while !ends.get() {
+                    let _ = catch_unwind(AssertUnwindSafe(|| greenhub::sleep(Duration::from_millis(1))));
+                }
+            })
+        });
+        let _client = net::connect(address).unwrap();
+        until(|| handlers.len() == 1);
+        stop.stop_within(Duration::ZERO);
+        assert_eq!(counts(server), (1, 1, 1));
+        done.set(true);
+        handlers.wait_all().unwrap();
+    });
+}
+
+#[test]
+fn a_deadline_ends_a_handshake() {
+    on_tokio(|| {
+        let (listener, address) = listen();
+        let (stop, handlers) = (StopServe::new(), Handlers::new());
+        let (stopped, running) = (stop.clone(), handlers.clone());
+        let server = greenhub::spawn(move || {
+            let establish = |mut stream: TcpStream| async move {
+                tokio::io::AsyncReadExt::read_u8(&mut stream).await?;
+                Ok(stream)
+            };
+            let handler = |_: GreenTransport<TcpStream>, _| unreachable!("no handshake is complete");
+            net::serve_established_until(&stopped, &listener, &running, establish, handler, |_, _| ())
+        });
+        let _client = net::connect(address).unwrap();
+        until(|| handlers.len() == 1);
+        stop.stop_within(Duration::ZERO);
+        assert_eq!(counts(server), (1, 1, 0));
     });
 }
