@@ -21,7 +21,8 @@ const STACK_SIZE: usize = 2 << 20;
 
 /// A hub that runs a Tokio runtime while it waits.
 ///
-/// Another hub below it waits for descriptors. That hub must have a [`pollable`](Hub::pollable) descriptor: hub-epoll and hub-kqueue have.
+/// Another hub below it waits for descriptors. That hub must have a [`pollable`](Hub::pollable) descriptor: hub-epoll
+/// and hub-kqueue have.
 ///
 /// ```
 /// # #[cfg(any(target_os = "linux", target_os = "android"))] {

@@ -19,10 +19,10 @@ const TURNS_PER_POLL: usize = 8;
 
 /// Returns a future that runs the green threads of this OS thread.
 ///
-/// They run beside the tasks of the runtime that polls the future. The future is for the main greenlet: for `block_on` of a runtime or a `LocalSet`, or for `spawn_local`. It is not
-/// [`Send`], because green threads stay on their OS thread. While it lives, code of the main greenlet must not block:
-/// all tasks of the runtime on this OS thread are such code. A blocking call there is refused with
-/// [`InMainloop`](hub_core::LoopErrorKind::InMainloop), and
+/// They run beside the tasks of the runtime that polls the future. The future is for the main greenlet: for `block_on`
+/// of a runtime or a `LocalSet`, or for `spawn_local`. It is not [`Send`], because green threads stay on their OS
+/// thread. While it lives, code of the main greenlet must not block: all tasks of the runtime on this OS thread are
+/// such code. A blocking call there is refused with [`InMainloop`](hub_core::LoopErrorKind::InMainloop), and
 /// [`defer_to_green_thread`](hub_core::future::defer_to_green_thread) makes a future of it. In green threads,
 /// [`Handle::current`] is the runtime around.
 ///

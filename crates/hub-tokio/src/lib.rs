@@ -41,8 +41,8 @@
 //! j) Dropping a runtime waits for its blocking threads. The hub uses `shutdown_background` instead.
 //! k) The destructors of an ending OS thread may drop Tokio's thread-locals before the hub. The hub then forgets its
 //!    guard.
-//! l) A runtime cannot run inside of another one on the same OS thread. In a program whose main greenlet runs a runtime,
-//!    a wait on this hub fails, since Tokio panics. [`join`] is for such programs.
+//! l) A runtime cannot run inside of another one on the same OS thread. In a program whose main greenlet runs a
+//!    runtime, a wait on this hub fails, since Tokio panics. [`join`] is for such programs.
 
 mod engine;
 mod hub;

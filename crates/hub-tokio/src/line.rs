@@ -23,9 +23,9 @@ const LINE_END: &[u8] = b"\r\n";
 /// `\r\n`. Eventlet's `LineOnlyReceiverTransport`, from its years on Twisted.
 ///
 /// Unlike a `BufReader`, it loses nothing when a kill, a timeout or an error ends a read in the middle of a line: the
-/// bytes stay in its buffer, and the next read goes on there. In the same way, a line that was sent in part is completed
-/// before the next one. At the end of the stream the rest is the last line, also if the connection was lost: then the
-/// error follows once, and the end.
+/// bytes stay in its buffer, and the next read goes on there. In the same way, a line that was sent in part is
+/// completed before the next one. At the end of the stream the rest is the last line, also if the connection was lost:
+/// then the error follows once, and the end.
 ///
 /// ```
 /// use hub_tokio::{GreenTransport, LineTransport};
@@ -49,6 +49,7 @@ const LINE_END: &[u8] = b"\r\n";
 #[doc(alias = "LineReceiver")]
 #[doc(alias = "LineOnlyReceiverTransport")]
 #[doc(alias = "LineReceiverTransport")]
+#[must_use = "a transport that is dropped drops its stream"]
 pub struct LineTransport<T> {
     transport: GreenTransport<T>,
     max_length: usize,
@@ -84,7 +85,8 @@ impl<T> LineTransport<T> {
 
     /// Creates a transport of lines of at most `max_length` bytes, without their ends. Does not switch.
     ///
-    /// A longer line is an error of the kind [`InvalidData`](io::ErrorKind::InvalidData), after which reads find the end.
+    /// A longer line is an error of the kind [`InvalidData`](io::ErrorKind::InvalidData), after which reads find the
+    /// end.
     ///
     /// ```
     /// # use hub_tokio::{GreenTransport, LineTransport};
@@ -117,6 +119,7 @@ impl<T> LineTransport<T> {
     }
 
     /// Returns the bytes that were read and not taken. Does not switch.
+    #[must_use]
     pub fn buffer(&self) -> &[u8] {
         self.incoming.unread()
     }
@@ -132,8 +135,8 @@ impl<T> LineTransport<T> {
 impl<T: AsyncWrite + Unpin> LineTransport<T> {
     /// Sends a line and `\r\n`. Switches while it has to wait.
     ///
-    /// Returns when the stream has flushed the line. If an error, a timeout or a kill ends it, the rest of the line is not
-    /// lost: the next call, or [`flush`](Write::flush), sends it first.
+    /// Returns when the stream has flushed the line. If an error, a timeout or a kill ends it, the rest of the line is
+    /// not lost: the next call, or [`flush`](Write::flush), sends it first.
     ///
     /// # Errors
     ///

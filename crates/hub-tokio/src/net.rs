@@ -1,7 +1,7 @@
 //! TCP connections of Tokio as transports of green threads.
 //!
-//! [`connect`] and [`listen`] make sockets of the runtime whose context is entered: that of the hub `tokio`, or the one that
-//! drives the loop. A socket of a runtime on other OS threads is made there and wrapped by
+//! [`connect`] and [`listen`] make sockets of the runtime whose context is entered: that of the hub `tokio`, or the one
+//! that drives the loop. A socket of a runtime on other OS threads is made there and wrapped by
 //! [`GreenTransport::new`].
 //!
 //! ```
@@ -50,8 +50,8 @@ use crate::transport::{GreenTransport, Turn, wait};
 ///
 /// # Errors
 ///
-/// Returns [`Unsupported`](io::ErrorKind::Unsupported) if no runtime's context is entered. Otherwise returns the error of
-/// Tokio: that of the last address.
+/// Returns [`Unsupported`](io::ErrorKind::Unsupported) if no runtime's context is entered. Otherwise returns the error
+/// of Tokio: that of the last address.
 #[doc(alias = "GreenClientCreator")]
 pub fn connect(address: impl ToSocketAddrs) -> io::Result<GreenTransport<TcpStream>> {
     check_runtime()?;
@@ -62,8 +62,8 @@ pub fn connect(address: impl ToSocketAddrs) -> io::Result<GreenTransport<TcpStre
 ///
 /// # Errors
 ///
-/// Returns [`Unsupported`](io::ErrorKind::Unsupported) if no runtime's context is entered. Otherwise returns the error of
-/// Tokio, such as [`AddrInUse`](io::ErrorKind::AddrInUse).
+/// Returns [`Unsupported`](io::ErrorKind::Unsupported) if no runtime's context is entered. Otherwise returns the error
+/// of Tokio, such as [`AddrInUse`](io::ErrorKind::AddrInUse).
 pub fn listen(address: impl ToSocketAddrs) -> io::Result<Listener> {
     check_runtime()?;
     wait(None, TcpListener::bind(address))?.map(Listener::new)
@@ -82,6 +82,7 @@ fn check_runtime() -> io::Result<()> {
 /// A TCP listener of Tokio whose connections are transports, from [`listen`].
 ///
 /// A second simultaneous [`accept`](Listener::accept) is an error, as a second reader of a transport is.
+#[must_use = "a listener that is dropped accepts no more"]
 pub struct Listener {
     inner: TcpListener,
     accepting: Turn<()>,
@@ -97,7 +98,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// Returns the error of the system, and [`ResourceBusy`](io::ErrorKind::ResourceBusy) if another green thread accepts.
+    /// Returns the error of the system, and [`ResourceBusy`](io::ErrorKind::ResourceBusy) if another green thread
+    /// accepts.
     pub fn accept(&self) -> io::Result<(GreenTransport<TcpStream>, SocketAddr)> {
         let (stream, peer) = wait(None, self.accept_stream())??;
         Ok((GreenTransport::new(stream), peer))
@@ -118,11 +120,13 @@ impl Listener {
     }
 
     /// Returns the listener of Tokio. Does not switch.
+    #[must_use]
     pub fn get_ref(&self) -> &TcpListener {
         &self.inner
     }
 
     /// Returns the listener of Tokio. Does not switch.
+    #[must_use = "the listener is dropped otherwise"]
     pub fn into_inner(self) -> TcpListener {
         self.inner
     }

@@ -26,17 +26,17 @@ pub(crate) use self::turn::Turn;
 ///
 /// It reads and writes as std's `TcpStream` does, and an operation that waits parks only its green thread. The stream
 /// may be any that has Tokio's `AsyncRead` and `AsyncWrite`: a socket, a TLS session over one, a `tokio::io::duplex`. A
-/// stream that needs no reactor works on every hub; a socket of Tokio needs its runtime to be driven, by the hub `tokio`
-/// or elsewhere. Eventlet's `GreenTransport`, from its years on Twisted.
+/// stream that needs no reactor works on every hub; a socket of Tokio needs its runtime to be driven, by the hub
+/// `tokio` or elsewhere. Eventlet's `GreenTransport`, from its years on Twisted.
 ///
-/// - **Reads** take from the stream only while a green thread reads: the transport has no buffer of its own. A connection
-///   that was lost gives the data that came before, then its error once, then the end of the file for ever.
-/// - **Writes** return when the stream has flushed what it accepted. A connection that was lost fails each further write
-///   with the reason.
-/// - **Kills and timeouts** lose no data: a read that they end has taken none, and bytes that the stream has accepted are
-///   flushed by the next write.
-/// - **Sharing**: `&GreenTransport` reads and writes, too, on one OS thread or several. Reads and writes do not wait for
-///   each other. A second simultaneous reader, or writer, is an error of the kind
+/// - **Reads** take from the stream only while a green thread reads: the transport has no buffer of its own. A
+///   connection that was lost gives the data that came before, then its error once, then the end of the file for ever.
+/// - **Writes** return when the stream has flushed what it accepted. A connection that was lost fails each further
+///   write with the reason.
+/// - **Kills and timeouts** lose no data: a read that they end has taken none, and bytes that the stream has accepted
+///   are flushed by the next write.
+/// - **Sharing**: `&GreenTransport` reads and writes, too, on one OS thread or several. Reads and writes do not wait
+///   for each other. A second simultaneous reader, or writer, is an error of the kind
 ///   [`ResourceBusy`](io::ErrorKind::ResourceBusy), unless
 ///   [`hub_prevent_multiple_readers`](hub_core::hub_prevent_multiple_readers) is off: then it queues.
 ///
@@ -60,6 +60,7 @@ pub(crate) use self::turn::Turn;
 /// ```
 #[doc(alias = "SyncIoBridge")]
 #[doc(alias = "UnbufferedTransport")]
+#[must_use = "a transport that is dropped drops its stream"]
 pub struct GreenTransport<T> {
     /// Locked for one poll at a time, and not while an operation waits.
     io: Mutex<T>,
@@ -123,6 +124,7 @@ impl<T> GreenTransport<T> {
     }
 
     /// Returns the stream. Does not switch.
+    #[must_use]
     pub fn get_mut(&mut self) -> &mut T {
         self.io.get_mut()
     }
@@ -130,6 +132,7 @@ impl<T> GreenTransport<T> {
     /// Returns the stream, and ends the transport. Does not switch.
     ///
     /// The stream may hold bytes that it has accepted and not flushed: call [`flush`](Write::flush) first.
+    #[must_use = "the stream is dropped otherwise"]
     pub fn into_inner(self) -> T {
         self.io.into_inner()
     }
@@ -160,8 +163,8 @@ impl<T> GreenTransport<T> {
     /// Sets the longest time for which a write, a flush or a shutdown waits. Does not switch.
     ///
     /// A write that times out before the stream has accepted any bytes fails with
-    /// [`TimedOut`](io::ErrorKind::TimedOut). After that it returns how many the stream has accepted, and the next write
-    /// begins by flushing them.
+    /// [`TimedOut`](io::ErrorKind::TimedOut). After that it returns how many the stream has accepted, and the next
+    /// write begins by flushing them.
     ///
     /// # Errors
     ///
@@ -223,6 +226,7 @@ impl<T> GreenTransport<T> {
     }
 
     /// Returns whether reads are held up by [`pause`](GreenTransport::pause). Does not switch.
+    #[must_use]
     pub fn is_paused(&self) -> bool {
         self.flow.is_paused()
     }
@@ -319,8 +323,8 @@ impl<T: AsyncWrite + Unpin> GreenTransport<T> {
 
     /// Flushes, and ends the write direction: the peer reads the end of the file. Switches while it has to wait.
     ///
-    /// Reads go on. Waits for at most the [write timeout](GreenTransport::set_write_timeout). A call after a timeout goes
-    /// on where the last one ended. `shutdown` of Tokio's `AsyncWriteExt`.
+    /// Reads go on. Waits for at most the [write timeout](GreenTransport::set_write_timeout). A call after a timeout
+    /// goes on where the last one ended. `shutdown` of Tokio's `AsyncWriteExt`.
     ///
     /// ```
     /// # use hub_tokio::GreenTransport;

@@ -94,7 +94,7 @@ fn acceptors_get_their_turns() {
         });
         some_turns();
         for _ in 0..2 {
-            net::connect(listener.local_addr().unwrap()).unwrap();
+            drop(net::connect(listener.local_addr().unwrap()).unwrap());
         }
         acceptors.into_iter().for_each(|acceptor| acceptor.join().unwrap().unwrap());
     });

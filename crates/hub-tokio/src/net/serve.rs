@@ -165,12 +165,12 @@ pub struct Served {
     pub killed: usize,
     /// The number of killed handlers that still ran when the server returned.
     ///
-    /// They [refused](hub_core::KillOutcome::Refused) the kill, or were in a [`shield`](hub_core::shield()) or in a wait
-    /// that must not be left early.
+    /// They [refused](hub_core::KillOutcome::Refused) the kill, or were in a [`shield`](hub_core::shield()) or in a
+    /// wait that must not be left early.
     pub left: usize,
 }
 
-/// Accepts connections, and runs a handler in a green thread of `handlers` for each. Switches.
+/// Accepts connections, and handles each in a green thread of `handlers`. Switches.
 ///
 /// It ends by an error, or by a kill or a timeout of the caller. The handlers go on then. The result of a handler is
 /// dropped. A panic is reported. If the system lacks resources such as descriptors, it tries again with growing pauses.

@@ -43,7 +43,7 @@ impl StopServe {
         self.stop_at(None);
     }
 
-    /// Like [`stop`](StopServe::stop), and kills the handlers that still run after `time`. Never switches.
+    /// Like [`stop`](StopServe::stop), and kills the handlers after `time`. Never switches.
     ///
     /// A later call may bring the deadline nearer, but never postpones it.
     pub fn stop_within(&self, time: Duration) {

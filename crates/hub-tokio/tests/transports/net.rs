@@ -66,7 +66,7 @@ fn a_name_is_resolved() {
         let (listener, address) = listen();
         let connected = net::connect(("localhost", address.port())).unwrap();
         assert_eq!(connected.get_ref().peer_addr().unwrap(), address);
-        listener.accept().unwrap();
+        drop(listener.accept().unwrap());
     });
 }
 
@@ -138,7 +138,7 @@ fn a_second_simultaneous_accept_is_an_error() {
         let first = greenhub::spawn(move || accepting.accept().map(drop));
         some_turns();
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::ResourceBusy);
-        net::connect(address).unwrap();
+        drop(net::connect(address).unwrap());
         first.join().unwrap().unwrap();
     });
 }
@@ -277,7 +277,7 @@ fn a_handler_that_panics_has_ended() {
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
         until(|| handlers.is_empty());
         // The server goes on.
-        net::connect(address).unwrap();
+        drop(net::connect(address).unwrap());
         assert!(!server.is_finished());
         server.kill();
     });
@@ -294,7 +294,7 @@ fn a_handler_cannot_wait_for_all_handlers() {
             let inside = running.clone();
             net::serve(&listener, &running, move |_, _| *seen.borrow_mut() = Some(inside.wait_all()))
         });
-        net::connect(address).unwrap();
+        drop(net::connect(address).unwrap());
         until(|| result.borrow().is_some());
         assert!(matches!(result.take(), Some(Err(GreenError::Deadlock))));
         server.kill();
