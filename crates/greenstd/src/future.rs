@@ -17,6 +17,44 @@
 //! The futures are polled where the loop of the OS thread runs: by `block_on` or in a green thread of `spawn_future`.
 //! A stream that is polled by another executor makes progress only while something runs that loop.
 
+/// The methods that the asynchronous traits for writing share. Each names the end of the data in its own way.
+#[cfg(any(feature = "tokio-io", feature = "futures-io", feature = "hyper-io"))]
+macro_rules! write_methods {
+    ($end:ident) => {
+        fn poll_write(
+            self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+            data: &[u8],
+        ) -> std::task::Poll<std::io::Result<usize>> {
+            crate::future::AsyncIo::poll_write(self.get_mut(), cx, data)
+        }
+
+        fn poll_write_vectored(
+            self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+            pieces: &[std::io::IoSlice<'_>],
+        ) -> std::task::Poll<std::io::Result<usize>> {
+            crate::future::AsyncIo::poll_write_vectored(self.get_mut(), cx, pieces)
+        }
+
+        /// Does nothing: there is no buffer.
+        fn poll_flush(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        /// Ends the data: see [`PollWrite::end_write`](crate::future::PollWrite::end_write).
+        fn $end(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Ready(crate::future::AsyncIo::get_ref(&self).end_write())
+        }
+    };
+}
+
 #[cfg(feature = "futures-io")]
 mod futures_io;
 #[cfg(feature = "hyper-io")]

@@ -3,19 +3,13 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
-use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::io::{IoSlice, IoSliceMut};
 
+use crate::support::async_pair::{pair, spawn_upper_case};
 use crate::support::run;
 use futures_util::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use futures_util::stream::StreamExt;
 use greenhub::future::{AsyncIo, block_on, spawn_future};
-use greenhub::os::unix::net::UnixStream;
-use greenhub::spawn;
-
-fn pair() -> (AsyncIo<UnixStream>, UnixStream) {
-    let (here, there) = UnixStream::pair().expect("a pair");
-    (AsyncIo::new(here), there)
-}
 
 #[test]
 fn vectored_reads_and_writes_are_one_system_call() {
@@ -38,12 +32,8 @@ fn vectored_reads_and_writes_are_one_system_call() {
 #[test]
 fn close_ends_the_writing_half_alone() {
     run("close_ends_the_writing_half_alone", || {
-        let (mut here, mut there) = pair();
-        let peer = spawn(move || {
-            let mut text = String::new();
-            there.read_to_string(&mut text).expect("the end");
-            there.write_all(text.to_uppercase().as_bytes()).expect("the other half is open");
-        });
+        let (mut here, there) = pair();
+        let peer = spawn_upper_case(there);
         let text = block_on(async {
             here.write_all(b"hello").await?;
             here.flush().await?;

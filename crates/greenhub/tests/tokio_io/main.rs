@@ -7,16 +7,10 @@ use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::support::async_pair::{pair, spawn_upper_case};
 use crate::support::run;
 use greenhub::future::{AsyncIo, block_on, spawn_future};
-use greenhub::os::unix::net::UnixStream;
-use greenhub::spawn;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
-
-fn pair() -> (AsyncIo<UnixStream>, UnixStream) {
-    let (here, there) = UnixStream::pair().expect("a pair");
-    (AsyncIo::new(here), there)
-}
 
 #[test]
 fn poll_read_fills_behind_what_is_filled_and_keeps_what_is_initialized() {
@@ -68,12 +62,8 @@ fn vectored_writes_are_one_system_call() {
 #[test]
 fn shutdown_ends_the_writing_half_alone() {
     run("shutdown_ends_the_writing_half_alone", || {
-        let (mut here, mut there) = pair();
-        let peer = spawn(move || {
-            let mut text = String::new();
-            there.read_to_string(&mut text).expect("the end");
-            there.write_all(text.to_uppercase().as_bytes()).expect("the other half is open");
-        });
+        let (mut here, there) = pair();
+        let peer = spawn_upper_case(there);
         let text = block_on(async {
             here.write_all(b"hello").await?;
             here.flush().await?;

@@ -1,6 +1,6 @@
 //! [`AsyncIo`] as `AsyncRead` and `AsyncWrite` of the crate `futures-io`.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -25,25 +25,5 @@ impl<S: PollRead + Unpin> AsyncRead for AsyncIo<S> {
 
 #[cfg_attr(docsrs, doc(cfg(feature = "futures-io")))]
 impl<S: PollWrite + Unpin> AsyncWrite for AsyncIo<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncIo::poll_write(self.get_mut(), cx, data)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        AsyncIo::poll_write_vectored(self.get_mut(), cx, pieces)
-    }
-
-    /// Does nothing: there is no buffer.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// Ends the data: see [`PollWrite::end_write`].
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(AsyncIo::get_ref(&self).end_write())
-    }
+    write_methods! { poll_close }
 }
