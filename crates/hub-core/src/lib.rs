@@ -87,6 +87,7 @@ pub use error::{
     ExitKind, GreenError, GreenletError, HubError, HubGone, JobError, Linked, LoopError, LoopErrorKind, LoopExit,
     Panic, Timeout, TrampolineError,
 };
+pub use greenlet::exit::{exit_kind, is_exit};
 pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
@@ -94,7 +95,6 @@ pub use greenlet::run::{set_turn_time, turn_time};
 #[cfg(feature = "tracing")]
 pub use greenlet::spans::in_span;
 pub use greenlet::unhandled::set_error_message;
-pub use greenlet::unwind::{exit_kind, is_exit};
 pub use main_loop::deadline::Deadline;
 pub use main_loop::listener::{Listener, Timer};
 pub use main_loop::remote::Remote;
@@ -125,7 +125,7 @@ pub mod internal {
     pub use crate::base::dormant::while_idle;
     pub use crate::base::fork::PerProcess;
     pub use crate::base::os_thread::start_thread;
-    pub use crate::greenlet::unwind::KillProgress;
+    pub use crate::greenlet::exit::KillProgress;
     pub use crate::main_loop::{DEFAULT_HUB, prevents_multiple_readers};
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;

@@ -246,6 +246,11 @@ pub fn warn(text: impl Into<String>) {
     tell(Report::Warning(text.into()));
 }
 
+/// Reports a callback that panicked. The loop continues.
+pub(crate) fn callback_failed(operation: &'static str, error: GreenError) {
+    tell(Report::CallbackFailed { operation, error });
+}
+
 /// Reports the abandoned green threads of the calling OS thread, and waits up to a second for the report.
 ///
 /// Another OS thread makes the report. The thread-locals that a stream needs may be gone here, and after a call of

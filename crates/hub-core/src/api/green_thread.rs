@@ -10,7 +10,8 @@ use crate::base::id::GreenletId;
 use crate::base::wait_reason::WaitReason;
 use crate::error::GreenError;
 use crate::greenlet::control::State;
-use crate::greenlet::run::{self, Park, Waiter};
+use crate::greenlet::control::Waiter;
+use crate::greenlet::run::{self, Park};
 use crate::greenlet::task::{Task, TaskRef};
 
 /// A handle to a green thread that returns a `T`. Eventlet's `GreenThread`.

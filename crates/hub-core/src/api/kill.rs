@@ -4,10 +4,10 @@ use crate::base::id::GreenletId;
 use crate::error::GreenError;
 use crate::greenlet::control::{ControlRef, Kind};
 use crate::greenlet::driver::Driver;
+use crate::greenlet::exit::{Exit, KillProgress};
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::task::TaskRef;
-use crate::greenlet::unwind::{Exit, KillProgress};
 
 /// The outcome of a [`kill`](crate::GreenThread::kill).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

@@ -4,9 +4,9 @@ use super::green_thread::GreenThread;
 use super::timeout::next_number;
 use crate::error::{GreenError, Linked};
 use crate::greenlet::control::ControlRef;
+use crate::greenlet::exit::{Exit, contained, in_scope};
 use crate::greenlet::run;
 use crate::greenlet::task::{Task, TaskRef};
-use crate::greenlet::unwind::{Exit, contained, in_scope};
 use crate::report::{self, Report};
 
 /// Identifies a link of a green thread, for [`unlink`](GreenThread::unlink). Dropping it changes nothing.

@@ -21,10 +21,10 @@ use super::thread::{self, Thread};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{GreenError, LoopErrorKind};
 use crate::greenlet::control::Kind;
+use crate::greenlet::exit::Exit;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Park};
 use crate::greenlet::task::{NewTask, Task, TaskHandle, TaskRef};
-use crate::greenlet::unwind::Exit;
 
 /// A scope to spawn scoped green threads in, see [`scope()`]. std's `thread::Scope`.
 ///

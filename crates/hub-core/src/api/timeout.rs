@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::error::Timeout;
 use crate::greenlet::driver::Driver;
+use crate::greenlet::exit::{Exit, in_scope};
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::{Exit, in_scope};
 use crate::timer_queue::TimerId;
 
 /// Runs `f`, and unwinds it if it has not returned after `limit`. Switches if `f` does.

@@ -3,9 +3,9 @@
 use super::control::{ControlRef, Kind, State};
 use super::driver::{Driver, FutureWaits};
 use super::local::{Local, try_get};
-use super::run::thread;
+use super::run::queue::thread;
 use super::stack::StackRef;
-use super::task::{TaskRef, write_location};
+use super::task::cell::{TaskRef, write_location};
 
 /// Describes a greenlet: its kind, its name and the place where it was spawned.
 pub(crate) fn greenlet(control: ControlRef) -> String {

@@ -7,7 +7,6 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use super::local::Local;
 use super::target::Target;
 use crate::error::LoopError;
 use crate::hub::Stamp;
@@ -36,7 +35,7 @@ pub(crate) trait Driver {
     /// Runs the main loop, as the body of its greenlet. Returns when the loop ends. Never unwinds.
     ///
     /// Returns true if another loop has to go on at once, on a larger stack.
-    fn run(&self, local: &Local) -> bool;
+    fn run(&self) -> bool;
 
     /// Returns whether so much time has passed for timers since the last time they were fired.
     fn turn_has_lasted(&self, time: Duration) -> bool;
@@ -50,9 +49,8 @@ pub(crate) trait Driver {
     /// Leaks the bodies that other OS threads sent to be run here, like parked green threads. Returns how many.
     fn close(&self) -> usize;
 
-    /// Stops the watchdog of this OS thread. Returns false if it does not end: its report may wait for a lock of the
-    /// caller.
-    fn end_detector(&self) -> bool;
+    /// Ends the OS thread while its thread-locals are being destroyed.
+    fn end_with_thread_locals();
 
     /// Returns whether a call into the hub is under way.
     fn in_hub(&self) -> bool;
@@ -65,11 +63,6 @@ pub(crate) trait Driver {
 
     /// Wakes the main greenlet with an error.
     fn fail_main(&self, error: LoopError);
-
-    /// Drops the hub and the wake-up descriptor of an ended OS thread, which other threads cannot reach any more.
-    ///
-    /// Leaks the callbacks, because they own values of the program.
-    fn close_hub(&self);
 
     /// Returns whether the next callback without delay was scheduled in an earlier turn.
     ///

@@ -1,8 +1,4 @@
-//! The state of one OS thread: its greenlets, their memory, its main loop; and the end of the thread.
-//!
-//! An OS thread ends in one of two ways. [`end_with_thread_locals`] is the implicit way: it runs in a destructor of a
-//! thread-local, when other thread-locals are gone. It therefore enters no greenlet and drops no value of the program.
-//! A [shutdown](crate::HubRef::shutdown) unwinds the greenlets earlier, while all thread-locals are alive.
+//! The state of one OS thread: its greenlets, their memory, its main loop.
 //!
 //! Ground rules:
 //! - A [`Local`] is made at the first use on an OS thread and stays until the thread ends. `get` lends it for as long
@@ -18,17 +14,15 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-use super::control::{ControlRef, Controls, Kind, State};
-use super::describe;
+use super::control::arena::Controls;
+use super::control::{ControlRef, Kind, State};
 use super::driver::{Driver, FutureWaits, Futures, MainLoop};
-use super::run::{self, thread};
+use super::exit::drop_contained;
+use super::run::queue::thread;
 use super::stack::{StackRef, Stacks};
-use super::switch;
-use super::task::TaskPool;
-use super::unwind::drop_contained;
+use super::task::pool::TaskPool;
 use crate::error::{LoopError, LoopErrorKind};
 use crate::hub::Stamp;
-use crate::report;
 
 /// The state of an OS thread that has used greenlets. The loop is the first field, so both have the same address.
 #[repr(C)]
@@ -61,16 +55,6 @@ impl Drop for Guard {
     }
 }
 
-/// Ends this OS thread while its thread-locals are being destroyed. A later call frees what an earlier one could not.
-pub(crate) fn end_with_thread_locals() {
-    end_now();
-    if let Some(local) = thread().late.get() {
-        // SAFETY: `late` leads to `local`. A destructor of a thread-local runs, so the frames of the main greenlet are
-        // gone, or are never returned to because `exit` was called in them.
-        unsafe { free(local) };
-    }
-}
-
 /// Guards of an OS thread. The first is registered with the state of the thread, the others one by one later.
 ///
 /// Destructors of thread-locals run in the reverse order of their registration on Linux, and in no reliable order
@@ -93,6 +77,11 @@ guards! {
 thread_local! {
     /// Frees a state that a destructor has made after the end of its OS thread.
     static LATE_GUARD: Guard = const { Guard };
+}
+
+/// Ends this OS thread while its thread-locals are being destroyed. A later call frees what an earlier one could not.
+pub(crate) fn end_with_thread_locals() {
+    MainLoop::end_with_thread_locals();
 }
 
 /// Returns this OS thread's state, made at first use. After the end of the thread: a state in which nothing begins.
@@ -137,9 +126,7 @@ pub(crate) fn has_ended() -> bool {
 #[cold]
 #[inline(never)]
 fn get_slowly() -> &'static Local {
-    // SAFETY: as in `get`: the state that `late` leads to was not freed.
-    let late = thread().late.get().map(|local| unsafe { local.as_ref() });
-    late.unwrap_or_else(|| create(has_ended()))
+    late().unwrap_or_else(|| create(has_ended()))
 }
 
 fn create(ended: bool) -> &'static Local {
@@ -165,10 +152,10 @@ fn create(ended: bool) -> &'static Local {
     let local = NonNull::from(Box::leak(local));
     // SAFETY: just leaked.
     let this = unsafe { local.as_ref() };
-    // A state whose guard cannot be registered any more is leaked.
     if ended {
         this.main_loop.close();
         thread().late.set(Some(local));
+        // A state whose guard cannot be registered any more is leaked.
         let _ = LATE_GUARD.try_with(|_| ());
     } else {
         thread().local.set(Some(local));
@@ -176,7 +163,6 @@ fn create(ended: bool) -> &'static Local {
     }
     // SAFETY: the main greenlet runs until the first switch.
     unsafe { thread().set_current(main) };
-    super::overflow::set_describe(describe::write_owner);
     this
 }
 
@@ -232,6 +218,16 @@ impl Local {
         }
     }
 
+    /// Prevents the state from being freed, because another OS thread refers to it or the process ends.
+    pub(crate) fn pin(&self) {
+        self.pinned.set(true);
+    }
+
+    /// Returns whether the state of an ended OS thread may be freed, where the main greenlet runs.
+    pub(crate) fn may_be_freed(&self) -> bool {
+        !self.pinned.get() && thread().running() == Some(self.main)
+    }
+
     /// Iterates over the green threads and plain greenlets that are alive when the iterator reaches them.
     ///
     /// Greenlets made during the iteration are left out.
@@ -254,22 +250,6 @@ impl Local {
     }
 }
 
-/// Returns the context that enters a stack: that of the root loop at rest on it, or a fresh one.
-///
-/// # Safety
-///
-/// The stack was just taken from the pool of this OS thread, so it has no root, or a root at rest. It is entered once
-/// until it is given back.
-#[inline]
-pub(super) unsafe fn enter_stack(stack: StackRef) -> usize {
-    // SAFETY: stack headers are never freed while their thread's state exists.
-    match unsafe { stack.as_ref() }.context.replace(0) {
-        // SAFETY: without a root at rest nothing is on the stack, by the contract.
-        0 => unsafe { switch::fresh(stack) },
-        context => context,
-    }
-}
-
 /// Gives the memory of a cell back to its pool.
 ///
 /// # Safety
@@ -281,64 +261,37 @@ pub(super) unsafe fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
     unsafe { get().tasks.give(memory, class, layout) };
 }
 
-/// Ends this OS thread, unless it has ended. Called after a shutdown, and when thread-locals are destroyed.
+/// Marks this OS thread as ended: [`try_get`] finds no state any more, no body begins, and nothing switches.
 ///
-/// Frees no memory that a frame of the main greenlet may refer to.
-pub(crate) fn end_now() {
-    if let Some(local) = thread().local.get() {
-        // SAFETY: made by `create`, and not freed, which is done only after the end.
-        end(unsafe { local.as_ref() });
-    }
-    thread().ended.set(true);
+/// Returns the state, unless the thread had ended or has none.
+pub(crate) fn mark_ended() -> Option<&'static Local> {
+    let thread = thread();
+    thread.ended.set(true);
+    let local = thread.local.take()?;
+    thread.late.set(Some(local));
+    // SAFETY: as in `get`.
+    let local = unsafe { local.as_ref() };
+    local.refuses_bodies.set(true);
+    Some(local)
 }
 
-/// Closes the hub of this OS thread, and abandons and reports the remaining greenlets.
-///
-/// Drops no value of a green thread or a callback: in the implicit case other thread-locals are gone, and in
-/// `std::process::exit` the caller may hold a lock that a destructor needs.
-fn end(this: &Local) {
-    let me = run::current();
-    thread().ended.set(true);
-    this.refuses_bodies.set(true);
-    thread().late.set(thread().local.take());
-    // The watchdog refers to this OS thread and its state.
-    this.pinned.set(!this.main_loop.end_detector());
-    let sent = this.main_loop.close();
-    if me != this.main {
-        // `exit` was called in a greenlet, so the process ends. The main greenlet is suspended in frames that use this
-        // state, and the main loop may be the caller.
-        return run::end_here(me);
-    }
-    this.main.drop_locals();
-    this.main_loop.close_hub();
-    // The end of the process frees everything, and needs no report.
-    if is_process_main_thread() {
-        this.pinned.set(true);
-        return;
-    }
-    let mut abandoned: Vec<String> = this.alive().map(|control| describe::abandoned(this, control)).collect();
-    abandoned.extend((0..sent).map(|_| "sent by another OS thread, not begun".to_owned()));
-    run::clear_queue(this);
-    // SAFETY: the main greenlet runs this, the thread has ended, and its loop is closed and its queue empty.
-    unsafe { run::end_mainloop(this) };
-    if !abandoned.is_empty() {
-        report::abandoned(abandoned);
-    }
+/// Returns the state that is left of an ended OS thread.
+pub(crate) fn late() -> Option<&'static Local> {
+    // SAFETY: as in `get`: the state that `late` leads to was not freed.
+    thread().late.get().map(|local| unsafe { local.as_ref() })
 }
 
 /// Frees the parts of an ended OS thread's state that nothing refers to any more.
 ///
 /// # Safety
 ///
-/// `late` of this OS thread leads to `local`. No frame that will run again refers to any part of it.
-unsafe fn free(local: NonNull<Local>) {
-    // SAFETY: by the contract.
+/// [`Local::may_be_freed`] of the state, and its main greenlet has no cold state any more. No frame that will run again
+/// refers to any part of the state.
+pub(crate) unsafe fn free_late() {
+    let thread = thread();
+    let Some(local) = thread.late.get() else { return };
+    // SAFETY: as in `get`: the state that `late` leads to was not freed.
     let this = unsafe { local.as_ref() };
-    if this.pinned.get() || run::current() != this.main {
-        return;
-    }
-    // Must be first, because it may drop foreign values, which may use any part of the state.
-    this.main.drop_cold();
     if this.tasks.live() != 0 || this.controls.live() != 1 {
         this.stacks.release();
         this.tasks.release();
@@ -347,24 +300,12 @@ unsafe fn free(local: NonNull<Local>) {
         return unsafe { this.controls.release() };
     }
     // Destructors of values that the main loop still holds find that the OS thread has ended.
-    thread().forget_late();
+    thread.forget_late();
     // SAFETY: no cell is in use, so no handle is left. The only greenlet left is the main one, which runs this. The
-    // thread has forgotten the pointer, and frames do not refer to it, by the contract.
+    // thread has forgotten the pointer, and frames do not refer to it, by the contract. The state was leaked by `create`.
     unsafe {
         this.controls.unmap();
         this.tasks.unmap();
         drop_contained(Box::from_raw(local.as_ptr()));
-    }
-}
-
-/// Returns whether this is the OS thread whose end is the end of the process.
-fn is_process_main_thread() -> bool {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        rustix::thread::gettid() == rustix::process::getpid()
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        std::thread::current().name() == Some("main")
     }
 }

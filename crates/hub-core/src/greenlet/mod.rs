@@ -2,10 +2,10 @@
 //!
 //! The main modules, in reading order:
 //!
-//! - [`control`]: the control block of a greenlet;
+//! - [`control`]: the control block of a greenlet, and its [`cold`] state;
 //! - [`run`]: parking, waking, and the hand-off to the next greenlet;
 //! - [`switch`]: all calls into the crate `context`;
-//! - [`unwind`]: exits and panics;
+//! - [`exit`]: exits and panics;
 //! - [`task`]: the cell of a green thread, with its body and its result;
 //! - [`raw`]: greenlets that are switched by hand, with a [`payload`];
 //! - [`stack`] and [`overflow`]: the memory of stacks;
@@ -14,9 +14,11 @@
 //! - [`driver`]: the main loop as greenlets see it;
 //! - [`spans`]: the spans of each greenlet, for the crate `tracing`.
 
+mod cold;
 pub(crate) mod control;
 pub(crate) mod describe;
 pub(crate) mod driver;
+pub(crate) mod exit;
 pub(crate) mod local;
 pub(crate) mod locals;
 mod overflow;
@@ -32,4 +34,3 @@ pub(crate) mod target;
 pub(crate) mod task;
 pub(crate) mod trace;
 pub(crate) mod unhandled;
-pub(crate) mod unwind;

@@ -1,8 +1,7 @@
 //! No spans: the feature `tracing` is off, and nothing of this module is left after compilation.
 
-use super::control::ControlRef;
-use super::run::Waiter;
-use super::task::TaskRef;
+use super::control::{ControlRef, Waiter};
+use super::task::cell::TaskRef;
 
 #[inline(always)]
 pub(crate) fn open(_task: &TaskRef) {}

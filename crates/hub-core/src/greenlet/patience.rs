@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use super::control::ControlRef;
 use super::driver::Driver;
+use super::exit::Exit;
 use super::local;
 use super::target::Target;
-use super::unwind::Exit;
 use crate::base::wait_reason::WaitReason;
 use crate::error::GreenError;
 

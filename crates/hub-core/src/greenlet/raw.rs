@@ -10,23 +10,24 @@
 //! Ground rules: those of [`node`], and
 //! - A target is entered in the call that found it suspended, and no foreign code runs in between.
 
-mod node;
+pub(super) mod node;
+pub(super) mod route;
 
 use std::fmt;
 use std::rc::Rc;
 
-use self::node::{Body, Message, Node, Route, Status, Successor, accept_exit, begin, deliver, release, route};
+use self::node::{Body, Message, Node, Status, Successor};
+use self::route::{Route, accept_exit, begin, deliver, release, route};
 use super::control::{ControlRef, Kind, State, Wake};
 use super::driver::Driver;
+use super::exit::Exit;
 use super::local;
 use super::payload::Payload;
-use super::run::{self, thread};
+use super::run;
+use super::run::queue::thread;
 use super::spans;
-use super::unwind::Exit;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{GreenError, GreenletError, LoopError, LoopErrorKind};
-
-pub(super) use self::node::{Switching, release_dropper, run_raw};
 
 /// A plain greenlet: a function with its own stack that switches explicitly. Python's `greenlet`.
 ///
@@ -289,7 +290,7 @@ impl Greenlet {
                 // SAFETY: the stack was just taken, and is entered by this context only.
                 unsafe {
                     target.set_stack(stack);
-                    target.set_context(local::enter_stack(stack));
+                    target.set_context(run::enter_stack(stack));
                 }
                 target
             }

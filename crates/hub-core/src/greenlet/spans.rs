@@ -11,50 +11,13 @@
 //!   that was read before is read again after the call. If a subscriber makes the greenlet exit that is about to park,
 //!   or wakes it, that park has ended.
 
-use std::cell::{Cell, RefCell};
-
 use tracing::{Level, Span};
 
-use super::control::{ControlRef, Wake};
+use super::control::{ControlRef, Waiter, Wake};
 use super::local;
-use super::run::{self, Waiter};
-use super::task::TaskRef;
+use super::run::queue::current;
+use super::task::cell::TaskRef;
 use super::trace::{call_subscriber, in_subscriber, is_enabled};
-
-/// The state of spans in a control block.
-#[derive(Default)]
-pub(super) struct Spans {
-    /// From the outermost span inwards. Taken out during calls of a subscriber.
-    stack: RefCell<Vec<Span>>,
-    /// Whether the spans are exited.
-    away: Cell<bool>,
-}
-
-impl Spans {
-    pub(super) fn has_any(&self) -> bool {
-        !self.stack.borrow().is_empty()
-    }
-
-    pub(super) fn take(&self) -> Vec<Span> {
-        self.stack.take()
-    }
-
-    pub(super) fn put(&self, stack: Vec<Span>) -> Vec<Span> {
-        self.stack.replace(stack)
-    }
-
-    pub(super) fn push(&self, span: Span) {
-        self.stack.borrow_mut().push(span);
-    }
-
-    pub(super) fn pop(&self) -> Option<Span> {
-        self.stack.borrow_mut().pop()
-    }
-
-    pub(super) fn set_away(&self, away: bool) -> bool {
-        self.away.replace(away)
-    }
-}
 
 fn enter(span: &Span) {
     call_subscriber(|| span.with_subscriber(|(id, subscriber)| subscriber.enter(id)));
@@ -127,7 +90,7 @@ pub(super) fn entered(me: ControlRef) {
 
 /// Like [`entered`], for the running greenlet.
 pub(super) fn back() {
-    entered(run::current());
+    entered(current());
 }
 
 /// Exits the spans of the running greenlet, and enters them when it is dropped, if the greenlet is away then.
@@ -136,7 +99,7 @@ pub(super) struct Away(ControlRef);
 impl Away {
     /// Exits the spans.
     pub(super) fn new() -> Away {
-        let me = run::current();
+        let me = current();
         exited(me);
         Away(me)
     }
@@ -162,7 +125,6 @@ pub(super) struct Unentered(Option<Span>);
 /// Takes the spans of a green thread that never begins.
 pub(super) fn unentered(target: ControlRef) -> Unentered {
     let span = target.pop_span();
-    target.drop_cold();
     Unentered(span)
 }
 
@@ -225,7 +187,7 @@ struct Inside(ControlRef);
 
 impl Inside {
     fn new(span: Span) -> Inside {
-        let me = run::current();
+        let me = current();
         entered(me);
         enter(&span);
         me.push_span(span);

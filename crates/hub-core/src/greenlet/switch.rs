@@ -22,7 +22,7 @@
 //! - Nothing unwinds across a switch. `root` never returns and never unwinds: every piece of foreign code below it is
 //!   under `catch_unwind`. A greenlet is made to exit by a flag that it reads after it has landed.
 //! - Between the choice of a successor and the jump no foreign code runs. After a plain greenlet its cold state is
-//!   dropped in between; see `run_current` for the reason that this is none.
+//!   dropped in between; see `stack_loop` for the reason that this is none.
 //! - Greenlets never leave their OS thread: `Context` is `Send`, but its number is in a cell of a block that is not
 //!   `Send`.
 
@@ -58,27 +58,37 @@ fn land(transfer: Transfer) {
     unsafe { (*save).set(transmute::<Context, usize>(transfer.context)) };
 }
 
+/// The code that a stack runs between two jumps.
+pub(super) trait Root {
+    /// Runs the current greenlet, and then each next one that may run on the same stack. Never unwinds.
+    ///
+    /// Returns the context to enter next, taken out of its cell, and the cell for the context of this stack, in its
+    /// header.
+    fn run() -> (usize, *const Cell<usize>);
+}
+
 /// Creates a context that will run `root` from the top of an unused stack.
 ///
 /// # Safety
 ///
 /// The stack was taken from its pool, and no frame is on it. It is entered only by the returned context, and given back
 /// only by `root`.
-pub(super) unsafe fn fresh(stack: StackRef) -> usize {
+pub(super) unsafe fn fresh<R: Root>(stack: StackRef) -> usize {
     // SAFETY: a stack that was taken is mapped, and so is its header.
     let stack = unsafe { stack.as_ref() };
     // SAFETY: top and bottom delimit mapped, writable memory that is not in use. It stays mapped until the stack is
     // given back, which only `root` does, by the contract, and `context` copies nothing but the entry.
-    let context = unsafe { Context::new(&context::stack::Stack::new(stack.top().cast(), stack.bottom().cast()), root) };
+    let context =
+        unsafe { Context::new(&context::stack::Stack::new(stack.top().cast(), stack.bottom().cast()), root::<R>) };
     // SAFETY: `Context` is one pointer.
     unsafe { transmute::<Context, usize>(context) }
 }
 
-extern "C" fn root(transfer: Transfer) -> ! {
+extern "C" fn root<R: Root>(transfer: Transfer) -> ! {
     land(transfer);
     loop {
-        let (context, save) = super::run::run_current();
-        // SAFETY: `run_current` took the context out of its cell. `save` is in the header of this stack, which is never
+        let (context, save) = R::run();
+        // SAFETY: `Root::run` took the context out of its cell. `save` is in the header of this stack, which is never
         // moved or freed while the stack exists.
         unsafe { jump(context, save) };
     }

@@ -1,6 +1,6 @@
 //! The target of a readiness report or of a timer, as 16 bytes that own nothing.
 
-use super::run::Waiter;
+use super::control::Waiter;
 
 /// The target of a descriptor's slot or of a timer's entry.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]

@@ -10,7 +10,7 @@ mod subscriber;
 pub(crate) use self::subscriber::*;
 
 use super::spans;
-use super::task::TaskRef;
+use super::task::cell::TaskRef;
 use crate::base::id::HubId;
 use crate::error::LoopError;
 use crate::report::{Observe, Observer, Report};

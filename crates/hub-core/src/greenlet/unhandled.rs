@@ -14,7 +14,7 @@ use std::io;
 use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::unwind::{contained, drop_contained};
+use super::exit::{contained, drop_contained};
 use crate::error::{GreenError, HubError, HubGone, JobError, LoopError, Timeout, TrampolineError};
 
 /// The beginning of [`type_name`] for every `Result`.

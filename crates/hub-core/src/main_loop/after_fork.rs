@@ -9,9 +9,10 @@ use crate::base::fork;
 use crate::base::wait_reason::WaitReason;
 use crate::error::LoopError;
 use crate::greenlet::control::State;
+use crate::greenlet::control::Waiter;
+use crate::greenlet::exit::drop_contained;
 use crate::greenlet::local;
-use crate::greenlet::run::{self, Waiter};
-use crate::greenlet::unwind::drop_contained;
+use crate::greenlet::run;
 
 impl MainLoop {
     /// Resets the hub after a fork. Called before every use of a hub: in a child it shares kernel objects with the

@@ -10,7 +10,7 @@ use std::task::Waker;
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use super::wakers;
-use crate::greenlet::unwind::drop_contained;
+use crate::greenlet::exit::drop_contained;
 use crate::hub::{Interest, Key};
 use crate::timer_queue::TimerId;
 

@@ -10,10 +10,11 @@ use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use super::wakers;
 use crate::error::{LoopError, TrampolineError};
+use crate::greenlet::exit::{contained, drop_contained};
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::{contained, drop_contained};
 use crate::hub::{Interest, Key, Readiness};
+use crate::report;
 
 impl MainLoop {
     /// Registers a listener that owns its descriptor.
@@ -74,7 +75,7 @@ impl MainLoop {
         self.calling.set(None);
         drop_contained(listener);
         if let Err(error) = called {
-            run::report_callback("a ready descriptor, which is dropped,", error);
+            report::callback_failed("a ready descriptor, which is dropped,", error);
             self.unlisten(id);
         } else if self.callbacks.borrow().get(id).is_some() {
             self.rearm_listener(key, direction, id);
@@ -131,7 +132,7 @@ impl MainLoop {
                 let expired = contained(|| timer.expired());
                 self.calling.set(None);
                 if let Err(error) = expired {
-                    run::report_callback("a timer", error);
+                    report::callback_failed("a timer", error);
                 }
                 drop_contained(timer);
             }
@@ -161,7 +162,7 @@ impl MainLoop {
         let closed = contained(|| listener.closed(fd));
         self.calling.set(None);
         if let Err(error) = closed {
-            run::report_callback("a closed descriptor", error);
+            report::callback_failed("a closed descriptor", error);
         }
         drop_contained(listener);
     }

@@ -9,16 +9,16 @@ use super::blocking::Heartbeat;
 use super::clock::Clock;
 use super::ending::Ending;
 use super::hub_slot::HubSlot;
-use super::reach;
 use super::remote::{Inbox, Message};
 use super::standstill::Standstill;
 use super::stats::Counters;
+use super::thread_end;
 use super::wakers::Wakers;
 use crate::error::LoopError;
 use crate::greenlet::driver::{Driver, Install, Installed};
-use crate::greenlet::local::Local;
+use crate::greenlet::exit::drop_contained;
+use crate::greenlet::local;
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::drop_contained;
 use crate::hub::Stamp;
 use crate::timer_queue::{TimerId, TimerQueue};
 
@@ -81,8 +81,8 @@ impl Driver for MainLoop {
         self.clock.stamp()
     }
 
-    fn run(&self, local: &Local) -> bool {
-        self.take_turns(local)
+    fn run(&self) -> bool {
+        self.take_turns(local::get())
     }
 
     fn turn_has_lasted(&self, time: Duration) -> bool {
@@ -110,8 +110,8 @@ impl Driver for MainLoop {
         leaked
     }
 
-    fn end_detector(&self) -> bool {
-        self.detector.take().is_none_or(|detector| detector.end())
+    fn end_with_thread_locals() {
+        thread_end::end_with_thread_locals();
     }
 
     fn in_hub(&self) -> bool {
@@ -129,13 +129,6 @@ impl Driver for MainLoop {
 
     fn fail_main(&self, error: LoopError) {
         self.tell_main(error);
-    }
-
-    fn close_hub(&self) {
-        let wakeup = self.wakeup.get().and_then(|wakeup| self.callbacks.borrow_mut().remove(wakeup));
-        self.drop_hub().for_each(std::mem::forget);
-        drop(wakeup);
-        reach::forget_thread();
     }
 
     fn callback_is_due(&self) -> bool {

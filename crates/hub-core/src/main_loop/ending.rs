@@ -6,10 +6,10 @@ use super::MainLoop;
 use super::callback_table::CallbackId;
 use crate::error::{LoopError, LoopErrorKind, LoopExit};
 use crate::greenlet::control::Wake;
+use crate::greenlet::exit::drop_contained;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::drop_contained;
 use crate::greenlet::{describe, trace};
 use crate::timer_queue::TimerId;
 

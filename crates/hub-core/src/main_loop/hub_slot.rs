@@ -10,10 +10,10 @@ use super::MainLoop;
 use super::builder::{HubBuilder, default_builder};
 use crate::base::id::HubId;
 use crate::error::{GreenError, HubError, LoopError};
+use crate::greenlet::exit::{drop_contained, error_of};
 use crate::greenlet::run;
 use crate::greenlet::stack;
 use crate::greenlet::trace;
-use crate::greenlet::unwind::{drop_contained, error_of};
 use crate::hub::{Hub, LoopWaker, Rearm};
 
 /// The hub of a thread, and the choice of the next one.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::MainLoop;
 use super::remote::{Inbox, Mailbox, Message};
 use crate::greenlet::control::Wake;
+use crate::greenlet::exit::drop_contained;
 use crate::greenlet::local;
 use crate::greenlet::target::Target;
 use crate::greenlet::task;
-use crate::greenlet::unwind::drop_contained;
 
 impl MainLoop {
     /// Returns the mailbox of this loop, if a hub was built.

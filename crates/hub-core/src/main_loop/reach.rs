@@ -23,8 +23,8 @@ use crate::base::fork::{self, PerProcess};
 use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::base::wait_reason::WaitReason;
 use crate::greenlet::control::State;
+use crate::greenlet::control::Waiter;
 use crate::greenlet::local;
-use crate::greenlet::run::Waiter;
 
 /// The reason why a wait ended.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

@@ -6,11 +6,12 @@ use super::callback_table::Callback;
 use super::descriptors::Descriptors;
 use crate::base::fork;
 use crate::error::{GreenError, HubError, LoopError, LoopErrorKind};
+use crate::greenlet::control::Waiter;
 use crate::greenlet::control::Wake;
+use crate::greenlet::exit::{Exit, drop_contained};
 use crate::greenlet::local;
-use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::{Exit, drop_contained};
 use crate::timer_queue::TimerId;
 
 impl MainLoop {

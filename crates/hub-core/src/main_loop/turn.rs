@@ -9,13 +9,13 @@ use super::MainLoop;
 use super::standstill::WakeSource;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopErrorKind};
-use crate::greenlet::control::Wake;
+use crate::greenlet::control::{Waiter, Wake};
 use crate::greenlet::driver::FutureWaits;
+use crate::greenlet::exit::Exit;
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Park, Shield, Waiter};
+use crate::greenlet::run::{self, Park, Shield};
 use crate::greenlet::target::Target;
 use crate::greenlet::trace;
-use crate::greenlet::unwind::Exit;
 
 /// The number of cut turns that may follow each other without a look at the descriptors, unless a timer is due. A look
 /// costs more than itself: a descriptor whose greenlet has not run yet is reported once more, and is then taken out and

@@ -24,10 +24,11 @@ use super::callback_table::Callback;
 use super::descriptors::Owner;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::driver::Driver;
+use crate::greenlet::exit::{contained, drop_contained};
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::{contained, drop_contained};
 use crate::hub::{Interest, Key};
+use crate::report;
 use crate::timer_queue::TimerId;
 
 /// A source with an armed waker.
@@ -348,6 +349,6 @@ impl MainLoop {
 /// Wakes a waker, which is foreign code.
 pub(crate) fn wake(waker: Waker) {
     if let Err(error) = contained(|| waker.wake()) {
-        run::report_callback("the waker of a future", error);
+        report::callback_failed("the waker of a future", error);
     }
 }

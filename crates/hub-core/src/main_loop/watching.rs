@@ -25,11 +25,12 @@ use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Wake;
 use crate::greenlet::driver::Driver;
+use crate::greenlet::exit::{contained, drop_contained};
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Park};
 use crate::greenlet::target::Target;
-use crate::greenlet::unwind::{contained, drop_contained};
 use crate::hub::{Interest, Key, Lease, Readiness, Rearm};
+use crate::report;
 use crate::timer_queue::TimerId;
 
 impl MainLoop {
@@ -532,7 +533,7 @@ impl MainLoop {
                     && let Some(mark) = self.take_mark(greenlet)
                     && let Err(error) = contained(mark)
                 {
-                    run::report_callback("a closed descriptor", error);
+                    report::callback_failed("a closed descriptor", error);
                 }
                 self.tell(target, Wake::Closed);
             }

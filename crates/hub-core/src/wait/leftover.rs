@@ -11,11 +11,11 @@ use crate::base::wait_reason::WaitReason;
 use crate::error::{GreenError, LoopError, LoopErrorKind};
 use crate::greenlet::control::{ControlRef, Kind, State};
 use crate::greenlet::driver::Driver;
+use crate::greenlet::exit::Exit;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Park};
 use crate::greenlet::target::Target;
 use crate::greenlet::task::TaskRef;
-use crate::greenlet::unwind::Exit;
 use crate::report;
 
 /// Runs the green threads that a job has left on this OS thread until they have ended. Switches.

@@ -16,11 +16,11 @@ use super::pool::{self, JOBS, Job, ThreadPool};
 use crate::base::fork;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{JobError, payload_text};
+use crate::greenlet::exit::{Payload, drop_contained};
 use crate::greenlet::local;
 use crate::greenlet::run::{Mask, Park};
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unhandled::{self, LostError};
-use crate::greenlet::unwind::{self, drop_contained};
 use crate::main_loop::remote::{Mailbox, Message, PendingJob};
 use crate::report::{self, Report};
 
@@ -294,7 +294,7 @@ fn left_behind() -> JobError {
 
 /// Runs the job on the calling thread. An exit of the caller passes through.
 fn run_inline<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
-    catch_unwind(AssertUnwindSafe(job)).map_err(|payload| match payload.downcast::<unwind::Payload>() {
+    catch_unwind(AssertUnwindSafe(job)).map_err(|payload| match payload.downcast::<Payload>() {
         Ok(exit) => resume_unwind(exit),
         Err(payload) => JobError::Panic(payload),
     })

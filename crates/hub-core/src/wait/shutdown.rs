@@ -13,12 +13,13 @@ use crate::error::{GreenError, LoopError, LoopErrorKind};
 use crate::greenlet::control::{ControlRef, Kind};
 use crate::greenlet::describe;
 use crate::greenlet::driver::Driver;
+use crate::greenlet::exit::{Exit, KillProgress, drop_contained};
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Park};
 use crate::greenlet::task::TaskRef;
-use crate::greenlet::unwind::{Exit, KillProgress, drop_contained};
 use crate::hub::Time;
 use crate::main_loop::reach;
+use crate::main_loop::thread_end;
 use crate::report;
 
 /// The counts of a [shutdown](crate::HubRef::shutdown): how the greenlets of an OS thread ended.
@@ -66,7 +67,7 @@ impl Ended {
 pub fn run_and_shutdown<R>(limit: Option<Duration>, f: impl FnOnce() -> R) -> R {
     let result = catch_unwind(AssertUnwindSafe(f));
     if local::try_get().is_none() || shut_down(limit).is_ok() {
-        local::end_now();
+        thread_end::end_now();
     }
     match result {
         Ok(result) => result,

@@ -11,8 +11,8 @@ use crate::api::green_thread::GreenThread;
 use crate::api::link::LinkId;
 use crate::api::spawn::spawn_at;
 use crate::error::GreenError;
+use crate::greenlet::exit::Exit;
 use crate::greenlet::run;
-use crate::greenlet::unwind::Exit;
 
 /// Runs `f` in a new green thread, and returns a future of its result. Never switches.
 ///

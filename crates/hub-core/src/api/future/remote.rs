@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{GreenError, HubGone, LoopErrorKind};
+use crate::greenlet::exit::{Payload, contained, error_of};
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run;
-use crate::greenlet::unwind::{Payload, contained, error_of};
 use crate::main_loop::remote::{Mailbox, Remote};
+use crate::report;
 
 /// A future of the result of a green thread of another hub, from [`Remote::defer`]. May be sent to other OS threads.
 ///
@@ -165,7 +165,7 @@ impl<T> Completion<T> {
         if let Some(waker) = waker
             && let Err(error) = contained(|| waker.wake())
         {
-            run::report_callback("waking a task", error);
+            report::callback_failed("waking a task", error);
         }
     }
 }

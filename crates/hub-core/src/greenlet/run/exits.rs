@@ -1,12 +1,16 @@
 //! Throws the pending exit of the running greenlet.
 
+use std::panic::resume_unwind;
+
 use super::super::control::{ControlRef, Kind};
 use super::super::driver::Driver;
+use super::super::exit::{Exit, Payload};
 use super::super::local;
+use super::super::raw::route::release_dropper;
 use super::super::spans;
-use super::super::task::TaskRef;
-use super::super::unwind::{Exit, throw};
-use super::{current, must_not_switch, thread};
+use super::super::task::cell::TaskRef;
+use super::may_switch::must_not_switch;
+use super::queue::{current, thread};
 use crate::error::MAX_THROWS;
 use crate::report::{self, Report};
 
@@ -60,7 +64,7 @@ pub(super) fn give_up_exit(me: ControlRef) {
         };
         report::tell(Report::Refused { greenlet, exit });
     }
-    super::super::raw::release_dropper(me);
+    release_dropper(me);
 }
 
 /// Returns whether the running greenlet has to exit as soon as no mask is in force.
@@ -97,4 +101,10 @@ pub(crate) fn check_exit() {
     if !std::thread::panicking() && !thread().ended.get() {
         throw_pending(me, None, take_turn);
     }
+}
+
+/// Starts the unwinding of the running greenlet. No panic hook runs.
+fn throw(exit: Exit) -> ! {
+    spans::back();
+    resume_unwind(Box::new(Payload(exit)))
 }

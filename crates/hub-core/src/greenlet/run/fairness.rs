@@ -21,15 +21,11 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::super::control::{ControlRef, Kind};
+use super::super::control::ControlRef;
 use super::super::driver::Driver;
 use super::super::local::{self, Local};
-use super::{RunQueue, current, thread, yield_now};
-use crate::error::LoopError;
+use super::queue::{RunQueue, thread};
 use crate::hub::Time;
-
-/// The least number of hand-offs granted to a turn.
-const HAND_OFFS: usize = 256;
 
 /// The nanoseconds after which a turn is over. A slice that takes a quarter of it is a long one.
 static TURN_TIME: AtomicU64 = AtomicU64::new(2_000_000);
@@ -70,20 +66,20 @@ pub fn turn_time() -> Duration {
 /// The part of an OS thread's state that only the ends of slices and turns touch.
 pub(super) struct Turn {
     /// The hand-offs of this turn after the current slice.
-    left: Cell<usize>,
+    pub(super) left: Cell<usize>,
     slice: Cell<usize>,
     /// In nanoseconds of the system's monotonic clock.
     began: Cell<u64>,
     looked: Cell<u64>,
     since: Cell<Since>,
     /// Whether the time of this turn is up.
-    over: Cell<bool>,
+    pub(super) over: Cell<bool>,
     /// Whether the turn before this one was cut.
-    cut: Cell<bool>,
+    pub(super) cut: Cell<bool>,
     /// The number of hand-offs at the last check of the budget of operations.
-    charged_at: Cell<u64>,
+    pub(super) charged_at: Cell<u64>,
     /// The number of greenlets that the timers have queued in this turn.
-    fired: Cell<usize>,
+    pub(super) fired: Cell<usize>,
     /// The place of these greenlets in the queue.
     place: Cell<Fired>,
     due_head: Cell<Option<ControlRef>>,
@@ -130,7 +126,7 @@ impl Turn {
     }
 
     /// Reads the clock. Returns true if the time of this turn is up.
-    fn look(&self) -> bool {
+    pub(super) fn look(&self) -> bool {
         let now = Time::monotonic().as_nanos();
         let last = self.looked.replace(now);
         match self.since.replace(Since::Look) {
@@ -149,12 +145,28 @@ impl Turn {
 
     /// Asks the hub's clock whether this turn, which is over by the system's clock, has lasted long. If not, it begins
     /// anew.
-    fn is_cut(&self, local: &Local) -> bool {
+    pub(super) fn is_cut(&self, local: &Local) -> bool {
         self.over.set(false);
         self.began.set(self.looked.get());
         let half = Duration::from_nanos(TURN_TIME.load(Ordering::Relaxed) / 2);
         self.cut.set(local.main_loop.turn_has_lasted(half));
         self.cut.get()
+    }
+
+    /// Notes whether greenlets are ready after the turn. If none is, the loop may sleep before the next one.
+    #[inline]
+    pub(super) fn end(&self, ready: usize) {
+        self.since.set(if ready == 0 { Since::Sleep } else { Since::EarlierLook });
+    }
+
+    /// Takes the first of the due greenlets.
+    pub(super) fn pop_due(&self) -> Option<ControlRef> {
+        let next = self.due_head.get()?;
+        self.due_head.set(next.next());
+        if self.due_head.get().is_none() {
+            self.due_tail.set(None);
+        }
+        Some(next)
     }
 }
 
@@ -178,20 +190,6 @@ pub(crate) fn fire(fire: impl FnOnce()) {
     }
 }
 
-/// Runs the ready greenlets, up to the end of the turn. For the main loop. Switches.
-///
-/// Returns true if the turn was cut, so that ready greenlets are left over.
-pub(crate) fn run_ready(local: &Local) -> bool {
-    let thread = thread();
-    let turn = &thread.turn;
-    thread.operations.set(OPERATIONS);
-    if !turn.cut.get() || thread.run_due(local) {
-        thread.run_turn(local);
-    }
-    turn.since.set(if thread.ready.get() == 0 { Since::Sleep } else { Since::EarlierLook });
-    turn.cut.get()
-}
-
 /// Charges one operation that completes without a switch.
 ///
 /// Returns false if the budget is used up. The caller must then call [`operations_used_up`] before it performs the
@@ -202,26 +200,6 @@ pub(crate) fn charge() -> bool {
     let (left, used_up) = thread.operations.get().overflowing_sub(1);
     thread.operations.set(left);
     !used_up
-}
-
-/// Grants operations anew, after a yield if no other greenlet has run since the last grant. Switches in that case.
-///
-/// The yield throws the pending exit, if there is one. No result can be lost, because the operation has not begun.
-///
-/// # Errors
-///
-/// In the main greenlet, returns the error that the main loop has for it.
-#[cold]
-#[inline(never)]
-pub(crate) fn operations_used_up() -> Result<(), LoopError> {
-    if !is_yield_due() {
-        return Ok(());
-    }
-    let thread = thread();
-    let yielded = thread.let_others_run();
-    thread.operations.set(OPERATIONS - 1);
-    thread.turn.charged_at.set(thread.hand_offs());
-    yielded
 }
 
 /// Grants operations anew. Returns true if no other greenlet has run since the last grant, so that the caller must let
@@ -246,7 +224,42 @@ pub(crate) fn is_yield_due() -> bool {
     true
 }
 
+/// Sets the budget to zero, so that each hand-off takes the checked path. Returns the budget for [`resume_hand_off`].
+///
+/// The caller has entered a hub before: the checked path refuses to leave a greenlet in a hub.
+#[inline]
+pub(crate) fn stop_hand_off() -> usize {
+    let thread = thread();
+    let budget = thread.budget.replace(0);
+    thread.granted.set(thread.granted.get() - budget);
+    budget
+}
+
+/// Undoes [`stop_hand_off`].
+#[inline]
+pub(crate) fn resume_hand_off(budget: usize) {
+    let thread = thread();
+    thread.granted.set(thread.granted.get() + budget);
+    thread.budget.set(budget);
+}
+
+/// Returns how often a greenlet was run from the queue.
+pub(crate) fn switches() -> u64 {
+    let thread = thread();
+    thread.grant(thread.budget.get());
+    thread.switches.get()
+}
+
 impl RunQueue {
+    /// Grants a new budget, and adds the used part of the former one to the count of switches.
+    #[inline]
+    pub(super) fn grant(&self, budget: usize) {
+        let ran = self.granted.get() - self.budget.get();
+        self.switches.set(self.switches.get() + ran as u64);
+        self.granted.set(budget);
+        self.budget.set(budget);
+    }
+
     /// Returns the number of hand-offs so far.
     #[inline]
     pub(super) fn hand_offs(&self) -> u64 {
@@ -272,7 +285,7 @@ impl RunQueue {
 
     /// Grants a slice of the remaining hand-offs of the turn.
     #[inline]
-    fn grant_slice(&self, left: usize) {
+    pub(super) fn grant_slice(&self, left: usize) {
         let turn = &self.turn;
         let slice = turn.slice.get().min(left);
         turn.left.set(left - slice);
@@ -296,90 +309,27 @@ impl RunQueue {
         }
     }
 
-    /// Yields where that is possible. Elsewhere the operation is performed anyway.
-    fn let_others_run(&self) -> Result<(), LoopError> {
-        let Some(local) = local::try_get() else { return Ok(()) };
-        // A program that never waits needs no loop.
-        let needless = self.ready.get() == 0 && local.mainloop.get().is_none() && local.main_loop.is_untouched();
-        if needless {
-            return Ok(());
+    /// Puts the greenlets linked from `head` to `tail`, which are counted already, before the queue.
+    pub(super) fn push_front(&self, head: ControlRef, tail: ControlRef) {
+        // SAFETY: the blocks from `head` to `tail` have just left the list of due ones. All others follow them.
+        unsafe { tail.set_next(self.head.replace(Some(head))) };
+        if self.tail.get().is_none() {
+            self.tail.set(Some(tail));
         }
-        let Err(refused) = yield_now() else { return Ok(()) };
-        let for_main = current().kind() == Kind::Main && !refused.forbids_waits() && !refused.is_misplaced();
-        if for_main { Err(refused) } else { Ok(()) }
     }
 
-    /// Runs ready greenlets until the hand-offs or the time of the turn are used up.
-    #[inline]
-    fn run_turn(&self, local: &Local) {
-        let granted = HAND_OFFS.max(self.ready.get());
-        self.grant_slice(granted);
-        self.run_queue(local);
-        if self.turn.over.get() {
-            self.end_in_time(local, granted);
-        }
-        self.turn.fired.set(0);
-    }
-
-    #[inline(always)]
-    fn run_queue(&self, local: &Local) {
-        while let Some(next) = self.head.get()
-            && (self.budget.get() != 0 || self.renew())
-            && self.run_head(local, next)
-        {}
-    }
-
-    /// Handles a turn that is over by the system's clock. Its last slice is used up.
-    #[cold]
-    fn end_in_time(&self, local: &Local, granted: usize) {
-        debug_assert_eq!(self.budget.get(), 0);
+    fn append_due(&self, head: Option<ControlRef>, tail: Option<ControlRef>) {
         let turn = &self.turn;
-        while turn.over.get() {
-            let left = turn.left.get();
-            if turn.is_cut(local) {
-                return self.set_due_aside(granted - left);
-            }
-            // No time has passed for the timers, so nothing is late.
-            self.grant_slice(left);
-            self.run_queue(local);
+        let (Some(head), Some(tail)) = (head, tail) else { return };
+        match turn.due_tail.replace(Some(tail)) {
+            // SAFETY: the blocks from `head` to `tail` have just left the queue, and follow the due ones.
+            Some(before) => _ = unsafe { before.set_next(Some(head)) },
+            None => turn.due_head.set(Some(head)),
         }
-    }
-
-    /// Runs the due greenlets, and then one of those that a cut turn has left behind. Returns false if this turn is cut
-    /// too.
-    #[cold]
-    fn run_due(&self, local: &Local) -> bool {
-        let turn = &self.turn;
-        turn.left.set(0);
-        turn.cut.set(false);
-        while let Some(next) = turn.due_head.get()
-            && !turn.cut.get()
-        {
-            turn.due_head.set(next.next());
-            if turn.due_head.get().is_none() {
-                turn.due_tail.set(None);
-            }
-            self.push_front(next, next);
-            self.run_one(local);
-            if turn.look() {
-                turn.is_cut(local);
-            }
-        }
-        self.run_one(local);
-        !turn.cut.get()
-    }
-
-    /// Runs the first greenlet of the queue, and none after it.
-    fn run_one(&self, local: &Local) {
-        self.grant(1);
-        if let Some(next) = self.head.get() {
-            self.run_head(local, next);
-        }
-        self.grant(0);
     }
 
     /// Keeps apart the greenlets that timers have queued and the turn has not reached, after so many hand-offs.
-    fn set_due_aside(&self, handed_off: usize) {
+    pub(super) fn set_due_aside(&self, handed_off: usize) {
         let (fired, count) = (self.turn.place.get(), self.turn.fired.get());
         let Some(last) = fired.last else { return };
         if count == 0 || handed_off >= fired.older + count {
@@ -396,25 +346,6 @@ impl RunQueue {
             self.tail.set(fired.before.filter(|_| handed_off < fired.older));
         }
         self.append_due(first, Some(last));
-    }
-
-    /// Puts the greenlets linked from `head` to `tail`, which are counted already, before the queue.
-    fn push_front(&self, head: ControlRef, tail: ControlRef) {
-        // SAFETY: the blocks from `head` to `tail` have just left the list of due ones. All others follow them.
-        unsafe { tail.set_next(self.head.replace(Some(head))) };
-        if self.tail.get().is_none() {
-            self.tail.set(Some(tail));
-        }
-    }
-
-    fn append_due(&self, head: Option<ControlRef>, tail: Option<ControlRef>) {
-        let turn = &self.turn;
-        let (Some(head), Some(tail)) = (head, tail) else { return };
-        match turn.due_tail.replace(Some(tail)) {
-            // SAFETY: the blocks from `head` to `tail` have just left the queue, and follow the due ones.
-            Some(before) => _ = unsafe { before.set_next(Some(head)) },
-            None => turn.due_head.set(Some(head)),
-        }
     }
 }
 

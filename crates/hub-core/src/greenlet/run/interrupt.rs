@@ -4,13 +4,13 @@
 //! - A target is entered in the call that found it parked or switched, and no foreign code runs in between.
 
 use super::super::control::{ControlRef, State, Wake};
+use super::super::exit::Exit;
 use super::super::local;
 use super::super::patience;
 use super::super::spans::{self, Away};
-use super::super::unwind::Exit;
+use super::ending::cancel;
 use super::exits::{check_exit, has_to_exit};
-use super::{current, end_switch, thread};
-use crate::error::GreenError;
+use super::queue::{current, end_switch, thread};
 
 /// Makes a greenlet other than the running one exit.
 ///
@@ -98,38 +98,4 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
         }
     }
     true
-}
-
-/// Ends a green thread whose body has not begun. If it is queued, it stays queued with nothing to run.
-///
-/// # Safety
-///
-/// The body has not begun. If the greenlet is in no queue, the caller gives its block back.
-pub(super) unsafe fn cancel(target: ControlRef, error: GreenError) {
-    // SAFETY: the body has not begun, by the contract, and never will: the greenlet loses its cell below.
-    unsafe { target.set_state(State::Cancelled) };
-    let _span = spans::unentered(target);
-    // SAFETY: the cell is finished below.
-    if let Some(task) = unsafe { target.task.take() } {
-        // The dropped values may block, and the block may be given to another greenlet meanwhile.
-        task.forget_control();
-        // SAFETY: the body has not begun, and was taken from its greenlet, so nothing starts or finishes it.
-        unsafe {
-            task.fail(error);
-            task.finish();
-        }
-    }
-}
-
-/// Sets the result of an abandoned greenlet to `error`, for its waiters. Does nothing for any other greenlet.
-pub(crate) fn end_abandoned(target: ControlRef, error: GreenError) {
-    if target.state() != State::Abandoned {
-        return;
-    }
-    // SAFETY: the cell is finished below.
-    if let Some(task) = unsafe { target.task.take() } {
-        // SAFETY: an abandoned greenlet is suspended in the body of its cell, and is never entered again. A greenlet gives
-        // up its cell when the result is stored.
-        unsafe { task.abandon(error) };
-    }
 }

@@ -4,7 +4,7 @@
 //! the code under a mask may lend its frame.
 
 use super::super::control::ControlRef;
-use super::current;
+use super::queue::current;
 
 /// Defers exits of the running greenlet while it exists.
 #[must_use = "the mask is lifted when this is dropped"]

@@ -5,7 +5,7 @@
 //! inside a poll is refused.
 
 use super::super::control::ControlRef;
-use super::thread;
+use super::queue::thread;
 
 /// Marks the running greenlet as inside of a poll, or as outside of any, while it exists.
 #[must_use = "the former mode returns when this is dropped"]

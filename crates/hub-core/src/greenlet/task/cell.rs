@@ -1,4 +1,5 @@
 //! The layout of a cell: a header that does not depend on the body, and the body, which is a closure and then a result.
+//! Also the references to a cell, and the facts in its header.
 //!
 //! Ground rules: those of the [module above](super). This module does not decide when a body is read or written.
 
@@ -11,11 +12,9 @@ use std::panic::Location;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use super::super::control::ControlRef;
-use super::super::run::Waiter;
+use super::super::control::{ControlRef, Waiter};
+use super::super::exit::{contained, drop_contained};
 use super::super::unhandled;
-use super::super::unwind::{contained, drop_contained};
-use super::TaskRef;
 use super::unhandled::{Failure, Unhandled, text_of};
 use crate::error::GreenError;
 use crate::timer_queue::TimerId;
@@ -77,6 +76,183 @@ pub(super) struct Extra {
 
 /// A callback for the end. It is called with the cell.
 pub(super) type Link = Box<dyn FnOnce(&TaskRef)>;
+
+/// Refers to a cell that is not freed yet.
+#[derive(PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub(crate) struct TaskRef(pub(super) NonNull<Header>);
+
+impl TaskRef {
+    #[inline]
+    pub(super) fn header(&self) -> &Header {
+        // SAFETY: by the ground rules a `TaskRef` is used only while its cell lives, and the header consists of cells
+        // and constants.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Returns whether the cell contains the result, or contained it.
+    pub(crate) fn is_done(&self) -> bool {
+        self.header().bits.get() & DONE != 0
+    }
+
+    pub(crate) fn has_started(&self) -> bool {
+        self.header().bits.get() & STARTED != 0
+    }
+
+    /// Returns the greenlet that runs the body, while there is one.
+    #[inline]
+    pub(crate) fn control(&self) -> Option<ControlRef> {
+        self.header().control.get()
+    }
+
+    /// Removes the greenlet of the cell, because it was cancelled before it began.
+    pub(in super::super) fn forget_control(&self) {
+        self.header().control.set(None);
+    }
+
+    /// Marks the result as seen, so that a failure need not be reported.
+    pub(crate) fn see(&self) {
+        let header = self.header();
+        header.bits.set(header.bits.get() | SEEN);
+    }
+
+    pub(crate) fn set_name(&self, name: &str) {
+        *self.extra_or_new().name.borrow_mut() = Some(Rc::from(name));
+    }
+
+    pub(crate) fn name(&self) -> Option<Rc<str>> {
+        self.extra()?.name.borrow().clone()
+    }
+
+    pub(crate) fn set_stack_size(&self, size: usize) {
+        self.extra_or_new().stack_size.set(Some(size));
+    }
+
+    /// Returns the requested stack size, in bytes.
+    #[inline]
+    pub(in super::super) fn stack_size(&self) -> Option<usize> {
+        self.extra()?.stack_size.get()
+    }
+
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        self.header().spawned_at
+    }
+
+    /// Returns name and origin, for reports.
+    pub(crate) fn describe(&self) -> String {
+        match self.name() {
+            Some(name) => format!("{name:?} (spawned at {})", self.spawned_at()),
+            None => format!("spawned at {}", self.spawned_at()),
+        }
+    }
+
+    /// Writes name and origin to `out`, piece by piece. May be called in a signal handler of its OS thread.
+    ///
+    /// It takes no memory and no lock, and leaves out a name that is being changed at that moment.
+    pub(in super::super) fn write_to(&self, out: &mut dyn FnMut(&[u8])) {
+        out(b"green thread ");
+        if let Some(extra) = self.extra()
+            && let Ok(name) = extra.name.try_borrow()
+            && let Some(name) = &*name
+        {
+            out(b"\"");
+            out(name.as_bytes());
+            out(b"\" ");
+        }
+        out(b"(spawned at ");
+        write_location(self.spawned_at(), out);
+        out(b")");
+    }
+
+    pub(crate) fn set_timer(&self, timer: TimerId) {
+        self.extra_or_new().timer.set(Some(timer));
+    }
+
+    pub(crate) fn timer(&self) -> Option<TimerId> {
+        self.extra()?.timer.get()
+    }
+
+    pub(crate) fn take_timer(&self) -> Option<TimerId> {
+        self.extra()?.timer.take()
+    }
+
+    /// Returns the value that a higher layer keeps with the green thread, made at first use.
+    pub(crate) fn companion(&self, make: impl FnOnce() -> Box<dyn Any>) -> &dyn Any {
+        &**self.extra_or_new().companion.get_or_init(make)
+    }
+
+    pub(super) fn result_ptr<T>(&self) -> *mut ManuallyDrop<Result<T, GreenError>> {
+        let offset = self.header().vtable.body;
+        // SAFETY: the body is at this offset of the allocation, and a union keeps each of its fields at its beginning.
+        unsafe { self.0.as_ptr().byte_add(offset).cast() }
+    }
+
+    pub(super) fn extra(&self) -> Option<&Extra> {
+        // SAFETY: leaked by `extra_or_new` and freed with the cell.
+        self.header().extra.get().map(|extra| unsafe { extra.as_ref() })
+    }
+
+    pub(super) fn extra_or_new(&self) -> &Extra {
+        let header = self.header();
+        if header.extra.get().is_none() {
+            header.extra.set(Some(NonNull::from(Box::leak(Box::default()))));
+        }
+        self.extra().expect("just made")
+    }
+}
+
+/// Writes a location as `file:line:column`, under the conditions of [`TaskRef::write_to`].
+pub(in super::super) fn write_location(at: &Location<'_>, out: &mut dyn FnMut(&[u8])) {
+    out(at.file().as_bytes());
+    for number in [at.line(), at.column()] {
+        let mut digits = [0; 10];
+        let mut first = digits.len();
+        let mut left = number;
+        loop {
+            first -= 1;
+            digits[first] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        out(b":");
+        out(&digits[first..]);
+    }
+}
+
+/// The place of a control block for its cell. A greenlet gives its cell up before it finishes it.
+#[repr(transparent)]
+pub(in super::super) struct TaskSlot(pub(super) Cell<Option<NonNull<Header>>>);
+
+impl TaskSlot {
+    pub(in super::super) fn is_empty(&self) -> bool {
+        self.0.get().is_none()
+    }
+
+    pub(in super::super) fn clear(&self) {
+        self.0.set(None);
+    }
+
+    /// Returns the cell.
+    ///
+    /// # Safety
+    ///
+    /// The value is used only as long as something keeps the cell.
+    #[inline]
+    pub(in super::super) unsafe fn get(&self) -> Option<TaskRef> {
+        self.0.get().map(TaskRef)
+    }
+
+    /// Takes the cell away from the greenlet.
+    ///
+    /// # Safety
+    ///
+    /// The caller finishes the cell, and does not use the value afterwards.
+    pub(in super::super) unsafe fn take(&self) -> Option<TaskRef> {
+        self.0.take().map(TaskRef)
+    }
+}
 
 pub(super) struct Vtable {
     pub(super) layout: Layout,
@@ -158,4 +334,17 @@ fn body<F, T>(cell: NonNull<Header>) -> *mut Body<F, T> {
     let cell = cell.cast::<TaskCell<F, T>>();
     // SAFETY: this computes an address within the allocation, and reads nothing.
     unsafe { UnsafeCell::raw_get(&raw const (*cell.as_ptr()).body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_written_as_it_is_displayed() {
+        let at = Location::caller();
+        let mut text = Vec::new();
+        write_location(at, &mut |part| text.extend_from_slice(part));
+        assert_eq!(String::from_utf8(text).unwrap(), at.to_string());
+    }
 }

@@ -1,7 +1,7 @@
 //! The failure of a green thread whose result is never taken.
 
+use super::super::exit::contained;
 use super::super::unhandled::{self, LostError};
-use super::super::unwind::contained;
 use crate::error::GreenError;
 
 /// A failure that was never taken.

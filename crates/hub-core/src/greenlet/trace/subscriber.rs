@@ -5,9 +5,9 @@ use std::cell::Cell;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
+use crate::greenlet::exit::{contained, drop_contained};
 use crate::greenlet::local;
-use crate::greenlet::run::Mask;
-use crate::greenlet::unwind::{contained, drop_contained};
+use crate::greenlet::run::mask::Mask;
 
 thread_local! {
     static IN_SUBSCRIBER: Cell<bool> = const { Cell::new(false) };

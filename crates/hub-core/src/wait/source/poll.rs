@@ -12,7 +12,7 @@ use super::home::Mover;
 use super::state::Inner;
 use super::{ReadHint, Source};
 use crate::error::{HubError, LoopError, TrampolineError};
-use crate::greenlet::unwind::drop_contained;
+use crate::greenlet::exit::drop_contained;
 use crate::greenlet::{local, run};
 use crate::hub::Interest;
 use crate::main_loop::MainLoop;

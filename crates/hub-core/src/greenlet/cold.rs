@@ -1,20 +1,13 @@
-//! Exits, which end a greenlet from outside, and the handling of panics.
-//!
-//! An exit is a flag on the control block and a reason in the cold state. The target reads the flag when it next
-//! arrives from a park, and starts to unwind its own frames. No panic hook runs. If a `catch_unwind` on the way
-//! swallows the exit, it is thrown again at the next park: a kill as long as the greenlet lives, the exit of a scope as
-//! long as the scope is open. Between two throws the main loop takes a turn. After
-//! [`MAX_THROWS`](crate::error::MAX_THROWS) throws the exit is given up.
+//! The cold state of a control block, which most greenlets never need: pending exits, local values, spans, the node of a
+//! plain greenlet.
 //!
 //! Ground rules:
-//! - [`ColdState`] belongs to one use of a control block. It is made when it is first needed. Only `drop_cold` frees
+//! - [`ColdState`] belongs to one use of a control block. It is made when it is first needed. Only `take_cold` frees
 //!   it, when the greenlet has ended. No `RefCell` in it is borrowed, and no reference to it is kept, while foreign
 //!   code runs or greenlets switch. So all methods take and return values.
-//! - Payloads of panics are foreign: dropping one may panic again, and is contained.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -22,53 +15,11 @@ use std::rc::Rc;
 use tracing::Span;
 
 use super::control::{ControlRef, State};
+use super::exit::{Exit, KillProgress, drop_contained};
 use super::locals::Locals;
-use super::raw::Switching;
-use super::spans;
-pub(crate) use crate::base::contain::drop_contained;
-use crate::error::{ExitKind, GreenError, Linked, Panic, Timeout};
+use super::raw::node::Switching;
+use crate::error::ExitKind;
 use crate::timer_queue::TimerId;
-
-/// The reason why a greenlet has to end.
-#[derive(Clone, Debug)]
-pub(crate) enum Exit {
-    /// Ends the whole greenlet. The error is its result.
-    Kill(GreenError),
-    /// Ends the scope of the timeout with this number. `shields` is the number of shields under which it was opened.
-    Timeout { scope: u64, shields: u8 },
-    /// Ends the scope with this number, because its linked green thread has ended. `shields` is the number of shields
-    /// under which it was opened.
-    Linked { scope: u64, shields: u8, linked: Linked },
-}
-
-impl Exit {
-    /// Returns the scope that the exit ends.
-    pub(crate) fn scope(&self) -> Option<u64> {
-        match self {
-            Exit::Kill(_) => None,
-            Exit::Timeout { scope, .. } | Exit::Linked { scope, .. } => Some(*scope),
-        }
-    }
-
-    fn kind(&self) -> ExitKind {
-        match self {
-            Exit::Kill(_) => ExitKind::Kill,
-            Exit::Timeout { .. } => ExitKind::Timeout,
-            Exit::Linked { .. } => ExitKind::Link,
-        }
-    }
-
-    /// Returns the number of shields that the exit passes: those inside which its scope was opened.
-    fn shields(&self) -> u8 {
-        match self {
-            Exit::Kill(_) => 0,
-            Exit::Timeout { shields, .. } | Exit::Linked { shields, .. } => *shields,
-        }
-    }
-}
-
-/// The panic payload of an exit.
-pub(crate) struct Payload(pub(crate) Exit);
 
 /// A pending exit of a greenlet, and how often it was thrown and swallowed.
 struct Pending {
@@ -92,7 +43,44 @@ pub(crate) struct ColdState {
     switching: Switching,
     locals: Locals,
     #[cfg(feature = "tracing")]
-    spans: spans::Spans,
+    spans: Spans,
+}
+
+/// The state of spans in a control block.
+#[cfg(feature = "tracing")]
+#[derive(Default)]
+struct Spans {
+    /// From the outermost span inwards. Taken out during calls of a subscriber.
+    stack: RefCell<Vec<Span>>,
+    /// Whether the spans are exited.
+    away: Cell<bool>,
+}
+
+#[cfg(feature = "tracing")]
+impl Spans {
+    fn has_any(&self) -> bool {
+        !self.stack.borrow().is_empty()
+    }
+
+    fn take(&self) -> Vec<Span> {
+        self.stack.take()
+    }
+
+    fn put(&self, stack: Vec<Span>) -> Vec<Span> {
+        self.stack.replace(stack)
+    }
+
+    fn push(&self, span: Span) {
+        self.stack.borrow_mut().push(span);
+    }
+
+    fn pop(&self) -> Option<Span> {
+        self.stack.borrow_mut().pop()
+    }
+
+    fn set_away(&self, away: bool) -> bool {
+        self.away.replace(away)
+    }
 }
 
 /// The place of a control block for its cold state. Only this module uses the content.
@@ -110,16 +98,6 @@ impl ColdSlot {
         let cold = NonNull::from(Box::leak(Box::new(ColdState::default())));
         self.0.set(Some(cold));
         cold
-    }
-}
-
-impl From<Exit> for GreenError {
-    fn from(exit: Exit) -> GreenError {
-        match exit {
-            Exit::Kill(error) => error,
-            Exit::Timeout { scope, .. } => GreenError::Timeout(Timeout::orphan(scope)),
-            Exit::Linked { linked, .. } => GreenError::Linked(linked),
-        }
     }
 }
 
@@ -320,14 +298,14 @@ impl ControlRef {
 
     /// Drops the greenlet's local values, in its own context: destructors may park it.
     #[inline]
-    pub(super) fn drop_locals(self) {
+    pub(crate) fn drop_locals(self) {
         if !self.cold.is_empty() {
             self.end_locals();
         }
     }
 
     #[cold]
-    fn end_locals(self) {
+    pub(super) fn end_locals(self) {
         // SAFETY: the reference ends before the value is dropped, which is foreign code.
         while let Some(value) = unsafe { self.try_cold() }.and_then(|cold| cold.locals.end_one()) {
             drop_contained(value);
@@ -360,27 +338,16 @@ impl ControlRef {
         self.cold.0.get().map(|cold| unsafe { cold.as_ref() })
     }
 
-    /// Frees the state that only this use of the block needed.
-    #[inline]
-    pub(super) fn drop_cold(self) {
-        if !self.cold.is_empty() {
-            self.free_cold();
-        }
-    }
-
-    #[cold]
-    fn free_cold(self) {
-        // Drops values made after the body had ended, by a link, for instance.
-        self.end_locals();
-        spans::ended(self);
-        // A pending exit may contain an error of the program, whose destructor is foreign code. The destructor may make
-        // a new cold state.
-        while let Some(cold) = self.cold.0.take() {
-            // SAFETY: leaked in `cold`, and just taken out of the only cell that refers to it.
-            let cold = unsafe { Box::from_raw(cold.as_ptr()) };
-            cold.switching.end();
-            drop_contained(cold);
-        }
+    /// Takes the cold state of a greenlet that has ended, and marks the node of a plain greenlet as dead.
+    ///
+    /// # Safety
+    ///
+    /// No reference to the state is in use.
+    pub(super) unsafe fn take_cold(self) -> Option<Box<ColdState>> {
+        // SAFETY: leaked in `make`, just taken out of the only cell that refers to it, and not in use by the contract.
+        let cold = unsafe { Box::from_raw(self.cold.0.take()?.as_ptr()) };
+        cold.switching.end();
+        Some(cold)
     }
 }
 
@@ -424,124 +391,8 @@ impl ControlRef {
     }
 }
 
-/// The progress of the kill of a green thread that has not ended.
-///
-/// It is for code that waits for the ends of many green threads.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum KillProgress {
-    /// The green thread was not killed.
-    None,
-    /// A mask, a shield or a wait for a lock holds the kill back.
-    HeldBack,
-    /// The kill is thrown in the next turn, for the first time or again.
-    Striking,
-    /// The green thread has swallowed the kill too often and lives on.
-    Refused,
-}
-
 impl Pending {
     fn is_kill(&self) -> bool {
         matches!(self.exit, Exit::Kill(_))
     }
-}
-
-/// Returns whether a caught payload is an exit: a kill, a timeout or a link. Never switches.
-///
-/// A payload from [`catch_unwind`] is that of a panic, or an exit on its way out of the green thread or up to its
-/// scope. Pass an exit to [`resume_unwind`], so that it continues. A swallowed exit is thrown again at the next wait,
-/// after the main loop has taken a turn. After a hundred times it is given up and [reported](crate::Report::Refused).
-/// The green thread then lives on, and [`kill`](crate::GreenThread::kill) returns
-/// [`KillOutcome::Refused`](crate::KillOutcome::Refused).
-///
-/// # Examples
-///
-/// A worker that survives the panics of its jobs, and can be killed:
-///
-/// ```
-/// use greenhub::greenthread::{KillOutcome, is_exit};
-/// use greenhub::{sleep, spawn};
-/// use greenhub::thread::yield_now;
-/// use std::panic::{catch_unwind, resume_unwind};
-/// use std::time::Duration;
-/// let worker = spawn(|| {
-///     loop {
-///         let job = catch_unwind(|| sleep(Duration::from_secs(60)));
-///         if let Err(payload) = job {
-///             if is_exit(&payload) {
-///                 resume_unwind(payload); // this green thread has to end
-///             }
-///             // The job panicked: log it, and go on with the next one.
-///         }
-///     }
-/// });
-/// yield_now();
-/// assert_eq!(worker.kill(), KillOutcome::Ended);
-/// ```
-#[doc(alias = "GreenletExit")]
-#[must_use]
-pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
-    exit_kind(payload).is_some()
-}
-
-/// Returns the kind of exit of a caught payload, or `None` for a panic. Never switches.
-///
-/// See [`is_exit`].
-///
-/// ```
-/// use greenhub::{sleep, with_timeout};
-/// use greenhub::greenthread::{ExitKind, exit_kind};
-/// use std::panic::{catch_unwind, resume_unwind};
-/// use std::time::Duration;
-/// let late = with_timeout(Duration::from_millis(1), || {
-///     let payload = catch_unwind(|| sleep(Duration::from_secs(60))).unwrap_err();
-///     assert_eq!(exit_kind(&payload), Some(ExitKind::Timeout));
-///     resume_unwind(payload)
-/// });
-/// assert!(late.is_err());
-/// ```
-#[doc(alias = "GreenletExit")]
-#[must_use]
-pub fn exit_kind(payload: &(dyn Any + Send)) -> Option<ExitKind> {
-    if let Some(Payload(exit)) = payload.downcast_ref() {
-        return Some(exit.kind());
-    }
-    // A reference to the box of `catch_unwind` coerces to a reference to the box itself, instead of to its content.
-    payload.downcast_ref::<Box<dyn Any + Send>>().and_then(|payload| exit_kind(payload.as_ref()))
-}
-
-/// Runs `f` within the scope `number`, which `open` keeps open.
-///
-/// Returns an exit of that scope as the error. All other unwinding goes through.
-#[inline]
-pub(crate) fn in_scope<S, R>(number: u64, open: S, f: impl FnOnce() -> R) -> Result<R, Exit> {
-    let result = catch_unwind(AssertUnwindSafe(f));
-    drop(open);
-    match result {
-        Ok(value) => Ok(value),
-        Err(payload) => match payload.downcast::<Payload>() {
-            Ok(payload) if payload.0.scope() == Some(number) => Err(payload.0),
-            Ok(payload) => resume_unwind(payload),
-            Err(payload) => resume_unwind(payload),
-        },
-    }
-}
-
-/// Starts the unwinding of the running greenlet. No panic hook runs.
-pub(crate) fn throw(exit: Exit) -> ! {
-    spans::back();
-    resume_unwind(Box::new(Payload(exit)))
-}
-
-/// Converts a caught payload to the result for the waiters of the greenlet.
-pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
-    match payload.downcast::<Payload>() {
-        Ok(exit) => exit.0.into(),
-        Err(payload) => GreenError::Panic(Panic::new(payload)),
-    }
-}
-
-/// Runs foreign code in a place where nothing may unwind. Returns a panic as an error.
-pub(crate) fn contained<R>(foreign: impl FnOnce() -> R) -> Result<R, GreenError> {
-    catch_unwind(AssertUnwindSafe(foreign)).map_err(error_of)
 }

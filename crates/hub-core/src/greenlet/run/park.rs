@@ -1,59 +1,19 @@
-//! Parks of the running greenlet, and their ends.
+//! Parks and yields of the running greenlet, and its arrival after them.
+//!
+//! Ground rules: those of the [run queue](super).
 
-use super::super::control::{ControlRef, Kind, Wake};
+use super::super::control::{ControlRef, Kind, Waiter, Wake};
 use super::super::driver::Driver;
 use super::super::local;
 use super::super::patience;
 use super::super::spans;
 use super::super::trace;
 use super::exits::{has_to_exit, take_turn, throw_pending};
-use super::{current, in_mainloop, runs_loop, thread};
+use super::fairness::{OPERATIONS, is_yield_due};
+use super::may_switch::{in_mainloop, runs_loop};
+use super::queue::{RunQueue, current, thread};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopErrorKind};
-
-/// The right to end one park of one greenlet, and no other.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Waiter {
-    control: ControlRef,
-    ticket: u64,
-}
-
-impl Waiter {
-    #[inline]
-    pub(crate) fn new(control: ControlRef, ticket: u64) -> Waiter {
-        Waiter { control, ticket }
-    }
-
-    #[inline]
-    pub(crate) fn control(self) -> ControlRef {
-        self.control
-    }
-
-    #[inline]
-    pub(crate) fn ticket(self) -> u64 {
-        self.ticket
-    }
-
-    /// Ends the park. Returns false if it has ended already. Never switches.
-    #[inline]
-    pub(crate) fn wake(self) -> bool {
-        self.wake_with(Wake::Event)
-    }
-
-    /// Ends the park for the given reason. Returns false if it has ended already. Never switches.
-    #[inline]
-    pub(crate) fn wake_with(self, why: Wake) -> bool {
-        let control = self.control;
-        if control.ticket() != self.ticket {
-            return false;
-        }
-        control.advance_ticket();
-        control.set_wake(why);
-        // A greenlet that has a ticket but has not parked yet detects at its park that the ticket has moved.
-        thread().queue_if_parked(control);
-        true
-    }
-}
 
 /// A park of the running greenlet, which may begin it once. Its [`waiter`](Park::waiter) is stored to end it.
 #[derive(Copy, Clone, Debug)]
@@ -127,7 +87,7 @@ impl Park {
     /// Returns the value that ends the park.
     #[inline]
     pub(crate) fn waiter(self) -> Waiter {
-        Waiter { control: self.control, ticket: self.ticket }
+        Waiter::new(self.control, self.ticket)
     }
 
     #[inline]
@@ -196,6 +156,55 @@ impl Park {
         }
         spans::entered(me);
         Ok(())
+    }
+}
+
+/// Lets every other ready greenlet run once, then continues. Switches.
+#[inline]
+pub(crate) fn yield_now() -> Result<(), LoopError> {
+    let me = current();
+    if must_check(me) {
+        may_park(me, WaitReason::Yield)?;
+    }
+    me.reason.set(WaitReason::Yield);
+    spans::exited(me);
+    // SAFETY: `me` is the running greenlet, and a subscriber does not switch.
+    unsafe { thread().yield_running(me) }.inspect_err(|_| spans::entered(me))?;
+    arrive(me).map(drop)
+}
+
+/// Grants operations anew, after a yield if no other greenlet has run since the last grant. Switches in that case.
+///
+/// The yield throws the pending exit, if there is one. No result can be lost, because the operation has not begun.
+///
+/// # Errors
+///
+/// In the main greenlet, returns the error that the main loop has for it.
+#[cold]
+#[inline(never)]
+pub(crate) fn operations_used_up() -> Result<(), LoopError> {
+    if !is_yield_due() {
+        return Ok(());
+    }
+    let thread = thread();
+    let yielded = thread.let_others_run();
+    thread.operations.set(OPERATIONS - 1);
+    thread.turn.charged_at.set(thread.hand_offs());
+    yielded
+}
+
+impl RunQueue {
+    /// Yields where that is possible. Elsewhere the operation is performed anyway.
+    fn let_others_run(&self) -> Result<(), LoopError> {
+        let Some(local) = local::try_get() else { return Ok(()) };
+        // A program that never waits needs no loop.
+        let needless = self.ready.get() == 0 && local.mainloop.get().is_none() && local.main_loop.is_untouched();
+        if needless {
+            return Ok(());
+        }
+        let Err(refused) = yield_now() else { return Ok(()) };
+        let for_main = current().kind() == Kind::Main && !refused.forbids_waits() && !refused.is_misplaced();
+        if for_main { Err(refused) } else { Ok(()) }
     }
 }
 
