@@ -24,7 +24,7 @@ pub(crate) fn fit_to_hub(options: &mut Options, hub: &str) -> Result<(), String>
     let wanted = options.connections();
     if options.connections.is_some() {
         return Err(format!(
-            "{wanted} connections need {needed} descriptors and the hub select holds those below {ROOM}: choose another hub, or use --connections {possible}"
+            "{wanted} connections need up to {needed} descriptors and the hub select holds those below {ROOM}: choose another hub, or use --connections {possible}"
         ));
     }
     eprintln!("the hub select holds descriptors below {ROOM}: {possible} connections instead of {wanted}");

@@ -1011,8 +1011,24 @@ fn a_switch_to_the_main_loop_is_an_error() {
         }
         let main_loop = found.take().expect("found above");
         let refused = main_loop.switch(Payload::unit());
-        assert!(matches!(refused, Err(GreenError::Switch(GreenletError::Hub))), "{refused:?}");
+        assert!(matches!(refused, Err(GreenError::Switch(GreenletError::MainLoop))), "{refused:?}");
         sleep(SHORT);
+    });
+}
+
+#[test]
+fn the_main_loop_keeps_its_parent() {
+    test("the_main_loop_keeps_its_parent", || {
+        let found = Rc::new(RefCell::new(None));
+        let finds = found.clone();
+        get_hub().schedule(Duration::ZERO, move || *finds.borrow_mut() = Some(Greenlet::current()));
+        while found.borrow().is_none() {
+            sleep(SHORT);
+        }
+        let main_loop: Greenlet = found.take().expect("found above");
+        let refused = main_loop.set_parent(&Greenlet::new(Ok)).expect_err("the main loop keeps its parent");
+        assert_eq!(refused, GreenletError::MainLoopParent);
+        assert_eq!(refused.to_string(), "the main loop cannot be given another parent");
     });
 }
 

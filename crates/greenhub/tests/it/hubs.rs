@@ -376,6 +376,23 @@ fn a_failed_use_hub_changes_nothing() {
 }
 
 #[test]
+fn try_get_hub_in_the_constructor_of_a_hub_is_an_error() {
+    support::run("try_get_hub_in_the_constructor_of_a_hub_is_an_error", || {
+        let refused = Rc::new(RefCell::new(None));
+        let finds = Rc::clone(&refused);
+        let build = move || {
+            *finds.borrow_mut() = Some(try_get_hub());
+            Mine::new()
+        };
+        use_hub_with(build).unwrap();
+        assert_eq!(get_hub().name(), Mine::new().unwrap().name());
+        let Some(Err(error)) = refused.take() else { panic!("the constructor got a hub") };
+        assert!(matches!(error, HubError::InHub), "{error:?}");
+        assert_eq!(error.to_string(), "cannot get the hub from inside its own constructor: the hub does not exist yet");
+    });
+}
+
+#[test]
 fn use_hub_in_the_main_loop_is_an_error() {
     support::run("use_hub_in_the_main_loop_is_an_error", || {
         let hub = get_hub();

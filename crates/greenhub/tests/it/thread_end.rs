@@ -13,11 +13,12 @@ use crate::support::green::{LONG, OnDrop, SHORT};
 use crate::support::{is_child, open_descriptors, rerun, run};
 use greenhub::future::{block_on, defer_to_green_thread};
 use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::greenthread::KillOutcome;
 use greenhub::hub::{Ended, LoopError, LoopErrorKind};
 use greenhub::sync::{Mutex, Semaphore};
 use greenhub::thread::{os, yield_now};
 use greenhub::tpool::execute_scoped;
-use greenhub::{GreenError, get_hub, scope, sleep, spawn, spawn_after, spawn_n};
+use greenhub::{GreenError, GreenThread, get_hub, scope, sleep, spawn, spawn_after, spawn_n};
 
 /// Longer than a shutdown takes on a busy machine, and shorter than the watchdogs.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
@@ -781,6 +782,35 @@ fn shutdown_abandons_remaining_green_threads_at_its_deadline() {
         assert_eq!(spawn(|| 1).join().unwrap(), 1);
         assert_eq!(DROPPED.load(Ordering::SeqCst), 0);
         assert!(get_hub().shutdown(LIMIT).unwrap().is_complete(), "abandoned once");
+    });
+}
+
+/// Kills its green thread when it is dropped.
+struct Kills(GreenThread<()>, mpsc::Sender<(KillOutcome, bool)>);
+
+impl Drop for Kills {
+    fn drop(&mut self) {
+        let outcome = self.0.kill();
+        self.1.send((outcome, self.0.cancel())).unwrap();
+    }
+}
+
+#[test]
+fn kill_of_an_abandoned_green_thread_finds_it_dead() {
+    run("kill_of_an_abandoned_green_thread_finds_it_dead", || {
+        thread_local! {
+            static LATE: RefCell<Option<Kills>> = const { RefCell::new(None) };
+        }
+        green::keep_reports();
+        let (sender, outcomes) = mpsc::channel();
+        on_std_thread(move || {
+            // Registered before the library's own thread-locals, so destroyed after them.
+            LATE.set(None);
+            let parked = spawn(|| sleep(LONG));
+            yield_now();
+            LATE.set(Some(Kills(parked, sender)));
+        });
+        assert_eq!(outcomes.recv().unwrap(), (KillOutcome::Dead, false));
     });
 }
 

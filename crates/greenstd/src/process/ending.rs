@@ -50,7 +50,7 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
         }
         match hub_core::try_get_hub() {
             Ok(_) => hub_core::sleep(pause.min(left)),
-            Err(error @ HubError::InMainloop) => return Err(error.into()),
+            Err(error @ HubError::InHub) => return Err(error.into()),
             // Without a hub there are no green threads that a sleep of the OS thread would delay.
             Err(_) => std::thread::sleep(pause.min(left)),
         }

@@ -70,7 +70,7 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
         Ok(()) => Ok(HubRef::present()),
         Err(error) => Err(match (error.hub_error(), error.kind()) {
             (Some(error), _) => error.clone(),
-            (None, LoopErrorKind::InMainloop) => HubError::InMainloop,
+            (None, LoopErrorKind::InMainloop) => HubError::InHub,
             (None, _) => {
                 HubError::Build { name: main_loop.name().to_owned(), error: Arc::new(io::Error::other(error)) }
             }

@@ -2,7 +2,7 @@
 
 use crate::base::id::GreenletId;
 use crate::error::GreenError;
-use crate::greenlet::control::{ControlRef, Kind};
+use crate::greenlet::control::{ControlRef, Kind, State};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::exit::{Exit, KillProgress};
 use crate::greenlet::local;
@@ -19,15 +19,17 @@ pub enum KillOutcome {
     Cancelled,
     /// The kill is pending. The target ends when it next runs outside shields and waits that must not be left early.
     ///
-    /// Either the call does not switch, as in the main loop, in a hub, in a poll of a future, in a panic or on an
-    /// ending OS thread, or the target is in a [`shield`](crate::shield()) or in such a wait, or polls a future. A wait
-    /// for a lock is such a wait for as long as the [patience](crate::set_lock_patience).
+    /// The call does not switch in the main loop, in a hub, in a poll of a future and in a panic. Or the target is in a
+    /// [`shield`](crate::shield()) or in such a wait, or polls a future. A wait for a lock is such a wait for as long as
+    /// the [patience](crate::set_lock_patience).
     Scheduled,
     /// The target has caught the exit a hundred times and lives on.
     ///
     /// This is reported once: see [`is_exit`](crate::is_exit).
     Refused,
-    /// The target had ended before.
+    /// The target had ended before, or is abandoned and never runs again.
+    ///
+    /// A shutdown abandons green threads, and so does an OS thread that ends without a shutdown.
     Dead,
     /// Nothing can be unwound with `panic = "abort"`.
     Unsupported,
@@ -51,6 +53,10 @@ pub(crate) fn end(task: &TaskRef, error: GreenError) -> KillOutcome {
     let at_once = may_switch && !std::thread::panicking();
     if let Some(timer) = task.take_timer() {
         local::get().main_loop.disarm(timer);
+    }
+    let never_runs = target.state() == State::Abandoned || local::has_ended();
+    if never_runs && task.has_started() {
+        return KillOutcome::Dead;
     }
     // The caller's handle keeps the cell alive.
     if !run::interrupt(target, exit, at_once) {

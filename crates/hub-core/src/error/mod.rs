@@ -66,9 +66,12 @@ pub enum HubError {
         "no hub is available: build greenhub with at least one of the features epoll, kqueue, poll, select, or call use_hub_with"
     )]
     NoneAvailable,
-    /// The call came from inside the main loop, such as from a callback or a hub.
+    /// The hub was to be changed from inside the main loop, such as from a callback or a hub.
     #[error("cannot change the hub from inside the main loop: call use_hub from a green thread")]
     InMainloop,
+    /// The hub asked for itself while it is built.
+    #[error("cannot get the hub from inside its own constructor: the hub does not exist yet")]
+    InHub,
     /// The main greenlet embeds the loop, whose hub stays as long.
     #[error("cannot change the hub of a loop that is embedded: drop the Embedded first")]
     Embedded,
@@ -106,17 +109,20 @@ pub enum GreenletError {
     /// The main greenlet has no parent.
     #[error("the main greenlet cannot have a parent")]
     Main,
-    /// The parent of a green thread is the hub.
-    #[error("the parent of a green thread is the hub and cannot be changed")]
+    /// The parent of a green thread is the main loop.
+    #[error("the parent of a green thread is the main loop and cannot be changed")]
     GreenThread,
+    /// The main loop keeps its parent.
+    #[error("the main loop cannot be given another parent")]
+    MainLoopParent,
     /// The greenlet waits for a wake-up of the main loop, or is in the run queue.
-    #[error("cannot switch to a greenlet that is parked on the hub: the hub wakes it")]
+    #[error("cannot switch to a greenlet that waits for the main loop: the main loop wakes it")]
     Parked,
     /// The switch would lead to the main loop.
     ///
     /// The greenlet is the main loop, or has ended and its next living ancestor is the main loop.
     #[error("cannot switch to the main loop: call a blocking function instead")]
-    Hub,
+    MainLoop,
     /// An exit ended the switch, and this greenlet has caught it too often: it is not thrown again.
     #[error("the switch was ended by an exit that this greenlet has refused")]
     Interrupted,

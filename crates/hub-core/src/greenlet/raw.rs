@@ -156,13 +156,13 @@ impl Greenlet {
     /// - [`GreenletError::Cycle`] if `parent` is this greenlet or one of its descendants.
     /// - [`GreenletError::Main`] for the main greenlet.
     /// - [`GreenletError::GreenThread`] for a green thread.
-    /// - [`GreenletError::Hub`] for the main loop.
+    /// - [`GreenletError::MainLoopParent`] for the main loop.
     pub fn set_parent(&self, parent: &Greenlet) -> Result<(), GreenletError> {
         match self.node.kind {
             Kind::Raw => {}
             Kind::Main => return Err(GreenletError::Main),
             Kind::Thread => return Err(GreenletError::GreenThread),
-            Kind::Mainloop => return Err(GreenletError::Hub),
+            Kind::Mainloop => return Err(GreenletError::MainLoopParent),
         }
         let mut ancestor = Some(Rc::clone(&parent.node));
         while let Some(node) = ancestor {
@@ -277,7 +277,7 @@ impl Greenlet {
         }
         let target = match self.leave_spans(route(Rc::clone(&self.node), message, me), me) {
             Route::Here(message) => return accept_exit(me, message),
-            Route::Hub(_) => return Err(GreenletError::Hub.into()),
+            Route::Hub(_) => return Err(GreenletError::MainLoop.into()),
             Route::Parked(_) => return Err(GreenletError::Parked.into()),
             Route::Enter(target, message) => {
                 // SAFETY: the target is entered below, and no foreign code runs before.
