@@ -27,8 +27,9 @@ macro_rules! socket_common {
 
             /// Moves this socket into or out of nonblocking mode. Does not switch.
             ///
-            /// In that mode operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Off by
-            /// default: waiting parks only the green thread.
+            /// In that mode operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting, and do not
+            /// switch. One exception switches: an accept on a listener that another process shares waits while an OS
+            /// thread takes the connection. Off by default: waiting parks only the green thread.
             ///
             /// # Errors
             ///

@@ -25,8 +25,8 @@ use crate::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 /// A pool of its own, because each job may wait forever.
 static ACCEPTS: ThreadPool = ThreadPool::named("greenhub-accept", 64);
 
-/// The interval at which a waiting green thread checks for a closed socket and for abandoned attempts that have
-/// succeeded.
+/// The interval at which a waiting green thread checks for a closed socket, for abandoned attempts that have succeeded,
+/// and, on a non-blocking socket, for a connection that another process has taken.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) type AcceptedSocket = (OwnedFd, Option<SocketAddrAny>);
@@ -82,7 +82,7 @@ pub(super) fn blocks(fd: BorrowedFd<'_>) -> io::Result<bool> {
 /// Accepts a connection on an OS thread, if `admit` returns a ticket. Switches.
 ///
 /// `admit` is called before each attempt. Returns `None` if it returns none. A timeout is an error of the kind
-/// `TimedOut`. A `nonblocking` caller waits only if another process takes the connection that it has seen.
+/// `TimedOut`. A `nonblocking` caller waits only for an OS thread that has a connection to accept.
 pub(super) fn accept<T>(
     source: &Source,
     abandoned: &Abandoned,
@@ -96,7 +96,7 @@ pub(super) fn accept<T>(
         let Some(ticket) = admit() else { return Ok(None) };
         let accepted = match abandoned.take() {
             Some(accepted) => Ok(accepted),
-            None => source.with(has_connection).and_then(|()| attempt(source, abandoned, &pieces, left())),
+            None => source.with(has_connection).and_then(|()| attempt(source, abandoned, &pieces, left(), nonblocking)),
         };
         match accepted {
             Ok(accepted) => return Ok(Some((accepted, ticket))),
@@ -116,8 +116,8 @@ fn attempt(
     abandoned: &Abandoned,
     pieces: &PiecewiseWait,
     timeout: Option<Duration>,
+    nonblocking: bool,
 ) -> io::Result<AcceptedSocket> {
-    let begun = Instant::now();
     let socket = source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
     let (done, attempt) = channel();
     ACCEPTS.start(move || {
@@ -126,7 +126,21 @@ fn attempt(
         drop(socket);
         drop(done.send(accepted));
     })?;
-    let mut pending = PendingAttempt { attempt: Some(attempt), abandoned };
+    let pending = PendingAttempt { attempt: Some(attempt), abandoned };
+    wait_for_attempt(source, pending, pieces, timeout, nonblocking)
+}
+
+/// Waits for the result of an attempt.
+///
+/// If another process has taken the connection, a `nonblocking` caller leaves the attempt and gets `WouldBlock`.
+fn wait_for_attempt(
+    source: &Source,
+    mut pending: PendingAttempt<'_>,
+    pieces: &PiecewiseWait,
+    timeout: Option<Duration>,
+    nonblocking: bool,
+) -> io::Result<AcceptedSocket> {
+    let begun = Instant::now();
     loop {
         let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         let interval = left.map_or(CHECK_INTERVAL, |left| left.min(CHECK_INTERVAL));
@@ -140,7 +154,8 @@ fn attempt(
             Err(RecvTimeoutError::Timeout) if left.is_some_and(|left| left <= interval) || pieces.is_over() => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            // An error if the socket was closed meanwhile.
+            // Returns the error of a closed socket, and `WouldBlock` after another process has taken the connection.
+            Err(RecvTimeoutError::Timeout) if nonblocking => source.with(has_connection)?,
             Err(RecvTimeoutError::Timeout) => source.with(|_| Ok(()))?,
         }
     }
@@ -193,6 +208,31 @@ mod tests {
         let peer = std::net::TcpStream::from(socket).peer_addr().expect("the socket is connected");
         assert_eq!((peer, ticket), (client.local_addr().expect("the socket is connected"), 7));
         assert!(abandoned.lock().is_empty());
+    }
+
+    #[test]
+    fn a_nonblocking_caller_leaves_an_attempt_whose_connection_is_gone() {
+        let on_hub = std::thread::spawn(|| {
+            hub_core::use_hub_with(hub_poll::DESCRIPTOR.build).expect("a fresh thread takes any hub");
+            let ((source, address), abandoned) = (listener(), Abandoned::default());
+            let (done, attempt) = channel();
+            let limit = Some(Duration::from_secs(60));
+            let wait = |attempt, nonblocking, limit| {
+                let pending = PendingAttempt { attempt: Some(attempt), abandoned: &abandoned };
+                wait_for_attempt(&source, pending, &PiecewiseWait::begin(), limit, nonblocking)
+            };
+            let left = wait(attempt, true, limit).expect_err("no connection is there");
+            assert_eq!(left.kind(), io::ErrorKind::WouldBlock);
+            // The attempt may still succeed, for the next caller.
+            drop(done);
+            assert!(abandoned.take().is_none() && abandoned.lock().is_empty());
+            // A connection that is still there belongs to the attempt.
+            let _client = std::net::TcpStream::connect(address).expect("a listener");
+            let (_done, attempt) = channel();
+            let late = wait(attempt, true, Some(4 * CHECK_INTERVAL)).expect_err("the attempt does not end");
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        });
+        on_hub.join().expect("the waits end as expected");
     }
 
     /// When dropped, accepts on a listener without connections, beside an attempt that is under way.
