@@ -1,4 +1,4 @@
-//! Compares a server on one OS thread with a server on two: answers per second, each of which takes processor time.
+//! Compares the answers per second of a server on one OS thread and on two. Each answer takes processor time.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;

@@ -38,9 +38,9 @@ type Make<T> = dyn Fn() -> io::Result<T> + Send + Sync;
 
 struct State<T> {
     free: VecDeque<T>,
-    /// The items that exist or are being created.
+    /// The number of items that exist or are being created.
     made: usize,
-    /// The permits in use: by callers that have an item, or will take or create one.
+    /// The number of permits in use. A caller uses one while it has an item, and before it takes or creates the item.
     taken: usize,
     size: usize,
     newest_first: bool,
@@ -95,7 +95,7 @@ impl<T> Wait for ItemWait<T> {
     }
 }
 
-/// Drops a surplus item when dropped: one that was kept for a waiter that cannot take it any more.
+/// Drops a surplus item when dropped. The item was kept for a waiter that cannot take it any more.
 struct SurplusGuard<'a, T>(&'a Pool<T>);
 
 impl<T> Drop for SurplusGuard<'_, T> {
@@ -131,7 +131,7 @@ impl<T> Pool<T> {
         Pool { make: Box::new(make), state: BiasedMutex::new(state) }
     }
 
-    /// Hands out the newest item first, Eventlet's `order_as_stack`.
+    /// Makes the pool hand out the newest item first, Eventlet's `order_as_stack`.
     ///
     /// ```
     /// let pool = greenhub::pools::Pool::new(2, || Ok(0)).newest_first();
@@ -311,7 +311,7 @@ impl<T> fmt::Debug for Pool<T> {
 #[must_use = "the item goes back at once if it is not kept"]
 pub struct Item<'a, T> {
     pool: &'a Pool<T>,
-    /// `Some` until it is dropped.
+    /// `Some` until the guard is dropped, or the item is taken out of the pool.
     value: Option<T>,
 }
 

@@ -1,4 +1,4 @@
-//! The authors of hubs: what a backend and the testkit import from hub-core is the contract, and nothing else.
+//! Checks that backends and the testkit import nothing but the contract of a hub from hub-core.
 
 use std::fs;
 

@@ -3,8 +3,8 @@
 //!
 //! `ring [REPETITIONS]` prints two tables: one for messages that return to their place, and one for messages that move
 //! around the ring. Each cell has the least and the median processor time per message, in nanoseconds, over repetitions
-//! in which the rows alternate. In brackets is the ratio of the median to that of the first row, which is libevent if its
-//! headers are installed. Each measurement is a process of its own, and all run on one processor.
+//! in which the rows alternate. In brackets is the ratio of the median to that of the first row, which is libevent if
+//! its headers are installed. Each measurement is a process of its own, and all run on one processor.
 
 mod peers;
 

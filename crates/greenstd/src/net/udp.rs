@@ -59,7 +59,7 @@ macro_rules! options {
 }
 
 options! {
-    /// Sets the value of the `SO_BROADCAST` option: whether it may send to a broadcast address.
+    /// Sets the value of the `SO_BROADCAST` option: whether the socket may send to a broadcast address.
     broadcast, set_broadcast: bool = broadcast, set_broadcast;
     /// Sets the value of the `IP_MULTICAST_LOOP` option: whether this host receives its own multicast packets.
     multicast_loop_v4, set_multicast_loop_v4: bool = multicast_loop_v4, set_multicast_loop_v4;
@@ -74,7 +74,7 @@ options! {
 impl UdpSocket {
     /// Creates a UDP socket from the given address. Switches if it looks up a name.
     ///
-    /// It tries the addresses in order.
+    /// The addresses are tried in order.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// Returns an error if the name look-up fails, or no address is of the socket's family.
+    /// Returns the error of the name look-up, or the system's error for the last address.
     pub fn connect<A: ToSocketAddrs>(&self, address: A) -> io::Result<()> {
         each_address(address, |address| self.0.configure(|socket| socket.connect(&address.into())))
     }
@@ -139,7 +139,9 @@ impl UdpSocket {
         Ok((n, sender(address)?))
     }
 
-    /// Sends data to the given address, the first if there are several. Switches.
+    /// Sends data to the given address. Switches.
+    ///
+    /// If there are several addresses, the first one is used.
     ///
     /// # Errors
     ///

@@ -44,7 +44,9 @@ impl UnixDatagram {
         UnixDatagram::open(&at_path(path.as_ref())?)
     }
 
-    /// Creates a Unix datagram socket bound to an address, like [`bind`](UnixDatagram::bind).
+    /// Creates a Unix datagram socket bound to an address. Does not switch.
+    ///
+    /// Apart from the form of the address, this is [`bind`](UnixDatagram::bind).
     ///
     /// # Errors
     ///
@@ -85,17 +87,19 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such socket.
+    /// Returns the system's error, for example if there is no such socket.
     pub fn connect<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let address = at_path(path.as_ref())?;
         self.0.configure(|socket| socket.connect(&address))
     }
 
-    /// Connects the socket to an address, like [`connect`](UnixDatagram::connect).
+    /// Connects the socket to an address. Does not switch.
+    ///
+    /// Apart from the form of the address, this is [`connect`](UnixDatagram::connect).
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such socket.
+    /// Returns the system's error, for example if there is no such socket.
     pub fn connect_addr(&self, address: &SocketAddr) -> io::Result<()> {
         let address = at(address)?;
         self.0.configure(|socket| socket.connect(&address))
@@ -178,7 +182,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// Returns an error if it is not connected.
+    /// Returns an error if it is not connected, or was closed.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
     }

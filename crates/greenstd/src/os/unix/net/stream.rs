@@ -99,7 +99,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// Returns an error if it is not connected.
+    /// Returns an error if it is not connected, or was closed.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
     }
