@@ -1,8 +1,8 @@
 //! Compares the ways to run green threads beside Tokio with the hub epoll and with Tokio alone, alternately on the same
 //! work.
 //!
-//! `tokio_modes [REPETITIONS]` prints a table. Each cell has the least and the median processor time of the repetitions,
-//! and in brackets the ratio of the median to Tokio's. Both ends of a connection are on one OS thread.
+//! `tokio_modes [REPETITIONS]` prints a table. Each cell has the least and the median processor time of the
+//! repetitions, and in brackets the ratio of the median to Tokio's. Both ends of a connection are on one OS thread.
 
 use std::future::ready;
 use std::hint::black_box;

@@ -1,4 +1,5 @@
-//! hyper, unchanged, in the implicit mode: server and client over sockets of Tokio, in green threads of the hub `tokio`.
+//! hyper, unchanged, in the implicit mode: server and client over sockets of Tokio, in green threads of the hub
+//! `tokio`.
 //!
 //! `cargo run -p recipes --example hyper_implicit`
 

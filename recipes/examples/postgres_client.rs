@@ -1,8 +1,8 @@
 //! tokio-postgres, unchanged, in green threads, with a server of its own.
 //!
-//! `cargo run -p recipes --example postgres_client` takes the hub `tokio`. `-- explicit` runs it inside of a Tokio program,
-//! `-- beside` on the default hub beside a runtime on another OS thread, and `-- epoll` without any runtime, over a green
-//! socket. It needs the programs postgres and initdb.
+//! `cargo run -p recipes --example postgres_client` takes the hub `tokio`. `-- explicit` runs it inside of a Tokio
+//! program, `-- beside` on the default hub beside a runtime on another OS thread, and `-- epoll` without any runtime,
+//! over a green socket. It needs the programs postgres and initdb.
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! redis's asynchronous client, unchanged, in green threads, with a server of its own.
 //!
-//! `cargo run -p recipes --example redis_client` takes the hub `tokio`. `-- explicit` runs it inside of a Tokio program,
-//! `-- beside` on the default hub beside a runtime on another OS thread, and `-- epoll` without any runtime, over a green
-//! socket. It needs the program redis-server.
+//! `cargo run -p recipes --example redis_client` takes the hub `tokio`. `-- explicit` runs it inside of a Tokio
+//! program, `-- beside` on the default hub beside a runtime on another OS thread, and `-- epoll` without any runtime,
+//! over a green socket. It needs the program redis-server.
 
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;

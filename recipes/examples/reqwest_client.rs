@@ -1,7 +1,7 @@
 //! reqwest's client, unchanged, in green threads.
 //!
-//! `cargo run -p recipes --example reqwest_client` takes the hub `tokio`. `-- explicit` runs it inside of a Tokio program,
-//! and `-- beside` on the default hub beside a runtime on another OS thread.
+//! `cargo run -p recipes --example reqwest_client` takes the hub `tokio`. `-- explicit` runs it inside of a Tokio
+//! program, and `-- beside` on the default hub beside a runtime on another OS thread.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -25,8 +25,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` with the arguments that `configure` adds, and waits until `is_ready` returns true. Blocks the OS
-    /// thread.
+    /// Starts `program` with the arguments that `configure` adds, and waits until `is_ready` returns true. Blocks the
+    /// OS thread.
     ///
     /// `socket` is the name of the Unix socket in the folder of the server.
     ///

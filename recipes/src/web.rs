@@ -21,8 +21,8 @@ pub type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Starts a server of hyper on any hub: each connection has a green thread, and each request another one.
 ///
-/// `answer` gets the path and the body, and blocks as straight-line code does. Killing the returned green thread ends the
-/// server.
+/// `answer` gets the path and the body, and blocks as straight-line code does. Killing the returned green thread ends
+/// the server.
 ///
 /// # Errors
 ///

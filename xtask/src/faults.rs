@@ -17,7 +17,8 @@ use crate::workspace::Workspace;
 /// The number of connections that the example makes.
 const CONNECTIONS: u64 = 50;
 
-/// The limit of the example. A connection of it that loses a wake-up gives up after half of that and reports it.
+/// The time limit of the example. A connection that loses a wake-up gives up after half of it, which the example
+/// reports.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs each of [`FAULTS`] on each hub that it concerns.
@@ -150,7 +151,7 @@ impl Injector {
         Ok(BufReader::new(file).lines().map_while(Result::ok))
     }
 
-    /// Returns the number of the first mmap that maps stacks. The loader and std make those before it.
+    /// Returns the number of the first mmap that maps stacks. The calls before it are made by the loader and std.
     fn first_for_stacks(&self, command: Command) -> Result<usize> {
         self.over(command, "mmap", "")?.output().context("echo under strace")?;
         let first = self.log()?.position(|line| line.contains("MAP_NORESERVE|MAP_STACK"));

@@ -279,8 +279,8 @@ pub const VARIABLES: &[&str] = &[
 pub const OTHER_TARGETS: &[&str] =
     &["x86_64-unknown-freebsd", "x86_64-unknown-openbsd", "x86_64-apple-darwin", "aarch64-apple-darwin"];
 
-/// The crate of programs with other libraries. It builds many crates, so only a full test run and a job of its own in CI
-/// build it.
+/// The crate of programs with other libraries. It builds many crates, so only a full test run and a job of its own in
+/// CI build it.
 pub const RECIPES: &str = "recipes";
 
 /// The crates of this workspace on which a crate may depend.

@@ -93,8 +93,8 @@ const ALL: &[&str] = &[];
 /// [`of_features`].
 const GREEN: &[&str] = &["--lib", "--test", "it", "--test", "core_names"];
 
-/// Returns the commands that run every test `select` asks for: the programs, by nextest or by cargo, and the examples in
-/// the documentation.
+/// Returns the commands that run every test `select` asks for: the programs, by nextest or by cargo, and the examples
+/// in the documentation.
 fn suite(workspace: &Workspace, programs: &[&str], select: impl Fn(&mut Command)) -> Vec<Command> {
     const NEXTEST: &[&str] =
         &["nextest", "run", "--status-level=slow", "--final-status-level=fail", "--show-progress=none"];

@@ -27,12 +27,12 @@
 //!
 //! # What switches
 //!
-//! A green thread runs until it blocks, sleeps, waits or yields. Nothing preempts it. Every function that may let
-//! others run says "Switches" in its documentation: reading, writing, accepting, connecting, [`sleep`],
+//! A green thread runs until it blocks, sleeps, waits or yields. Nothing preempts it. Every function that may let other
+//! green threads run says "Switches" in its documentation: reading, writing, accepting, connecting, [`sleep`],
 //! [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`], the end of a
 //! [`scope`], [`tpool::execute`], [`block_on`](future::block_on), [`Greenlet::switch`](greenlet::Greenlet::switch).
-//! [`spawn`] does not switch, and neither does any call that wakes others. Nothing switches inside a poll of a future,
-//! unless [`block_in_place`](future::block_in_place) allows it.
+//! [`spawn`] does not switch, and neither does any call that wakes another green thread. Nothing switches inside a poll
+//! of a future, unless [`block_in_place`](future::block_in_place) allows it.
 //!
 //! A call that need not wait usually returns without a switch. After 16 such calls in a row the next one yields first,
 //! so a reader with a fast peer or a full queue cannot starve the other green threads
@@ -45,15 +45,15 @@
 //! A call that mirrors one of std has std's signature and results. Of the others, a call that always has a limit ends
 //! with `_timeout` and takes a `Duration`. A limit that may be absent is an `impl Into<Option<Duration>>`: `None`,
 //! `Some(limit)` and `limit` are all accepted. A call whose name begins with `try_` does not wait, and says "not now"
-//! by `None`, `false`, `Empty` or `Full`. (Some names of others are exceptions: `try_lock_for` is parking_lot's, and
+//! by `None`, `false`, `Empty` or `Full`. (Two names are exceptions: `try_lock_for` is parking_lot's, and
 //! `try_block_on` returns the error with which `block_on` panics.)
 //!
 //! A limit that was reached is an error, always of the variant `TimedOut`, beside the variants for a closed object and
 //! for a caller that cannot wait. Each of these errors converts to an `io::Error` of the kind
 //! [`TimedOut`](std::io::ErrorKind::TimedOut). [`select`](mod@select) and
 //! [`Child::wait_timeout`](process::Child::wait_timeout) return what their models return: no ready entry, and `None`.
-//! Calls that end green threads within a limit, such as [`GreenPool::kill_all_timeout`] and [`HubRef::shutdown`], return
-//! how many are left.
+//! Calls that end green threads within a limit, such as [`GreenPool::kill_all_timeout`] and [`HubRef::shutdown`],
+//! return how many are left.
 //!
 //! ```
 //! use greenhub::sync::{GetError, Queue};
@@ -141,8 +141,8 @@
 //!
 //! # Features
 //!
-//! The first seven features bring in the hubs. A program without any of them needs [`use_hub_with`] or [`register_hub`];
-//! otherwise its first blocking call fails with [`HubError::NoneAvailable`].
+//! The first seven features bring in the hubs. A program without any of them needs [`use_hub_with`] or
+//! [`register_hub`]; otherwise its first blocking call fails with [`HubError::NoneAvailable`].
 //!
 //! - `epoll` (default): epoll(7), on Linux and Android. Elsewhere the feature compiles, and the hub is not available.
 //! - `kqueue` (default): kqueue(2), on FreeBSD, OpenBSD, DragonFly, macOS and iOS. Elsewhere the feature compiles, and
@@ -153,8 +153,8 @@
 //! - `libevent-bundled`: as `libevent`, with libevent 2.1.12 built from source and linked statically. A build needs
 //!   cmake 3, a C compiler and libclang.
 //! - `tokio`: a hub that runs a Tokio runtime while it waits, over epoll or kqueue; see the crate `hub-tokio`.
-//! - `backtrace`: adds to [`Report::Blocked`](debug::Report::Blocked) a backtrace of the green thread that holds the main
-//!   loop. It works on Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
+//! - `backtrace`: adds to [`Report::Blocked`](debug::Report::Blocked) a backtrace of the green thread that holds the
+//!   main loop. It works on Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
 //!   below.
 //! - `tokio-io`: Tokio's `AsyncRead` and `AsyncWrite` for [`future::AsyncIo`]. It brings in these traits alone, no

@@ -13,9 +13,9 @@
 //!
 //! # Exits
 //!
-//! An [exit](hub_core::is_exit) during a read or write of a [`File`] does not end the job in progress: it strikes at the
-//! next wait. Such a job covers at most 1 MiB, but a vectored call, or one at an offset, is a single job of any size.
-//! During all other calls an exit strikes at once, and the call to the system is completed all the same.
+//! An [exit](hub_core::is_exit) during a read or write of a [`File`] does not end the job in progress: it strikes at
+//! the next wait. Such a job covers at most 1 MiB, but a vectored call, or one at an offset, is a single job of any
+//! size. During all other calls an exit strikes at once, and the call to the system is completed all the same.
 //!
 //! The hub waits for every file whose readiness the system can report, whatever its type: a named pipe, a terminal,
 //! another device, or a descriptor such as an eventfd. Opening a named pipe waits for the other side as in std, and an

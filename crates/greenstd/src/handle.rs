@@ -175,7 +175,7 @@ fn can_be_waited_for(file: &File) -> bool {
     io::IsTerminal::is_terminal(file)
 }
 
-/// A pool of its own, so that blocking jobs of others do not delay files, nor the other way round.
+/// A pool of its own, so that blocking jobs of the program do not delay files, nor the other way round.
 static FILES: ThreadPool = ThreadPool::named("greenhub-files", 64);
 
 /// Runs a job in the pool. The job goes on if its caller stops waiting for it.

@@ -536,8 +536,8 @@ fn is_shut_down_for_reading(fd: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Returns the hint of a read of `n` bytes into a buffer of `room` bytes. A short read need not have emptied the stream:
-/// a read also stops at an urgent mark, and where descriptors were sent along.
+/// Returns the hint of a read of `n` bytes into a buffer of `room` bytes. A short read need not have emptied the
+/// stream: a read also stops at an urgent mark, and where descriptors were sent along.
 fn hint_after(n: usize, room: usize) -> ReadHint {
     if n == room && n >= LARGE { ReadHint::Likely } else { ReadHint::Perhaps }
 }

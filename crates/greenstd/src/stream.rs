@@ -381,8 +381,8 @@ fn run_if_ready(
     })
 }
 
-/// Returns `WOULDBLOCK`, unless poll(2) reports that the next call does not wait. Returns `BADF` for a number that is not
-/// open.
+/// Returns `WOULDBLOCK`, unless poll(2) reports that the next call does not wait. Returns `BADF` for a number that is
+/// not open.
 fn check_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Errno> {
     let mut asked = [PollFd::from_borrowed_fd(fd, flags)];
     match rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {

@@ -2,8 +2,8 @@
 //!
 //! One primitive serves green threads of one hub, green threads of different hubs, and plain OS threads. A green thread
 //! parks; an OS thread without green threads blocks. A wake-up never switches. Taking a lock, a token or an event that
-//! is available does not switch either. Channels, queues and capped semaphores that are served at once still yield after
-//! many operations in a row.
+//! is available does not switch either. Channels, queues and capped semaphores that are served at once still yield
+//! after many operations in a row.
 //!
 //! An OS thread for which no hub can be built blocks, too, as long as it has no green threads, timers or listeners of
 //! its own. With some of them a wait needs a hub: it returns the error of the hub, or panics where std's signature has

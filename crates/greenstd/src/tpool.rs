@@ -64,9 +64,9 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 ///
 /// # Errors
 ///
-/// Returns [`JobError::Panic`] if `job` panics. Returns [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a
-/// number, no OS thread can be started, or there is no loop that could wait; the job has not run then. In a forked child
-/// the wait for a job of the parent returns [`JobError::Io`] as well.
+/// Returns [`JobError::Panic`] if `job` panics. Returns [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a number,
+/// no OS thread can be started, or there is no loop that could wait; the job has not run then. In a forked child the
+/// wait for a job of the parent returns [`JobError::Io`] as well.
 pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
     hub_core::internal::offload_scoped(job)
 }

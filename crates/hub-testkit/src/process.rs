@@ -1,4 +1,4 @@
-//! Runs a case with a watchdog, and in a process of its own if it would disturb others.
+//! Runs a case with a watchdog, and in a process of its own if it would disturb other tests.
 //!
 //! Ground rule: actions that affect the whole process (a fork, a signal handler, closing a number in use) happen only
 //! in a process that was started for one case. Its other OS threads, libtest's and the watchdog's, only sleep: they

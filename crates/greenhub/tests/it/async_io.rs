@@ -260,7 +260,8 @@ fn a_drop_makes_room_for_a_reading_green_thread() {
     });
 }
 
-/// Drops one of two adapters of a stream after both have polled in one direction, and returns the read of the other one.
+/// Drops one of two adapters of a stream after both have polled in one direction, and returns the read of the other
+/// one.
 fn reads_after_a_drop(drop_one: impl FnOnce(AsyncIo<Rc<UnixStream>>)) -> usize {
     let (here, mut there) = UnixStream::pair().expect("a pair");
     let here = Rc::new(here);

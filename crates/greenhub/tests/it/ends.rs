@@ -74,8 +74,8 @@ fn with_an_error_in_its_queue() -> UdpSocket {
     let set =
         unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, (&raw const on).cast(), 4) };
     assert_eq!(set, 0);
-    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    socket.connect(nobody).unwrap();
+    let unbound = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    socket.connect(unbound).unwrap();
     socket.send(b"x").unwrap();
     assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     socket

@@ -23,8 +23,8 @@ struct Resources {
     green_threads: usize,
 }
 
-/// Runs `count` green threads, which all begin before the first ends. Returns the resources in use and the resident bytes
-/// afterwards.
+/// Runs `count` green threads, which all begin before the first ends. Returns the resources in use and the resident
+/// bytes afterwards.
 fn round(count: usize) -> (Resources, usize) {
     let begun = Rc::new(Cell::new(0));
     let threads: Vec<_> = (0..count)

@@ -1,4 +1,5 @@
-//! Numbers that a hub is lent stay open, whatever safe code does inside the hub, and are given up before they are closed.
+//! Numbers that a hub is lent stay open, whatever safe code does inside the hub, and are given up before they are
+//! closed.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};

@@ -18,7 +18,7 @@ use greenhub::select::{PollFd, poll, select};
 use greenhub::thread::yield_now;
 use greenhub::{Interest, get_hub, sleep, spawn, trampoline, with_timeout};
 
-const NOBODY: &[BorrowedFd<'static>] = &[];
+const NO_FDS: &[BorrowedFd<'static>] = &[];
 
 fn numbers(fds: &[impl AsFd]) -> Vec<RawFd> {
     fds.iter().map(|fd| fd.as_fd().as_raw_fd()).collect()
@@ -71,9 +71,9 @@ fn a_timeout_of_zero_polls_once() {
     run("a_timeout_of_zero_polls_once", || {
         let (reader, mut writer) = pipe().unwrap();
         let other = spawn(|| ());
-        assert!(select(&[&reader], NOBODY, Some(Duration::ZERO)).unwrap().0.is_empty());
+        assert!(select(&[&reader], NO_FDS, Some(Duration::ZERO)).unwrap().0.is_empty());
         writer.write_all(b"x").unwrap();
-        assert_eq!(select(&[&reader], NOBODY, Some(Duration::ZERO)).unwrap().0.len(), 1);
+        assert_eq!(select(&[&reader], NO_FDS, Some(Duration::ZERO)).unwrap().0.len(), 1);
         assert!(!other.is_finished(), "the call has switched");
     });
 }
@@ -131,7 +131,7 @@ fn a_bad_descriptor_is_an_error_each_time() {
         let bad = unsafe { BorrowedFd::borrow_raw(1_000_000) };
         for timeout in [None, Some(SHORT), Some(Duration::ZERO)] {
             for _ in 0..3 {
-                let error = select(&[reader.as_fd(), bad], NOBODY, timeout).unwrap_err();
+                let error = select(&[reader.as_fd(), bad], NO_FDS, timeout).unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::EBADF));
                 let mut asked = [PollFd::new(&reader, Interest::READ), PollFd::new(&bad, Interest::WRITE)];
                 assert_eq!(poll(&mut asked, timeout).unwrap(), 1);
@@ -141,7 +141,7 @@ fn a_bad_descriptor_is_an_error_each_time() {
         }
         // The valid descriptor can still be waited for.
         writer.write_all(b"x").unwrap();
-        assert_eq!(select(&[&reader], NOBODY, None).unwrap().0.len(), 1);
+        assert_eq!(select(&[&reader], NO_FDS, None).unwrap().0.len(), 1);
     });
 }
 
@@ -155,7 +155,7 @@ fn the_end_of_a_stream_is_reported() {
         assert_eq!(asked[0].readiness(), Readiness::READ | Readiness::END);
         let (reader, writer) = pipe().unwrap();
         drop(reader);
-        assert_eq!(select(NOBODY, &[&writer], None).unwrap().1.len(), 1);
+        assert_eq!(select(NO_FDS, &[&writer], None).unwrap().1.len(), 1);
     });
 }
 
@@ -164,7 +164,7 @@ fn a_file_is_always_ready() {
     run("a_file_is_always_ready", || {
         let file = greenhub::fs::File::open("/proc/self/exe").unwrap();
         let (silent, _kept) = pipe().unwrap();
-        assert_eq!(select(&[file.as_fd(), silent.as_fd()], NOBODY, None).unwrap().0.len(), 1);
+        assert_eq!(select(&[file.as_fd(), silent.as_fd()], NO_FDS, None).unwrap().0.len(), 1);
     });
 }
 
@@ -186,7 +186,7 @@ fn a_wait_that_ends_early_leaves_no_trace() {
         let streams = Rc::new(streams);
         let wait = |streams: &Rc<Vec<(UnixStream, UnixStream)>>| {
             let all: Vec<_> = streams.iter().map(|(one, _)| one).collect();
-            select(&all, NOBODY, Some(LONG)).map(|(readable, _)| readable.len())
+            select(&all, NO_FDS, Some(LONG)).map(|(readable, _)| readable.len())
         };
         let lent = Rc::clone(&streams);
         let waiting = spawn(move || wait(&lent));
@@ -221,7 +221,7 @@ fn closing_a_descriptor_fails_its_waiter() {
             sleep(SHORT);
             closer.close();
         });
-        let error = select(&[&other, &*closed], NOBODY, None).unwrap_err();
+        let error = select(&[&other, &*closed], NO_FDS, None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotConnected);
         assert!(error.to_string().contains(&format!("descriptor {} was closed", closed.as_raw_fd())), "{error}");
     });
@@ -234,7 +234,7 @@ fn a_select_that_is_always_ready_lets_others_run() {
         writer.write_all(b"x").unwrap();
         let other = spawn(|| sleep(SHORT));
         while !other.is_finished() {
-            assert_eq!(select(&[&reader], NOBODY, None).unwrap().0.len(), 1);
+            assert_eq!(select(&[&reader], NO_FDS, None).unwrap().0.len(), 1);
         }
     });
 }
@@ -245,7 +245,7 @@ fn a_select_while_panicking_waits_for_the_grace_period() {
         struct Asks<'a>(&'a PipeReader, &'a Cell<Option<usize>>);
         impl Drop for Asks<'_> {
             fn drop(&mut self) {
-                self.1.set(select(&[self.0], NOBODY, None).ok().map(|(readable, _)| readable.len()));
+                self.1.set(select(&[self.0], NO_FDS, None).ok().map(|(readable, _)| readable.len()));
             }
         }
         let (reader, mut writer) = pipe().unwrap();
@@ -281,7 +281,7 @@ fn random_sets_match_the_system() {
                 (&lent[later].1).write_all(b"x").unwrap();
             });
             let readers: Vec<_> = asked.iter().map(|&n| &pipes[n].0).collect();
-            let readable = select(&readers, NOBODY, Some(SHORT)).unwrap().0;
+            let readable = select(&readers, NO_FDS, Some(SHORT)).unwrap().0;
             let found = numbers(&readable);
             let count = |full: &[i32; 12], n: usize| full[n] > 0;
             let before: Vec<_> = asked.iter().filter(|&&n| count(&full, n)).map(|&n| pipes[n].0.as_raw_fd()).collect();

@@ -186,9 +186,9 @@ same_as_std! {
 
     fn binding_a_remote_address_is_an_error() {
         // An address reserved for documentation (RFC 5737).
-        let nobody = (Ipv4Addr::new(192, 0, 2, 1), 0);
-        assert_eq!(net::TcpListener::bind(nobody).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
-        assert_eq!(net::UdpSocket::bind(nobody).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+        let foreign = (Ipv4Addr::new(192, 0, 2, 1), 0);
+        assert_eq!(net::TcpListener::bind(foreign).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+        assert_eq!(net::UdpSocket::bind(foreign).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
     }
 
     fn a_refused_datagram_is_an_error_of_the_next_call_only() {

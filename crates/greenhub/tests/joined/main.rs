@@ -1,4 +1,5 @@
-//! Tests of the green suite inside of a runtime of the program: the body of each runs in a green thread of a joined loop.
+//! Tests of the green suite inside of a runtime of the program: the body of each runs in a green thread of a joined
+//! loop.
 //!
 //! The modules are those of the suite that need nothing of the main greenlet but a place to run, and that no other file
 //! belongs to.
@@ -28,7 +29,8 @@ const REPLACE_THE_HUB: &[&str] = &[
     "the_write_timeout_of_a_unix_socket_holds_across_retries",
 ];
 
-/// Tests of the main greenlet: its errors, its interrupts, and its loop before the first wait. They run as in the suite.
+/// Tests of the main greenlet: its errors, its interrupts, and its loop before the first wait. They run as in the
+/// suite.
 const NEED_THE_MAIN_GREENLET: &[&str] = &[
     "a_kill_by_main_loses_no_error_of_the_loop",
     "an_interrupt_reaches_main_and_an_abort_reaches_the_waiters",

@@ -90,7 +90,7 @@ impl File {
         }
     }
 
-    /// Returns true if it is a terminal. Does not switch.
+    /// Returns true if the file is a terminal. Does not switch.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.as_fd().is_terminal()
@@ -111,7 +111,7 @@ impl File {
 
 // Attributes that the system keeps.
 impl File {
-    /// Runs a job that goes on if an exit unwinds its caller, which leaves the wait at once.
+    /// Runs a job. If an exit unwinds the caller, the job goes on without it.
     fn job<T: Send + 'static>(
         &self,
         op: impl FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
@@ -141,7 +141,7 @@ impl File {
         self.job(std::fs::File::sync_data)
     }
 
-    /// Truncates or extends the underlying file, with zeros. Switches.
+    /// Truncates the underlying file, or extends it with zeros. Switches.
     ///
     /// # Errors
     ///

@@ -290,9 +290,9 @@ impl Group {
     /// Kills all like [`kill_all`](Group::kill_all), and waits for at most `timeout`. Returns how many are left.
     /// Switches, unless there are no members.
     ///
-    /// gevent's `kill(timeout=…)`. A limit that was reached is no error here: the result says how many are left. It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the
-    /// kill: those live on. Others that are left end later: they are in a [`shield`](hub_core::shield()), or in a wait
-    /// that must not be left early.
+    /// gevent's `kill(timeout=…)`. A limit that was reached is no error here: the result says how many are left. It
+    /// returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others that
+    /// are left end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```
     /// use greenhub::greenpool::Group;

@@ -326,8 +326,9 @@ impl GreenPool {
     /// Kills all like [`kill_all`](GreenPool::kill_all), and waits for at most `timeout`. Returns how many are left.
     /// Switches, unless none runs.
     ///
-    /// A limit that was reached is no error here: the result says how many are left. It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others
-    /// that are left end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
+    /// A limit that was reached is no error here: the result says how many are left. It returns early if all that are
+    /// left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others that are left end later: they are
+    /// in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```
     /// use std::time::Duration;

@@ -82,8 +82,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// Returns an error if the address cannot be bound or shared, if an OS thread cannot be started, if its setup fails,
-    /// or if its hub cannot be built. Nothing runs then.
+    /// Returns an error if the address cannot be bound or shared, if an OS thread cannot be started, if its setup
+    /// fails, or if its hub cannot be built. Nothing runs then.
     #[track_caller]
     pub fn serve<R: 'static>(
         &self,

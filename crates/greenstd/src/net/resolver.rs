@@ -71,8 +71,8 @@ static RESOLVER: RwLock<Option<Arc<dyn Resolver>>> = RwLock::new(None);
 /// Sets the resolver of this process. Does not switch.
 ///
 /// All calls that take a name use it from now on, such as [`TcpStream::connect`](super::TcpStream::connect). The
-/// default is a [`CachedResolver`] over the [`SystemResolver`]. The present resolver cannot be read back, because another
-/// OS thread may replace it. To keep names longer, or not at all:
+/// default is a [`CachedResolver`] over the [`SystemResolver`]. The present resolver cannot be read back, because
+/// another OS thread may replace it. To keep names longer, or not at all:
 ///
 /// ```
 /// use greenhub::net::{CachedResolver, SystemResolver, set_resolver};

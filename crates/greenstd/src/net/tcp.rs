@@ -170,8 +170,8 @@ impl fmt::Debug for TcpStream {
 
 /// A TCP socket server, listening for connections, std's `TcpListener`.
 ///
-/// Accepting parks only the calling green thread. It is `Send + Sync`. Green threads that accept at the same time, on one
-/// OS thread or on several, need a [clone](TcpListener::try_clone) each.
+/// Accepting parks only the calling green thread. It is `Send + Sync`. Green threads that accept at the same time, on
+/// one OS thread or on several, need a [clone](TcpListener::try_clone) each.
 ///
 /// ```
 /// use greenhub::net::{TcpListener, TcpStream};

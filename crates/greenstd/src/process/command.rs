@@ -68,7 +68,7 @@ impl Command {
 
     /// Clears all environment variables of the child process.
     ///
-    /// Those that were set explicitly are removed, and none of the parent is inherited.
+    /// Explicitly set variables are removed, and none of the parent's is inherited.
     pub fn env_clear(&mut self) -> &mut Command {
         self.command.env_clear();
         self

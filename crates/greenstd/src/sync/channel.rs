@@ -93,7 +93,7 @@ impl<T> Channel<T> {
 
     /// Like [`wait`](Channel::wait), for at most `timeout`. Switches.
     ///
-    /// A timeout of zero lets others run once.
+    /// A timeout of zero lets other green threads run once.
     ///
     /// # Errors
     ///

@@ -167,7 +167,7 @@ impl<T: Clone> Event<T> {
 
     /// Like [`wait`](Event::wait), for at most `timeout`. Switches if it waits.
     ///
-    /// A timeout does not change the event. A timeout of zero lets others run once.
+    /// A timeout does not change the event. A timeout of zero lets other green threads run once.
     ///
     /// ```
     /// use greenhub::GreenError;

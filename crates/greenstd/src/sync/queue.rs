@@ -306,15 +306,15 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns [`PutError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main loop
-    /// ends the wait of the main greenlet by an error.
+    /// Returns [`PutError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main
+    /// loop ends the wait of the main greenlet by an error.
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         self.put_within(item, Deadline::none())
     }
 
     /// Like [`put`](OrderedLightQueue::put), for at most `timeout`. Switches.
     ///
-    /// A timeout of zero lets others run once.
+    /// A timeout of zero lets other green threads run once.
     ///
     /// # Errors
     ///
@@ -375,15 +375,15 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns [`GetError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main loop
-    /// ends the wait of the main greenlet by an error.
+    /// Returns [`GetError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main
+    /// loop ends the wait of the main greenlet by an error.
     pub fn get(&self) -> Result<T, GetError> {
         self.get_within(Deadline::none())
     }
 
     /// Like [`get`](OrderedLightQueue::get), for at most `timeout`. Switches.
     ///
-    /// A timeout of zero lets others run once.
+    /// A timeout of zero lets other green threads run once.
     ///
     /// # Errors
     ///
@@ -581,8 +581,8 @@ pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 /// Equal items leave in the order in which they were put.
 ///
 /// Items are compared under the lock of the queue. In a comparison a wait or a yield fails or panics, as in the main
-/// loop, and a use of a queue with such an order panics. A panic of a comparison reaches the operation and loses no item:
-/// see [`Order`].
+/// loop, and a use of a queue with such an order panics. A panic of a comparison reaches the operation and loses no
+/// item: see [`Order`].
 ///
 /// ```
 /// use greenhub::sync::PriorityQueue;

@@ -102,7 +102,7 @@ impl Semaphore {
 
     /// Like [`acquire`](Semaphore::acquire), for at most `timeout`. Switches only if it waits.
     ///
-    /// A timeout of zero lets others run once.
+    /// A timeout of zero lets other green threads run once.
     ///
     /// # Errors
     ///

@@ -2,10 +2,10 @@
 //!
 //! A primitive keeps its state under one lock, with one [`WaitQueue`] for each thing that is waited for. Beside the
 //! primitive's own code, only `unpark` and the `Ord` of a priority queue's items run under that lock. A *grant* removes
-//! the first waiter and wakes it. The granted thing belongs to that waiter from then on, so no newcomer gets it. The one
-//! exception is an unwinding caller, which cannot let the waiter run: it may take a lock that was handed over, and the
-//! waiter regains its place. An exit or a deadline that comes after the grant does not undo it. A granted waiter whose
-//! wait fails, because the main loop sends it an error, *regrants* the thing.
+//! the first waiter and wakes it. The granted thing belongs to that waiter from then on, so no newcomer gets it. The
+//! one exception is an unwinding caller, which cannot let the waiter run: it may take a lock that was handed over, and
+//! the waiter regains its place. An exit or a deadline that comes after the grant does not undo it. A granted waiter
+//! whose wait fails, because the main loop sends it an error, *regrants* the thing.
 //!
 //! A waiter may carry a *payload*. The payload goes to the granting side, or leaves the queue with the waiter.
 
@@ -218,8 +218,8 @@ pub(crate) trait Wait {
     ///
     /// # Errors
     ///
-    /// Returns [`Unserved::TimedOut`] if `deadline` passes first. Returns [`Unserved::Failed`] if the caller may not wait,
-    /// and for an error that the main loop sends to the main greenlet. The caller is not in the queue then.
+    /// Returns [`Unserved::TimedOut`] if `deadline` passes first. Returns [`Unserved::Failed`] if the caller may not
+    /// wait, and for an error that the main loop sends to the main greenlet. The caller is not in the queue then.
     #[inline]
     fn wait<R>(
         state: &BiasedMutex<Self::State>,

@@ -38,9 +38,9 @@ impl HubRef {
     ///
     /// Returns [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any other greenlet,
     /// [`LoopErrorKind::Embedded`](crate::LoopErrorKind::Embedded) if the loop is embedded already, and
-    /// [`LoopErrorKind::EmbedRefused`](crate::LoopErrorKind::EmbedRefused) within a [`scope`](crate::scope()), a shutdown or
-    /// a call of the hub. Returns an error if the caller cannot wait, as in a poll of a future, and if the hub cannot be
-    /// built.
+    /// [`LoopErrorKind::EmbedRefused`](crate::LoopErrorKind::EmbedRefused) within a [`scope`](crate::scope()), a
+    /// shutdown or a call of the hub. Returns an error if the caller cannot wait, as in a poll of a future, and if the
+    /// hub cannot be built.
     #[doc(alias = "join_reactor")]
     pub fn embed(&self) -> Result<Embedded, LoopError> {
         let local = local::get();
@@ -67,8 +67,9 @@ impl Embedded {
     /// - the descriptor of [`pollable`](Embedded::pollable) becomes readable: a descriptor is ready, or another OS
     ///   thread has sent something;
     /// - the time of [`next_deadline`](Embedded::next_deadline) is reached;
-    /// - `waker` is woken: the program itself has made a green thread ready, armed a timer, scheduled a callback or asked
-    ///   for the loop's end, or the hub has failed. The waker is woken once after each turn. It must only make the program call this again.
+    /// - `waker` is woken: the program itself has made a green thread ready, armed a timer, scheduled a callback or
+    ///   asked for the loop's end, or the hub has failed. The waker is woken once after each turn. It must only make
+    ///   the program call this again.
     ///
     /// # Errors
     ///

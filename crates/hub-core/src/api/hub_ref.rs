@@ -395,8 +395,8 @@ impl HubRef {
 
     /// Runs one turn of the loop, for programs with a loop of their own. Switches.
     ///
-    /// The turn sleeps for at most `limit` (`None`: until an event). A turn that has reached the limit is like any other,
-    /// and no error. gevent's `loop.run(once=True)`.
+    /// The turn sleeps for at most `limit` (`None`: until an event). A turn that has reached the limit is like any
+    /// other, and no error. gevent's `loop.run(once=True)`.
     ///
     /// ```
     /// use std::time::Duration;

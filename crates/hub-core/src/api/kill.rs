@@ -20,8 +20,8 @@ pub enum KillOutcome {
     /// The kill is pending. The target ends when it next runs outside shields and waits that must not be left early.
     ///
     /// The call does not switch in the main loop, in a hub, in a poll of a future and in a panic. Or the target is in a
-    /// [`shield`](crate::shield()) or in such a wait, or polls a future. A wait for a lock is such a wait for as long as
-    /// the [patience](crate::set_lock_patience).
+    /// [`shield`](crate::shield()) or in such a wait, or polls a future. A wait for a lock is such a wait for as long
+    /// as the [patience](crate::set_lock_patience).
     Scheduled,
     /// The target has caught the exit a hundred times and lives on.
     ///

@@ -123,9 +123,9 @@ pub trait Hub {
 
     /// Returns whether code that the hub runs may make a green thread ready.
     ///
-    /// Reports, timers and notices do not count. The loop asks when nothing else could wake the main greenlet, before it takes the wait for a
-    /// [deadlock](crate::LoopErrorKind::LoopExit). A hub that runs tasks or timers of others returns true while it has
-    /// any.
+    /// Reports, timers and notices do not count. The loop asks when nothing else could wake the main greenlet, before
+    /// it takes the wait for a [deadlock](crate::LoopErrorKind::LoopExit). A hub that runs tasks or timers of a runtime
+    /// returns true while it has any.
     fn may_wake(&self) -> bool {
         false
     }

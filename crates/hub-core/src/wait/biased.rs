@@ -10,9 +10,9 @@
 //! 1. `owner` changes only under `shared`: from `NO_OWNER` to a thread, and from there to `UNBIASED`, which stays. (If
 //!    the barrier fails, `owner` is set back to the thread before `shared` is unlocked.)
 //! 2. `inside` is written only by the owner, or by a thread that was the owner when its entry began.
-//! 3. There are two entries. The owner sets `inside`, and finds after that that it is still the owner. Any other thread,
-//!    or the former owner, holds `shared` while `owner` is `UNBIASED`. Either no thread was ever the owner, or `inside`
-//!    was seen false after the barrier that follows the end of the bias.
+//! 3. There are two entries. The owner sets `inside`, and finds after that that it is still the owner. Any other
+//!    thread, or the former owner, holds `shared` while `owner` is `UNBIASED`. Either no thread was ever the owner, or
+//!    `inside` was seen false after the barrier that follows the end of the bias.
 //! 4. The two entries exclude each other. The owner stores `inside`, passes the light barrier, and loads `owner`. The
 //!    other thread stores `owner`, passes the heavy barrier, and loads `inside`. So at least one of the loads sees the
 //!    other thread's store.

@@ -23,8 +23,8 @@ use crate::report;
 /// Returns false if the OS thread has to end, because only its hub could serve the rest: a green thread that does not
 /// exit, a callback, or a handle of the hub. Never unwinds.
 ///
-/// Green threads that cannot run to their end are reported and killed. Callbacks that are still registered are reported, and
-/// dropped with the hub when the OS thread ends.
+/// Green threads that cannot run to their end are reported and killed. Callbacks that are still registered are
+/// reported, and dropped with the hub when the OS thread ends.
 pub(crate) fn finish() -> bool {
     let Some(local) = local::try_get() else { return true };
     if let Err(error) = run_to_end(local) {

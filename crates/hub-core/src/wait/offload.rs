@@ -194,9 +194,9 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
     let work = Work { job, result: Arc::clone(&result), notice };
     let work: Box<dyn FnOnce() + Send + '_> = Box::new(move || work.run());
     // SAFETY: only the lifetime is erased. `submit` drops a job that it refuses before it returns, and does not unwind
-    // once it has accepted a job. An accepted job notifies `done` when it has run or is dropped, as its last action after
-    // everything borrowed is gone. `wait` never unwinds, and returns only then or in a forked child, where the job does
-    // not exist.
+    // once it has accepted a job. An accepted job notifies `done` when it has run or is dropped, as its last action
+    // after everything borrowed is gone. `wait` never unwinds, and returns only then or in a forked child, where the
+    // job does not exist.
     let work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(work) };
     pool.submit(work, leftover::finish)?;
     let result = match done.wait(park) {

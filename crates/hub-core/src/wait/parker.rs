@@ -63,8 +63,8 @@ impl Parker {
     ///
     /// # Errors
     ///
-    /// Returns an error where the caller cannot wait: in the main loop, in a poll of a future, and while panicking. In the main greenlet, also
-    /// returns the error that the main loop has left for it.
+    /// Returns an error where the caller cannot wait: in the main loop, in a poll of a future, and while panicking. In
+    /// the main greenlet, also returns the error that the main loop has left for it.
     ///
     /// Returns an error if no hub can be built and the OS thread has green threads, timers or listeners, which only a
     /// hub can serve. Without them the wait blocks the OS thread.
@@ -149,8 +149,8 @@ impl Parker {
     ///
     /// # Panics
     ///
-    /// Panics if another greenlet made the parker. A parker that was made before its OS thread had a greenlet belongs to
-    /// the OS thread: it never panics, and blocks the OS thread.
+    /// Panics if another greenlet made the parker. A parker that was made before its OS thread had a greenlet belongs
+    /// to the OS thread: it never panics, and blocks the OS thread.
     #[inline]
     pub fn park(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
         let parked = self.park_deferring_exit(deadline)?;

@@ -4,8 +4,9 @@
 //! thread when a job finds no idle one, up to a bound. A thread ends when it has been idle for a while. The threads
 //! block the signals that other threads should receive. A forked child starts with empty pools.
 //!
-//! While jobs wait for a busy pool, the pool has a monitor: one more thread, which reports jobs that are queued for long. The pool
-//! threads cannot do this, because each may be stuck in its job. A caller would need a timer for each job.
+//! While jobs wait for a busy pool, the pool has a monitor: one more thread, which reports jobs that are queued for
+//! long. The pool threads cannot do this, because each may be stuck in its job. A caller would need a timer for each
+//! job.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -14,8 +14,8 @@ use crate::main_loop::wakers::WakerId;
 
 /// A future that is ready when a time has passed, from [`sleep`].
 ///
-/// It is `Send + Sync`. The hub of the OS thread that polls it has the timer. The deadline is by the clock of the hub of
-/// the OS thread that has made the future, so both hubs have to use the same clock. A drop cancels the timer.
+/// It is `Send + Sync`. The hub of the OS thread that polls it has the timer. The deadline is by the clock of the hub
+/// of the OS thread that has made the future, so both hubs have to use the same clock. A drop cancels the timer.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Sleep {
     deadline: Time,
@@ -24,8 +24,9 @@ pub struct Sleep {
 
 /// Returns a future that is ready when `duration` has passed. Does not switch.
 ///
-/// The clock is that of this thread's hub. No runtime is needed: the timer is one of the main loop. In straight-line code, [`sleep`](crate::sleep()) is shorter. After
-/// the end of the thread's green threads a poll is ready at once, since no loop is left.
+/// The clock is that of this thread's hub. No runtime is needed: the timer is one of the main loop. In straight-line
+/// code, [`sleep`](crate::sleep()) is shorter. After the end of the thread's green threads a poll is ready at once,
+/// since no loop is left.
 ///
 /// ```
 /// use greenhub::future::{block_on, sleep};

@@ -104,9 +104,9 @@ impl Source {
     /// # Errors
     ///
     /// Returns the error of `op`, and the errors of [`trampoline`](crate::trampoline()). Returns
-    /// [`TimedOut`](io::ErrorKind::TimedOut) if `timeout` passes first, [`NotConnected`](io::ErrorKind::NotConnected) if
-    /// the source is closed, and [`ResourceBusy`](io::ErrorKind::ResourceBusy) if it has a waiter on another OS thread.
-    /// On a non-blocking source it returns [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if `timeout` passes first, [`NotConnected`](io::ErrorKind::NotConnected)
+    /// if the source is closed, and [`ResourceBusy`](io::ErrorKind::ResourceBusy) if it has a waiter on another OS
+    /// thread. On a non-blocking source it returns [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
     #[inline]
     pub fn read<R>(
         &self,
@@ -508,8 +508,8 @@ impl Source {
             return Err(self.inner.closed_error());
         };
         entered.close();
-        // SAFETY: the source was open, and only this call has closed it: a close needs a reference to the source. Borrows of
-        // the number end before the source is moved.
+        // SAFETY: the source was open, and only this call has closed it: a close needs a reference to the source.
+        // Borrows of the number end before the source is moved.
         match unsafe { entered.into_fd() } {
             Ok(fd) => Ok(fd),
             // The number itself stays open until that hub has deregistered it.

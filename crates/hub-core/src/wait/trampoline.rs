@@ -1,4 +1,4 @@
-//! Waits for a descriptor: an operation that would block becomes a switch to the hub.
+//! Waits for a descriptor: an operation that would block becomes a switch to another greenlet.
 //!
 //! Ground rule: a descriptor with a waiter is borrowed. A safe caller borrows it for as long as the wait. A caller with
 //! a bare number promises that it stays open until the wait ends, or until [`notify_close`] or [`notify_opened`] is
@@ -29,7 +29,7 @@ use crate::main_loop::descriptors::Owner;
 /// Parks the running green thread until `fd` is ready. Eventlet's `trampoline`. Switches.
 ///
 /// `interest` is reading or writing. `timeout` limits the wait: a `Duration`, or `None` for no limit. A timeout of zero
-/// lets others run once. The wait is level-triggered: a descriptor that is ready already ends it in the
+/// lets other green threads run once. The wait is level-triggered: a descriptor that is ready already ends it in the
 /// next turn. Readiness is a hint, as with poll(2):
 ///
 /// - The operation may still return that it would block. Some files are reported as ready for as long as their state
@@ -38,8 +38,8 @@ use crate::main_loop::descriptors::Owner;
 /// - An event that the system does not report ends no wait. A writer to a Unix socket is not notified of its own
 ///   `shutdown(Write)`, nor of a `shutdown(Read)` of its peer. The sockets of greenstd notify it.
 ///
-/// While panicking, and after the end of the thread's green threads, the wait blocks the OS thread, for at most the time
-/// of [`set_panicking_grace`](crate::set_panicking_grace).
+/// While panicking, and after the end of the thread's green threads, the wait blocks the OS thread, for at most the
+/// time of [`set_panicking_grace`](crate::set_panicking_grace).
 ///
 /// ```
 /// use greenhub::{Interest, trampoline};
@@ -55,8 +55,8 @@ use crate::main_loop::descriptors::Owner;
 /// Returns [`TrampolineError::TimedOut`] if the limit or the grace is reached. Returns an error if `interest` is both
 /// directions or none, if the direction has a waiter and
 /// [`hub_prevent_multiple_readers`](crate::hub_prevent_multiple_readers) is on, if [`notify_close`] or the close of a
-/// [`Source`](crate::Source) gives up the number, if the hub refuses the descriptor, or if the loop cannot wait. Nothing
-/// stays registered.
+/// [`Source`](crate::Source) gives up the number, if the hub refuses the descriptor, or if the loop cannot wait.
+/// Nothing stays registered.
 #[doc(alias = "wait_read")]
 #[doc(alias = "wait_write")]
 #[doc(alias = "hubs.trampoline")]
@@ -72,9 +72,8 @@ pub fn trampoline(
 
 /// Parks the running green thread until one of several descriptors is ready. Switches.
 ///
-/// Each descriptor has a direction of its own. The caller finds the ready descriptors by checking them. Waits for many
-/// descriptors, such as poll(2), are built on this. Duplicates count once. Without descriptors, only the limit ends the
-/// wait.
+/// Each descriptor has a direction of its own. The caller finds the ready descriptors by checking them, as
+/// `greenhub::select` does. Duplicates count once. Without descriptors, only the limit ends the wait.
 ///
 /// ```
 /// use greenhub::Interest;
@@ -199,19 +198,19 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
         Trampoline { fd, interest: Interest::NONE, timeout: None, timeout_error: None, mark_as_closed: None }
     }
 
-    /// Waits until the descriptor is readable.
+    /// Makes the wait end when the descriptor is readable.
     pub fn read(mut self) -> Self {
         self.interest |= Interest::READ;
         self
     }
 
-    /// Waits until the descriptor is writable.
+    /// Makes the wait end when the descriptor is writable.
     pub fn write(mut self) -> Self {
         self.interest |= Interest::WRITE;
         self
     }
 
-    /// Waits for at most `timeout`; `None` sets no limit.
+    /// Limits the wait to `timeout`. `None` stands for no limit.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
         self
@@ -279,9 +278,9 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
 /// Notifies this thread's hub that the number `fd` is about to be closed. Never switches.
 ///
 /// It is for a close by other means than the drop of the owner. Eventlet's `notify_close`. The waiters of the number
-/// are woken with an error, and a new descriptor with the same number never wakes them. Without
-/// waiters it does nothing. A bare number does not prove that a file is open, so the hub gets no descriptor from it,
-/// and a live [`Source`](crate::Source) keeps its registration.
+/// are woken with an error, and a new descriptor with the same number never wakes them. Without waiters, nothing
+/// happens. A bare number does not prove that a file is open, so the hub gets no descriptor from it, and a live
+/// [`Source`](crate::Source) keeps its registration.
 ///
 /// ```
 /// use greenhub::{Interest, TrampolineError, trampoline};

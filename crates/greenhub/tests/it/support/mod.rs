@@ -126,7 +126,8 @@ pub(crate) fn assert_succeeded(output: &Output) {
     assert!(output.status.success(), "{}: {out}{err}", output.status);
 }
 
-/// Returns the name of the running test with its modules, taken from the harness thread. On other threads, returns `test`.
+/// Returns the name of the running test with its modules, taken from the harness thread. On other threads, returns
+/// `test`.
 fn test_name(test: &str) -> String {
     let thread = std::thread::current();
     let path = thread.name().filter(|path| path.rsplit("::").next() == test.rsplit("::").next());

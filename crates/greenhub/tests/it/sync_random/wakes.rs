@@ -35,7 +35,7 @@ fn a_notification_for_a_killed_waiter_reaches_another() {
                     ones.into_iter().enumerate().map(wait).collect()
                 })
             });
-            // The next notification waits until the last token was taken, so a lost one is not made up for.
+            // The next notification waits until the last token was taken, so it cannot replace a lost one.
             let mut random = Rng::with_seed(seed);
             while waiting.get() > 0 {
                 let mut there = tokens.0.lock().unwrap();
@@ -151,7 +151,7 @@ fn a_barrier_opens_once_for_each_full_group() {
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
         // A waiter that was released and then killed before it ran is not counted.
         let (led, through) = (led.get(), through.load(SeqCst));
-        assert!(led > 0 && through <= COUNT * led, "{through} came through when it opened {led} times");
+        assert!(led > 0 && through <= COUNT * led, "{through} came through when the barrier opened {led} times");
         std::thread::spawn(move || {
             let others =
                 [(); COUNT - 1].map(|()| barrier.clone()).map(|own| std::thread::spawn(move || _ = own.wait()));
@@ -208,7 +208,7 @@ fn one_closure_at_a_time_runs_until_one_returns() {
             100
         });
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
-        assert_eq!([0, 1].map(|which| made[which].load(SeqCst)), [1, 1], "one has returned, and none after it has run");
+        assert_eq!([0, 1].map(|which| made[which].load(SeqCst)), [1, 1], "a closure has returned twice, or never");
     });
 }
 

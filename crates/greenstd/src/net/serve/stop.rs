@@ -61,8 +61,8 @@ impl StopServe {
 
     /// Like [`stop`](StopServe::stop), and kills the handlers that still run after `time`. Never switches.
     ///
-    /// The call returns at once: the limit is that of the handlers, and [`Served`](super::Served) counts those that were
-    /// killed. A later call may bring the deadline nearer, but never postpones it.
+    /// The call returns at once: the limit is that of the handlers, and [`Served`](super::Served) counts those that
+    /// were killed. A later call may bring the deadline nearer, but never postpones it.
     pub fn stop_within(&self, time: Duration) {
         // A time beyond the range of the clock is no limit.
         self.stop_at(Instant::now().checked_add(time));

@@ -85,7 +85,7 @@ pub(crate) struct FutureTable {
 /// The last park of a greenlet for a future.
 #[derive(Copy, Clone, Default)]
 struct FuturePark {
-    /// By the ticket a park that has not been woken is told from an old one.
+    /// The ticket tells a park that has not been woken from an old one.
     ticket: u64,
     future: &'static str,
     /// Whether the greenlet has not come back from the park.

@@ -258,7 +258,7 @@ fn of_thread() -> impl Iterator<Item = &'static Slab> {
 
 /// Returns the stack of this OS thread whose guard contains `address`.
 ///
-/// For a signal handler: it reads cells, and takes no lock and no memory.
+/// For a signal handler: it only reads cells, allocates nothing and takes no lock.
 pub(in crate::greenlet) fn stack_guarded_at(address: usize) -> Option<StackRef> {
     of_thread().find_map(|slab| {
         let index = address.checked_sub(slab.first.addr())? / slab.geometry.stride;

@@ -148,7 +148,7 @@ impl TaskRef {
 
     /// Writes name and origin to `out`, piece by piece. May be called in a signal handler of its OS thread.
     ///
-    /// It takes no memory and no lock, and leaves out a name that is being changed at that moment.
+    /// It allocates nothing and takes no lock, and leaves out a name that is being changed at that moment.
     pub(in super::super) fn write_to(&self, out: &mut dyn FnMut(&[u8])) {
         out(b"green thread ");
         if let Some(extra) = self.extra()
@@ -313,7 +313,7 @@ where
     unsafe fn unhandled<F, T, U: Unhandled<T>>(cell: NonNull<Header>) -> Option<Failure> {
         // SAFETY: by the contract.
         match unsafe { &*(*body::<F, T>(cell)).result } {
-            // Not reported: the code that ended the green thread knows of it.
+            // Not reported: the code that ended the green thread has caused it.
             Err(GreenError::Kill | GreenError::Loop(_)) => None,
             Err(error) => Some(Failure::Ended(text_of(error))),
             Ok(value) => unhandled::contained_in(value, U::error_in).map(Failure::Returned),

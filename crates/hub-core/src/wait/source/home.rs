@@ -3,8 +3,8 @@
 //! Ground rules:
 //! - `hub` changes under the lock only, and then `mailbox` is that of the hub's OS thread.
 //! - A waiter counts itself before it reads `hub`. A thread that moves the source reads the count afterwards. Both are
-//!   sequentially consistent, so at least one of the two sees the other. A thread that finds a waiter puts `hub` back; a
-//!   reader without the lock may see the value in between.
+//!   sequentially consistent, so at least one of the two sees the other. A thread that finds a waiter puts `hub` back;
+//!   a reader without the lock may see the value in between.
 //! - A waiter checks whether the source is closed after it has settled `hub`. A closer reads `hub` after it has marked
 //!   the source. Both are sequentially consistent: either the waiter leaves, or its hub is notified of the close after
 //!   the waiter has parked.

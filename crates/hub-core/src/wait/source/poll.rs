@@ -1,7 +1,7 @@
 //! The operations of a source in futures: one-shot wakers in place of parked greenlets.
 //!
-//! Ground rule: an armed waker stands for an operation in progress. Its [`PollGuard`] is counted like a parked greenlet,
-//! and keeps the number open.
+//! Ground rule: an armed waker stands for an operation in progress. Its [`PollGuard`] is counted like a parked
+//! greenlet, and keeps the number open.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -63,9 +63,9 @@ impl Source {
     ///
     /// Returns the error of `op`. Returns [`NotConnected`](io::ErrorKind::NotConnected) if the source is closed, and
     /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) if a green thread waits: for the same direction, or on another OS
-    /// thread. Returns an error if the hub refuses the descriptor or cannot be built. Nothing is armed then. A poll inside
-    /// a call of the hub is pending at first: the waker is armed after the call, or woken for a poll that returns the
-    /// error.
+    /// thread. Returns an error if the hub refuses the descriptor or cannot be built. Nothing is armed then. A poll
+    /// inside a call of the hub is pending at first: the waker is armed after the call, or woken for a poll that
+    /// returns the error.
     pub fn poll<R>(
         &self,
         direction: Interest,
@@ -149,10 +149,10 @@ impl Source {
 
     /// Cancels the armed wakers of [`poll`](Source::poll) in `directions`. Does not switch.
     ///
-    /// The main loop wakes them: another future may have armed them since, and it polls again then. If they are armed on
-    /// another OS thread, or if this call is made inside the hub's `wait`, green threads that wait in `directions` are
-    /// woken too, and try again. An adapter calls it when it is dropped: otherwise a green thread could not wait for the
-    /// direction.
+    /// The main loop wakes them: another future may have armed them since, and it polls again then. If they are armed
+    /// on another OS thread, or if this call is made inside the hub's `wait`, green threads that wait in `directions`
+    /// are woken too, and try again. An adapter calls it when it is dropped: otherwise a green thread could not wait
+    /// for the direction.
     ///
     /// ```
     /// use greenhub::Interest;

@@ -8,8 +8,8 @@
 //!   it is closed, redirects its number to a dead file, which releases the source's own file; the number stays open. A
 //!   live operation may use the file until it ends.
 //! - After the source was marked closed, the hub that has the number registered is asked to deregister it. (A hub that
-//!   finds an open source at home keeps it.) If that hub belongs to another thread, a request is sent there. The request
-//!   is itself `Entered`, and so keeps the number open until it was carried out.
+//!   finds an open source at home keeps it.) If that hub belongs to another thread, a request is sent there. The
+//!   request is itself `Entered`, and so keeps the number open until it was carried out.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -306,7 +306,8 @@ impl Entered<&Arc<Inner>> {
         if !unsafe { self.claim_alone() } {
             return Err(self);
         }
-        // SAFETY: the number was open until now, and no hub has it registered. The word says that nothing else closes it.
+        // SAFETY: the number was open until now, and no hub has it registered. The word says that nothing else closes
+        // it.
         Ok(unsafe { OwnedFd::from_raw_fd(self.source().fd) })
     }
 }

@@ -1,10 +1,10 @@
 //! The word of a source: its operations in progress, and the end of its number.
 //!
 //! Ground rules:
-//! - An [`Entered`] counts one operation, from its making to its drop, also while it is suspended. The number stays open
-//!   meanwhile, if it was not `GONE` when the operation was counted.
-//! - The drop of exactly one `Entered` closes the number, once the source is marked closed, no operation is counted, and
-//!   the number is not lent. It sets `GONE` first.
+//! - An [`Entered`] counts one operation, from its making to its drop, also while it is suspended. The number stays
+//!   open meanwhile, if it was not `GONE` when the operation was counted.
+//! - The drop of exactly one `Entered` closes the number, once the source is marked closed, no operation is counted,
+//!   and the number is not lent. It sets `GONE` first.
 //! - [`claim_alone`](Entered::claim_alone) sets `GONE` as well. It is for the owner of a source that was open and that
 //!   nothing has borrowed: it checks neither `LENT` nor an earlier close.
 

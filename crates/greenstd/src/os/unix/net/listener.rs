@@ -14,8 +14,8 @@ use crate::socket::{BACKLOG, Socket};
 
 /// A structure representing a Unix domain socket server, std's `UnixListener`.
 ///
-/// Accepting parks only the calling green thread. It is `Send + Sync`. Green threads that accept at the same time, on one
-/// OS thread or on several, need a [clone](UnixListener::try_clone) each.
+/// Accepting parks only the calling green thread. It is `Send + Sync`. Green threads that accept at the same time, on
+/// one OS thread or on several, need a [clone](UnixListener::try_clone) each.
 ///
 /// ```
 /// use greenhub::os::unix::net::{UnixListener, UnixStream};
