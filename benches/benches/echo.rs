@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
+use benches::awaiting::{self, Awaited, runtime};
 use benches::{Pair, Stopwatch, green, raw, scaled, tcp_pairs, unix_pairs};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use greenhub::future::{block_on, defer_to_green_thread};
-use greenhub::{spawn, spawn_n, use_hub};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use greenhub::future::defer_to_green_thread;
+use greenhub::use_hub;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 const BYTES: usize = 64;
 
@@ -91,35 +92,17 @@ fn on_hub_tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
 /// Green threads inside of a runtime of the program.
 fn joined<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     on_hub("epoll", || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let played = defer_to_green_thread(move || greenhub::<K>(pairs, rounds));
-        runtime.block_on(hub_tokio::run_until(played)).expect("the hub has a descriptor").expect("no panic")
+        runtime().block_on(hub_tokio::run_until(played)).expect("the hub has a descriptor").expect("no panic")
     })
 }
 
 /// Green threads that await the sockets of tokio, on the hub `tokio`.
 fn awaited<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     on_hub("tokio", || {
-        let pairs = both(pairs, K::for_tokio);
+        let pairs = both(pairs, |socket| Awaited(K::for_tokio(socket)));
         let watch = Stopwatch::start();
-        let player = |(mut near, mut far): (K::Tokio, K::Tokio)| {
-            spawn_n(move || {
-                let mut message = [0; BYTES];
-                for _ in 0..rounds {
-                    block_on(far.read_exact(&mut message)).expect("a message comes");
-                    block_on(far.write_all(&message)).expect("the peer reads");
-                }
-            });
-            spawn(move || {
-                let mut message = [7; BYTES];
-                for _ in 0..rounds {
-                    block_on(near.write_all(&message)).expect("a message is sent");
-                    block_on(near.read_exact(&mut message)).expect("the message comes back");
-                }
-            })
-        };
-        let players: Vec<_> = pairs.into_iter().map(player).collect();
-        players.into_iter().for_each(|player| player.join().expect("no panic"));
+        green::ping_pong(pairs, rounds, BYTES);
         watch.elapsed()
     })
 }
@@ -133,30 +116,12 @@ fn on_hub(name: &str, measure: impl FnOnce() -> Duration) -> Duration {
 }
 
 fn tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    // Without timers, which would cost a little.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
     runtime.block_on(async move {
         let pairs = both(pairs, K::for_tokio);
         let watch = Stopwatch::start();
-        let player = |(mut near, mut far): (K::Tokio, K::Tokio)| {
-            tokio::spawn(async move {
-                let mut message = [0; BYTES];
-                for _ in 0..rounds {
-                    far.read_exact(&mut message).await.expect("a message comes");
-                    far.write_all(&message).await.expect("the peer reads");
-                }
-            });
-            tokio::spawn(async move {
-                let mut message = [7; BYTES];
-                for _ in 0..rounds {
-                    near.write_all(&message).await.expect("a message is sent");
-                    near.read_exact(&mut message).await.expect("the message comes back");
-                }
-            })
-        };
-        let players: Vec<_> = pairs.into_iter().map(player).collect();
-        for player in players {
-            player.await.expect("no panic");
-        }
+        awaiting::ping_pong(pairs, rounds, BYTES).await;
         watch.elapsed()
     })
 }

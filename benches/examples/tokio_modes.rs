@@ -6,20 +6,20 @@
 
 use std::future::ready;
 use std::hint::black_box;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use benches::{Stopwatch, green, tcp_pairs, timed};
+use benches::awaiting::{self, Awaited, runtime};
+use benches::{Stopwatch, green, repetitions, tcp_pairs, timed};
 use greenhub::future::{block_on, defer_to_green_thread};
 use greenhub::net::TcpStream as GreenStream;
-use greenhub::{get_hub, sleep, use_hub};
+use greenhub::{get_hub, sleep, spawn, use_hub};
 use hub_tokio::GreenTransport;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 
 /// The size of a message.
 const BYTES: usize = 64;
@@ -69,7 +69,18 @@ const WORKS: &[Work] = &[
         unit: NANOS,
         on_epoll: Some(block_on_ready),
         beside_tokio: block_on_ready,
-        in_tokio: |count| runtime_of(|runtime| timed(count, || runtime.block_on(ready(black_box(1))))),
+        in_tokio: |count| {
+            let runtime = runtime();
+            timed(count, || runtime.block_on(ready(black_box(1))))
+        },
+    },
+    Work {
+        name: "message there and back by `tokio::sync::mpsc`",
+        operations: 500_000,
+        unit: NANOS,
+        on_epoll: Some(messages),
+        beside_tokio: messages,
+        in_tokio: tokio_messages,
     },
     Work {
         name: "a sleep of 1 ms by the hub's timer",
@@ -130,15 +141,9 @@ const WORKS: &[Work] = &[
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let repetitions = match &arguments[..] {
-        [] => Some(9),
-        [number] => number.parse().ok().filter(|number| *number > 0),
-        _ => None,
-    };
-    let Some(repetitions) = repetitions else {
-        eprintln!("usage: tokio_modes [REPETITIONS]");
-        return ExitCode::from(2);
+    let repetitions = match repetitions("tokio_modes") {
+        Ok(repetitions) => repetitions,
+        Err(code) => return code,
     };
     println!("| work | unit | epoll | implicit | explicit | Tokio alone |");
     println!("|---|---|---:|---:|---:|---:|");
@@ -171,9 +176,7 @@ impl Work {
             Mode::Implicit => on_hub("tokio", || operation(count)),
             Mode::Explicit => on_hub("epoll", || {
                 let measured = defer_to_green_thread(move || operation(count));
-                runtime_of(|runtime| runtime.block_on(hub_tokio::run_until(measured)))
-                    .expect("a hub that can be joined")
-                    .expect("no panic")
+                runtime().block_on(hub_tokio::run_until(measured)).expect("a hub that can be joined").expect("no panic")
             }),
             Mode::Tokio => operation(count),
         });
@@ -205,23 +208,59 @@ fn on_hub<T>(name: &str, run: impl FnOnce() -> T) -> T {
     run()
 }
 
-fn runtime_of<T>(run: impl FnOnce(&Runtime) -> T) -> T {
-    run(&Builder::new_current_thread().enable_all().build().expect("a runtime"))
-}
-
 fn block_on_ready(count: u64) -> Duration {
     timed(count, || block_on(ready(black_box(1))))
 }
 
-fn tokio_sleeps(count: u64) -> Duration {
-    runtime_of(|runtime| {
-        runtime.block_on(async {
-            let watch = Stopwatch::start();
-            for _ in 0..count {
-                tokio::time::sleep(SLEEP).await;
+/// Sends `count` messages between two green threads and back.
+fn messages(count: u64) -> Duration {
+    let ((there, mut arrived), (back, mut returned)) = (mpsc::channel(1), mpsc::channel(1));
+    let watch = Stopwatch::start();
+    let bounce = spawn(move || {
+        while let Some(number) = block_on(arrived.recv()) {
+            block_on(back.send(number)).expect("the other receives");
+        }
+    });
+    let send = spawn(move || {
+        for number in 0..count {
+            block_on(there.send(number)).expect("the other receives");
+            assert_eq!(block_on(returned.recv()), Some(number));
+        }
+    });
+    send.join().expect("no panic");
+    bounce.join().expect("no panic");
+    watch.elapsed()
+}
+
+/// Sends `count` messages between two tasks and back.
+fn tokio_messages(count: u64) -> Duration {
+    runtime().block_on(async {
+        let ((there, mut arrived), (back, mut returned)) = (mpsc::channel(1), mpsc::channel(1));
+        let watch = Stopwatch::start();
+        let bounce = tokio::spawn(async move {
+            while let Some(number) = arrived.recv().await {
+                back.send(number).await.expect("the other receives");
             }
-            watch.elapsed()
-        })
+        });
+        let send = tokio::spawn(async move {
+            for number in 0..count {
+                there.send(number).await.expect("the other receives");
+                assert_eq!(returned.recv().await, Some(number));
+            }
+        });
+        send.await.expect("no panic");
+        bounce.await.expect("no panic");
+        watch.elapsed()
+    })
+}
+
+fn tokio_sleeps(count: u64) -> Duration {
+    runtime().block_on(async {
+        let watch = Stopwatch::start();
+        for _ in 0..count {
+            tokio::time::sleep(SLEEP).await;
+        }
+        watch.elapsed()
     })
 }
 
@@ -236,34 +275,12 @@ fn echo<S: Read + Write + 'static>(pairs: u64, count: u64, convert: impl Fn(Owne
 
 /// Sends messages there and back in tasks, `count` of them over all pairs.
 fn tokio_echo(pairs: u64, count: u64) -> Duration {
-    let rounds = count / pairs;
-    let player = move |(near, far)| {
-        let (mut near, mut far) = (stream(near), stream(far));
-        tokio::spawn(async move {
-            let mut message = [0; BYTES];
-            for _ in 0..rounds {
-                far.read_exact(&mut message).await.expect("a message comes");
-                far.write_all(&message).await.expect("the peer reads");
-            }
-        });
-        tokio::spawn(async move {
-            let mut message = [7; BYTES];
-            for _ in 0..rounds {
-                near.write_all(&message).await.expect("a message is sent");
-                near.read_exact(&mut message).await.expect("the message comes back");
-            }
-        })
-    };
-    runtime_of(|runtime| {
-        runtime.block_on(async {
-            let sockets = tcp_pairs(pairs as usize).expect("enough descriptors");
-            let watch = Stopwatch::start();
-            let players: Vec<_> = sockets.into_iter().map(player).collect();
-            for player in players {
-                player.await.expect("no panic");
-            }
-            watch.elapsed()
-        })
+    runtime().block_on(async {
+        let sockets = tcp_pairs(pairs as usize).expect("enough descriptors");
+        let sockets = sockets.into_iter().map(|(near, far)| (stream(near), stream(far))).collect();
+        let watch = Stopwatch::start();
+        awaiting::ping_pong(sockets, count / pairs, BYTES).await;
+        watch.elapsed()
     })
 }
 
@@ -272,23 +289,4 @@ fn stream(socket: OwnedFd) -> TcpStream {
     let socket = StdStream::from(socket);
     socket.set_nonblocking(true).expect("a socket");
     TcpStream::from_std(socket).expect("registered")
-}
-
-/// A socket of Tokio, each of whose operations is one `block_on`.
-struct Awaited(TcpStream);
-
-impl Read for Awaited {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        block_on(self.0.read(buffer))
-    }
-}
-
-impl Write for Awaited {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        block_on(self.0.write(data))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        block_on(self.0.flush())
-    }
 }

@@ -1,9 +1,10 @@
-//! Shared parts of the benches: a clock, pairs of connected sockets, ping-pong over them with and without green
-//! threads, and a ring of descriptors of which few are busy.
+//! Shared parts of the benches: a clock, pairs of connected sockets, ping-pong over them in green threads, in tasks and
+//! in neither, and a ring of descriptors of which few are busy.
 //!
 //! Times are the processor time of the whole process, system calls included. Other load on the machine affects
 //! processor time less than wall-clock time, and the benches wait for no other process.
 
+pub mod awaiting;
 pub mod green;
 pub mod raw;
 pub mod ring;
@@ -13,6 +14,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -48,6 +50,24 @@ pub fn timed<R>(count: u64, mut operation: impl FnMut() -> R) -> Duration {
         black_box(operation());
     }
     watch.elapsed()
+}
+
+/// Reads the only argument of a program: how often it repeats each measurement. Nine times without one.
+///
+/// # Errors
+///
+/// Prints how `program` is called and returns its exit code if the arguments are others.
+pub fn repetitions(program: &str) -> Result<usize, ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let repetitions = match &arguments[..] {
+        [] => Some(9),
+        [number] => number.parse().ok().filter(|number| *number > 0),
+        _ => None,
+    };
+    repetitions.ok_or_else(|| {
+        eprintln!("usage: {program} [REPETITIONS]");
+        ExitCode::from(2)
+    })
 }
 
 /// A name, and a function that performs a number of operations and returns their time.

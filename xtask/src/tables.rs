@@ -256,6 +256,12 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "sleep", instructions: 2040, calls: 1010 },
     Cost { operation: "echo", instructions: 3560, calls: 6010 },
     Cost { operation: "echo1000", instructions: 2280, calls: 4010 },
+    Cost { operation: "tokio_echo", instructions: 4950, calls: 6260 },
+    Cost { operation: "tokio_peer", instructions: 3000, calls: 7060 },
+    Cost { operation: "tokio_task", instructions: 6200, calls: 2010 },
+    Cost { operation: "joined_echo", instructions: 5800, calls: 6260 },
+    Cost { operation: "joined_peer", instructions: 3450, calls: 7060 },
+    Cost { operation: "joined_task", instructions: 5300, calls: 2010 },
 ];
 
 /// The number of seeds of random tests in a full run: (variable, value).

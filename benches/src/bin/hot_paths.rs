@@ -3,14 +3,19 @@
 //! `cargo xtask costs` runs this program with two counts under valgrind and under strace. It divides the differences by
 //! the difference of the counts, and compares the instructions and system calls per operation with a table.
 
+use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
+use benches::awaiting::runtime;
+use greenhub::future::{block_on, defer_to_green_thread};
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Mutex, mpsc};
+use tokio::sync::Notify;
 
-const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | channel | mutex | echo | echo1000) COUNT";
+const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | channel | mutex | echo | echo1000 | tokio_echo | tokio_peer | tokio_task | joined_echo | joined_peer | joined_task) COUNT";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +35,12 @@ fn main() -> ExitCode {
         "mutex" => mutex,
         "echo" => |count| echo(1, count),
         "echo1000" => |count| echo(1000, count),
+        "tokio_echo" => |count| implicit(move || echo(1, count)),
+        "tokio_peer" => |count| implicit(move || peer(count)),
+        "tokio_task" => |count| implicit(move || task(count)),
+        "joined_echo" => |count| joined(move || echo(1, count)),
+        "joined_peer" => |count| joined(move || peer(count)),
+        "joined_task" => |count| joined(move || task(count)),
         _ => return wrong(),
     };
     // The tools slow the program down. Without a time limit its turns are the same as without the tools.
@@ -133,4 +144,52 @@ fn echo(pairs: usize, count: usize) {
     let sockets = benches::unix_pairs(pairs).expect("enough descriptors").into_iter();
     let sockets = sockets.map(|(near, far)| (UnixStream::from(near), UnixStream::from(far)));
     benches::green::ping_pong(sockets.collect(), (count / pairs) as u64, 1);
+}
+
+/// Runs green threads on the hub `tokio`.
+fn implicit(run: impl FnOnce() + 'static) {
+    greenhub::use_hub("tokio").expect("the hub is compiled in");
+    greenhub::spawn(run).join().expect("no panic");
+}
+
+/// Runs green threads inside a runtime of the program.
+fn joined(run: impl FnOnce() + 'static) {
+    greenhub::use_hub("epoll").expect("the hub is compiled in");
+    let ran = runtime().block_on(hub_tokio::run_until(defer_to_green_thread(run)));
+    ran.expect("a hub that can be joined").expect("no panic");
+}
+
+/// Sends `count` messages of a byte to another OS thread and back. The loop sleeps until the descriptor is ready.
+fn peer(count: usize) {
+    let (near, far) = std::os::unix::net::UnixStream::pair().expect("enough descriptors");
+    let bounce = std::thread::spawn(move || {
+        let mut message = [0];
+        for _ in 0..count {
+            (&far).read_exact(&mut message).expect("a message comes");
+            (&far).write_all(&message).expect("the peer reads");
+        }
+    });
+    let mut near = UnixStream::from(std::os::fd::OwnedFd::from(near));
+    for _ in 0..count {
+        near.write_all(&[7]).expect("a message is sent");
+        near.read_exact(&mut [0]).expect("the message comes back");
+    }
+    bounce.join().expect("no panic");
+}
+
+/// Wakes a task, and waits until the task wakes this green thread, `count` times.
+fn task(count: usize) {
+    let (ask, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (asked, answering) = (Arc::clone(&ask), Arc::clone(&answer));
+    let task = tokio::spawn(async move {
+        loop {
+            asked.notified().await;
+            answering.notify_one();
+        }
+    });
+    for _ in 0..count {
+        ask.notify_one();
+        block_on(answer.notified());
+    }
+    task.abort();
 }

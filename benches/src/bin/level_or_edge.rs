@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use benches::{Pair, Stopwatch, green, tcp_pairs};
+use benches::{Pair, Stopwatch, green, repetitions, tcp_pairs};
 use greenhub::net::TcpStream;
 use greenhub::{get_hub, spawn, use_hub_with};
 use hub_epoll::{EpollHub, Paths, Trigger};
@@ -61,15 +61,9 @@ struct Cost {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let repetitions = match &arguments[..] {
-        [] => Some(9),
-        [number] => number.parse().ok().filter(|number| *number > 0),
-        _ => None,
-    };
-    let Some(repetitions) = repetitions else {
-        eprintln!("usage: level_or_edge [REPETITIONS]");
-        return ExitCode::from(2);
+    let repetitions = match repetitions("level_or_edge") {
+        Ok(repetitions) => repetitions,
+        Err(code) => return code,
     };
     println!("| work | level, µs | edge, µs | edge/level | level, calls | edge, calls |");
     println!("|---|---:|---:|---:|---:|---:|");
