@@ -2,11 +2,13 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hub_core::hub::Time;
+use hub_core::internal::PerProcess;
 use hub_core::{Embedded, LoopErrorKind};
 use tokio::runtime::Handle;
 use tokio::task::coop::unconstrained;
@@ -64,7 +66,16 @@ const TURNS_PER_POLL: usize = 8;
 ///   name of the hub. epoll and kqueue have one, the other hubs have none.
 /// - outside of a runtime.
 ///
-/// A later poll returns the error with which the loop has ended, and that of a runtime that was shut down.
+/// A later poll returns the error with which the loop has ended, and that of a runtime that was shut down. In a forked
+/// child it returns [`Unsupported`](io::ErrorKind::Unsupported): see below.
+///
+/// # Forks
+///
+/// A forked child shares the descriptors of the runtime with its parent, and would take events from it. So in a child
+/// whose fork was in a green thread, or in the future of [`run_until`], this future ends with an error before the
+/// runtime sleeps. Then the main greenlet may block, and the green threads go on in the child. The child forgets the
+/// runtime by [`std::mem::forget`], since a drop would remove descriptors of the parent's sockets, and may build another
+/// one. Code that forks in a task of its own must not return to the runtime in the child.
 ///
 /// # Panics
 ///
@@ -106,7 +117,11 @@ pub async fn run_until<F: Future>(future: F) -> io::Result<F::Output> {
         if let Poll::Ready(ended) = Pin::new(&mut join).poll(context) {
             return Poll::Ready(Err(ended.err().unwrap_or_else(|| io::Error::other("the main loop was aborted"))));
         }
-        future.as_mut().poll(context).map(Ok)
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            // The future may have forked, and the runtime of a child must not go on to sleep.
+            Poll::Pending => join.check_process().map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending),
+        }
     })
     .await
 }
@@ -156,17 +171,39 @@ impl Future for Join {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_process()?;
         let joined = match &mut self.joined {
             Some(joined) => joined,
             empty => empty.insert(Joined::new()?),
         };
         // All green threads would share the budget of the one task otherwise: futures that are ready would be pending.
         let turns = unconstrained(poll_fn(|context| joined.poll_turns(context)));
-        let ended = ready!(pin!(turns).poll(context));
+        let ended = pin!(turns).poll(context);
+        // A green thread may have forked.
+        self.check_process()?;
+        let ended = ready!(ended);
         self.joined = None;
         Poll::Ready(ended)
     }
 }
+
+impl Join {
+    /// Ends the embedding in a forked child, whose runtime shares its descriptors with that of the parent.
+    fn check_process(&mut self) -> io::Result<()> {
+        let Some(joined) = self.joined.take_if(|joined| !joined.is_ours()) else { return Ok(()) };
+        joined.abandon();
+        Err(io::Error::new(io::ErrorKind::Unsupported, FORKED))
+    }
+}
+
+impl Drop for Join {
+    fn drop(&mut self) {
+        let _ = self.check_process();
+    }
+}
+
+const FORKED: &str = "the Tokio runtime of a forked child is that of its parent: forget it by std::mem::forget, and \
+                      build another one";
 
 #[derive(Debug)]
 struct Joined {
@@ -177,6 +214,8 @@ struct Joined {
     sleep: Pin<Box<Sleep>>,
     /// The time for which `sleep` is set.
     deadline: Option<Time>,
+    /// Has a value only in the process that made this.
+    process: PerProcess<()>,
 }
 
 impl Joined {
@@ -184,7 +223,20 @@ impl Joined {
         Handle::try_current().map_err(io::Error::other)?;
         let embedded = hub_core::try_get_hub().map_err(io::Error::from)?.embed()?;
         let readable = Readable::new(embedded.pollable()?)?;
-        Ok(Joined { embedded, readable, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), deadline: None })
+        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let process = PerProcess::new();
+        process.get_or_make(|| ())?;
+        Ok(Joined { embedded, readable, sleep, deadline: None, process })
+    }
+
+    /// Returns whether the runtime is that of this process, and not of an ancestor.
+    fn is_ours(&self) -> bool {
+        self.process.get().is_some()
+    }
+
+    /// Ends the embedding, and leaks what is registered with the runtime: a drop would remove the parent's descriptor.
+    fn abandon(self) {
+        mem::forget((self.readable, self.sleep));
     }
 
     /// Runs turns until the loop may sleep, or long enough.
@@ -194,7 +246,11 @@ impl Joined {
             while let Poll::Ready(taken) = self.readable.poll_take(context) {
                 taken?;
             }
-            match self.embedded.turn(context.waker()) {
+            let turned = self.embedded.turn(context.waker());
+            if !self.is_ours() {
+                return Poll::Pending; // the caller ends this
+            }
+            match turned {
                 Ok(true) => {}
                 Ok(false) if self.poll_deadline(context).is_pending() => return Poll::Pending,
                 Ok(false) => {}

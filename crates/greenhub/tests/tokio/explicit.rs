@@ -1,9 +1,12 @@
 //! The main loop inside of a runtime of the program: `join` and `run_until`.
 
+use std::cell::OnceCell;
 use std::future::{Future, pending, poll_fn};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -12,15 +15,19 @@ use std::time::Duration;
 use greenhub::future::{block_on, defer_to_green_thread, spawn_future};
 use greenhub::hub::{LoopError, LoopErrorKind};
 use greenhub::net::TcpListener;
+use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Event, mpsc};
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, sleep, spawn, use_hub};
 use hub_tokio::{block_on_in, join, run_until};
+use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio::task::LocalSet;
 
+use crate::support::fork::{exit_after, exits_with, fork_here};
 use crate::support::green::OnDrop;
+use crate::support::in_child;
 use crate::{Count, LONG, MILLISECOND, on_one_and_on_two, runtime};
 
 /// Runs a test on an OS thread of its own, and then on two at the same time, on a hub with a descriptor for outer
@@ -358,5 +365,107 @@ fn a_future_of_a_runtime_on_other_threads_works_on_any_hub() {
         yield_now();
         other.shutdown_background();
         assert!(pending.join().unwrap().unwrap_err().is_cancelled());
+    });
+}
+
+/// The ID of the child in the parent, `None` in the child, and empty before the fork.
+type Child = Rc<OnceCell<Option<Pid>>>;
+
+/// Runs `fork` inside of a joined loop. In the child the loop must end with an error, and in the parent it goes on.
+fn both_processes_go_on<F: Future>(fork: impl FnOnce(Child) -> F + 'static) {
+    use_hub("epoll").unwrap();
+    let parents = runtime();
+    let (mut near, mut far) = UnixStream::pair().unwrap();
+    let echo = spawn(move || {
+        let mut byte = [0];
+        while far.read(&mut byte).unwrap() != 0 {
+            far.write_all(&byte).unwrap();
+        }
+    });
+    let child = Child::default();
+    let seen = Rc::clone(&child);
+    let ended = parents.block_on(run_until(async move {
+        // The loop has run, so the runtime watches it.
+        tokio::task::yield_now().await;
+        fork(Rc::clone(&seen)).await;
+        match seen.get().unwrap() {
+            None => pending().await,
+            Some(child) => exits_with(*child, 0),
+        }
+        tokio::time::sleep(MILLISECOND).await;
+        let echoed = defer_to_green_thread(move || {
+            sleep(MILLISECOND);
+            near.write_all(b"x")?;
+            near.read_exact(&mut [0])
+        });
+        echoed.await.unwrap().unwrap();
+    }));
+    if child.get().unwrap().is_some() {
+        ended.unwrap();
+        return echo.join().unwrap();
+    }
+    exit_after(|| {
+        let error = ended.unwrap_err();
+        assert!(error.to_string().contains("forked child"), "{error}");
+        std::mem::forget(parents);
+        sleep(MILLISECOND);
+        let value = runtime().block_on(run_until(async {
+            tokio::time::sleep(MILLISECOND).await;
+            let green = defer_to_green_thread(|| {
+                sleep(MILLISECOND);
+                7
+            });
+            green.await.unwrap()
+        }));
+        assert_eq!(value.unwrap(), 7);
+    });
+}
+
+#[test]
+fn a_fork_in_the_future_of_a_joined_loop_leaves_both_processes_a_loop() {
+    in_child(|| both_processes_go_on(|child| async move { child.set(fork_here()).unwrap() }));
+}
+
+#[test]
+fn a_fork_in_a_green_thread_of_a_joined_loop_leaves_both_processes_a_loop() {
+    in_child(|| {
+        both_processes_go_on(|child| async move {
+            let forking = defer_to_green_thread(move || {
+                child.set(fork_here()).unwrap();
+                sleep(MILLISECOND);
+            });
+            forking.await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_join_that_a_child_drops_leaves_that_of_its_parent() {
+    in_child(|| {
+        use_hub("epoll").unwrap();
+        let parents = runtime();
+        let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let green = spawn(move || UnixStream::from(OwnedFd::from(far)).read_exact(&mut [0]));
+        parents.block_on(async {
+            let mut joined = Box::pin(run_until(defer_to_green_thread(move || green.join())));
+            poll_fn(|context| {
+                assert!(joined.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            let Some(child) = fork_here() else {
+                exit_after(|| {
+                    drop(joined);
+                    sleep(MILLISECOND);
+                });
+            };
+            exits_with(child, 0);
+            // While the loop sleeps: only its descriptor tells it of the byte.
+            tokio::spawn(async move {
+                tokio::time::sleep(MILLISECOND).await;
+                near.write_all(b"x").unwrap();
+            });
+            joined.await.unwrap().unwrap().unwrap().unwrap();
+        });
     });
 }

@@ -14,16 +14,26 @@ const LIMIT: u32 = 100;
 
 /// Forks. The child runs `body`, and exits with status 0, or with 1 if `body` panics.
 pub(crate) fn forked(body: impl FnOnce()) -> Pid {
+    fork_here().unwrap_or_else(|| exit_after(body))
+}
+
+/// Forks, and returns the child's ID in the parent. Both processes go on: the child has to end by [`exit_after`].
+pub(crate) fn fork_here() -> Option<Pid> {
     // SAFETY: the child uses only memory that it has a copy of. A lock that another OS thread of the parent holds stays
     // locked in the child, so the data behind it stays out of reach: such a child hangs until the alarm.
     match unsafe { fork() }.expect("a child") {
-        ForkResult::Parent { child } => child,
+        ForkResult::Parent { child } => Some(child),
         ForkResult::Child => {
             nix::unistd::alarm::set(LIMIT);
-            let done = catch_unwind(AssertUnwindSafe(body));
-            exit(i32::from(done.is_err()))
+            None
         }
     }
+}
+
+/// Runs `body` in a child, which exits with status 0, or with 1 if `body` panics.
+pub(crate) fn exit_after(body: impl FnOnce()) -> ! {
+    let done = catch_unwind(AssertUnwindSafe(body));
+    exit(i32::from(done.is_err()))
 }
 
 /// Ends a forked child without running the destructors that it inherited from its parent.
