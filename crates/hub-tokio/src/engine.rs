@@ -24,6 +24,10 @@ thread_local! {
 /// `None` if the hub is another one, or not built yet: [`hub_core::get_hub`] builds it. [`Handle::current`] is the same
 /// runtime, unless the program has entered another one.
 ///
+/// `EVENTLET_HUB=tokio` alone builds no hub before the first wait. Until then `tokio::spawn` panics, and so does a
+/// timer or a socket of Tokio: "there is no reactor running". A program that begins with one of them calls
+/// [`hub_core::get_hub`] first. `greenhub::use_hub` builds the hub if it chooses `tokio`.
+///
 /// ```
 /// # #[cfg(any(target_os = "linux", target_os = "android"))] {
 /// # use hub_tokio::TokioHub;
@@ -118,7 +122,8 @@ struct Background(Option<Runtime>);
 impl Background {
     fn new() -> io::Result<Background> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        HANDLES.with_borrow_mut(|handles| handles.push(runtime.handle().clone()));
+        // Gone if a destructor of an ending OS thread builds the hub: such a runtime has no `handle`.
+        let _ = HANDLES.try_with(|handles| handles.borrow_mut().push(runtime.handle().clone()));
         Ok(Background(Some(runtime)))
     }
 

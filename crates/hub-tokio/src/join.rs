@@ -69,13 +69,19 @@ const TURNS_PER_POLL: usize = 8;
 /// A later poll returns the error with which the loop has ended, and that of a runtime that was shut down. In a forked
 /// child it returns [`Unsupported`](io::ErrorKind::Unsupported): see below.
 ///
+/// # Clocks
+///
+/// The runtime's clock tells when a timer of the loop is due, and the timer fires by the clock of the hub. A
+/// [`ManualClock`](hub_core::hub::ManualClock) therefore stands until the program moves it. The loop notices that in its
+/// next turn: at the latest after the real time of the timer, at once if the program also spawns a green thread.
+///
 /// # Forks
 ///
 /// A forked child shares the descriptors of the runtime with its parent, and would take events from it. So in a child
 /// whose fork was in a green thread, or in the future of [`run_until`], this future ends with an error before the
 /// runtime sleeps. Then the main greenlet may block, and the green threads go on in the child. The child forgets the
-/// runtime by [`std::mem::forget`], since a drop would remove descriptors of the parent's sockets, and may build another
-/// one. Code that forks in a task of its own must not return to the runtime in the child.
+/// runtime by [`std::mem::forget`], since a drop would remove descriptors of the parent's sockets, and may build
+/// another one. Code that forks in a task of its own must not return to the runtime in the child.
 ///
 /// # Panics
 ///

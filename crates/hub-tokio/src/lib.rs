@@ -34,7 +34,8 @@
 //! f) A forked child shares the runtime's set with its parent, and a drop would remove the parent's descriptors. So the
 //!    child leaks the copy, with four close-on-exec descriptors, and begins with a new runtime. The parent's tasks do
 //!    not run in it.
-//! g) Timers count milliseconds. A timeout is rounded up to the next one.
+//! g) Timers count milliseconds. A timeout is rounded up to the next one. A timerfd for short delays would be precise,
+//!    and take two system calls more for each: one arms it, and one reads it.
 //! h) The runtime's descriptor for waking it is written by each wake-up of a task that comes from a green thread: a
 //!    system call.
 //! i) The runtime restarts a wait that a signal has interrupted. It installs no signal handlers.

@@ -27,7 +27,8 @@ use tokio::task::LocalSet;
 
 use crate::support::fork::{exit_after, exits_with, fork_here};
 use crate::support::green::OnDrop;
-use crate::support::in_child;
+use crate::support::hubs::use_manual_clock;
+use crate::support::{in_child, run};
 use crate::{Count, LONG, MILLISECOND, on_one_and_on_two, runtime};
 
 /// Runs a test on an OS thread of its own, and then on two at the same time, on a hub with a descriptor for outer
@@ -467,5 +468,29 @@ fn a_join_that_a_child_drops_leaves_that_of_its_parent() {
             });
             joined.await.unwrap().unwrap().unwrap().unwrap();
         });
+    });
+}
+
+#[test]
+fn a_manual_clock_of_a_joined_loop_stands_until_the_program_moves_it() {
+    run("a_manual_clock_of_a_joined_loop_stands_until_the_program_moves_it", || {
+        let clock = use_manual_clock();
+        let before = clock.now();
+        let slept = runtime().block_on(run_until(async {
+            let mut sleeper = pin!(defer_to_green_thread(|| sleep(LONG)));
+            // The loop has run, and sleeps.
+            tokio::time::sleep(MILLISECOND * 5).await;
+            poll_fn(|context| {
+                assert!(sleeper.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(clock.now(), before);
+            clock.advance(LONG);
+            // The loop sees the time in its next turn.
+            spawn(|| ()).ignore_result();
+            sleeper.await
+        }));
+        slept.unwrap().unwrap();
     });
 }

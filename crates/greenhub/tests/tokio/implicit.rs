@@ -9,18 +9,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use greenhub::future::{block_on, try_block_on};
-use greenhub::hub::LoopErrorKind;
+use greenhub::hub::{LoopErrorKind, ManualClock};
 use greenhub::net::{TcpListener, TcpStream};
 use greenhub::park::{Deadline, Parker, WaitReason};
 use greenhub::sync::Event;
 use greenhub::thread::yield_now;
-use greenhub::{GreenError, get_hub, sleep, spawn, use_hub, with_timeout};
+use greenhub::{GreenError, get_hub, sleep, spawn, use_hub, use_hub_with, with_timeout};
+use hub_epoll::EpollHub;
+use hub_tokio::TokioHub;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 
 use crate::support::fork::{ends_well, forked, in_fork};
 use crate::support::green::{keep_reports, reports};
-use crate::support::{alone, in_child, is_child, open_descriptors, rerun, run};
+use crate::support::{alone, assert_succeeded, in_child, is_child, open_descriptors, rerun, run};
 use crate::{LONG, MILLISECOND, on_the_hub, runtime};
 
 #[test]
@@ -387,5 +389,34 @@ fn a_panic_in_a_task_is_its_own() {
         let ended: Result<(), _> = block_on(task);
         assert!(ended.unwrap_err().is_panic());
         sleep(MILLISECOND);
+    });
+}
+
+#[test]
+fn the_variable_alone_enters_the_context_when_the_hub_is_built() {
+    const TEST: &str = "the_variable_alone_enters_the_context_when_the_hub_is_built";
+    if !is_child() {
+        return assert_succeeded(&rerun(TEST, |command| _ = command.env("EVENTLET_HUB", "tokio")));
+    }
+    let early = catch_unwind(|| drop(tokio::spawn(async {})));
+    assert!(early.is_err());
+    let green = spawn(|| block_on(tokio::spawn(async { 7 })).unwrap());
+    let _hub = get_hub();
+    assert_eq!(block_on(tokio::spawn(async { 7 })).unwrap(), 7);
+    assert_eq!(green.join().unwrap(), 7);
+}
+
+#[test]
+fn sleeps_by_a_manual_clock_take_no_time_beside_timers_of_tokio() {
+    run("sleeps_by_a_manual_clock_take_no_time_beside_timers_of_tokio", || {
+        let clock = ManualClock::new();
+        let driven = clock.clone();
+        use_hub_with(move || Ok(driven.drive(TokioHub::over(EpollHub::new()?)?))).unwrap();
+        sleep(LONG);
+        assert!(clock.now().as_nanos() >= LONG.as_nanos() as u64);
+        let start = Instant::now();
+        block_on(tokio::time::sleep(MILLISECOND));
+        assert!(start.elapsed() >= MILLISECOND);
+        assert_eq!(block_on(tokio::spawn(async { 7 })).unwrap(), 7);
     });
 }
