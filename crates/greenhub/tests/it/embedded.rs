@@ -1,8 +1,8 @@
 //! A main loop whose turns another loop runs.
 
 use std::cell::{Cell, RefCell};
-use std::io::{ErrorKind, Write};
-use std::os::fd::AsRawFd;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Embedded, Hub, LoopErrorKind, Readiness, Time};
+use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::Event;
 use greenhub::{GreenError, HubError, Interest, get_hub, sleep, spawn, use_hub_with, with_timeout};
 
 use crate::support::descriptors::is_readable;
+use crate::support::fork::{exit_after, exits_with, fork_here};
 use crate::support::green::{OnDrop, quiet_panic};
 use crate::support::hubs::{Tap, Watch, default_hub, use_tapped_hub};
-use crate::support::{HANG, deadline, run};
+use crate::support::{HANG, deadline, in_child, run};
 
 /// A waker that counts.
 #[derive(Default)]
@@ -485,5 +487,36 @@ fn a_swallowed_exit_lets_nothing_run_between_turns() {
             std::panic::resume_unwind(thrown.unwrap_err());
         });
         assert!(timed_out.is_err());
+    });
+}
+
+#[test]
+fn a_forked_child_of_an_embedding_program_has_a_loop_of_its_own() {
+    in_child(|| {
+        let mut embedded = get_hub().embed().unwrap();
+        let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let read = |far| spawn(move || UnixStream::from(OwnedFd::from(far)).read_exact(&mut [0]).unwrap());
+        let green = read(far);
+        settle(&mut embedded, Waker::noop());
+        let Some(child) = fork_here() else {
+            exit_after(|| {
+                let slept = spawn(|| sleep(Duration::from_millis(1)));
+                turn_until(&mut embedded, || slept.is_finished());
+                let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+                let green = read(far);
+                settle(&mut embedded, Waker::noop());
+                let pollable = embedded.pollable();
+                near.write_all(b"x").unwrap();
+                assert!(pollable.is_err() || is_readable(pollable.unwrap().as_raw_fd(), HANG));
+                turn_until(&mut embedded, || green.is_finished());
+                drop(embedded);
+                sleep(Duration::from_millis(1));
+            });
+        };
+        exits_with(child, 0);
+        let pollable = embedded.pollable();
+        near.write_all(b"x").unwrap();
+        assert!(pollable.is_err() || is_readable(pollable.unwrap().as_raw_fd(), HANG));
+        turn_until(&mut embedded, || green.is_finished());
     });
 }

@@ -91,7 +91,8 @@ impl Embedded {
 
     /// Duplicates the descriptor that is readable when the next turn has work.
     ///
-    /// Each later report or message is a new edge of it, for loops that are edge-triggered.
+    /// Each later report or message is a new edge of it, for loops that are edge-triggered. A forked child asks anew
+    /// after its first turn: the descriptor of before is that of the parent's hub.
     ///
     /// # Errors
     ///
