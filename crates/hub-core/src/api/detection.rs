@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 
 use crate::greenlet::local;
-use crate::main_loop::blocking::Detector;
 
 /// Reports greenlets that run for longer than `resolution` without a switch. Does not switch.
 ///
@@ -56,12 +55,5 @@ pub fn hub_blocking_detection(resolution: impl Into<Option<Duration>>) -> io::Re
         let text = "the blocking detector needs a resolution above zero; `None` switches it off";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    let local = local::get_unless_ended()?;
-    let detector = &local.main_loop.detector;
-    let new = resolution
-        .map(|resolution| Detector::start(&local.main_loop.heartbeat, resolution).map(Box::new))
-        .transpose()?;
-    // The drop waits for the old detector's watchdog.
-    drop(detector.replace(new));
-    Ok(())
+    local::get_unless_ended()?.main_loop.detect_blocking(resolution)
 }

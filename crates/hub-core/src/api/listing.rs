@@ -12,7 +12,7 @@ use crate::greenlet::local::{self, Local};
 use crate::greenlet::target::Target;
 use crate::greenlet::task::TaskRef;
 use crate::hub::Interest;
-use crate::main_loop::DescriptorWait;
+use crate::main_loop::inventory::DescriptorWait;
 
 pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TargetInfo, TimerInfo, TimerPurpose};
 

@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
-use super::wakers;
+use super::waker_table;
 use crate::greenlet::exit::drop_contained;
 use crate::hub::{Interest, Key};
 use crate::timer_queue::TimerId;
@@ -40,7 +40,7 @@ impl Callback {
     /// Drops a callback that will not run. A waker is woken in any case: its future has to look again.
     pub(crate) fn discard(self) {
         match self {
-            Callback::Wake(waker) => wakers::wake(waker),
+            Callback::Wake(waker) => waker_table::wake(waker),
             callback => drop_contained(callback),
         }
     }

@@ -8,9 +8,9 @@ use super::MainLoop;
 use super::callback_table::{Callback, CallbackId};
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
-use super::wakers;
+use super::waker_table;
 use crate::error::{LoopError, TrampolineError};
-use crate::greenlet::exit::{contained, drop_contained};
+use crate::greenlet::exit::drop_contained;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Readiness};
@@ -70,9 +70,7 @@ impl MainLoop {
                 _ => return,
             }
         };
-        self.calling.set(Some(at));
-        let called = contained(|| listener.ready(key.fd(), readiness));
-        self.calling.set(None);
+        let called = self.calls.call(at, || listener.ready(key.fd(), readiness));
         drop_contained(listener);
         if let Err(error) = called {
             report::callback_failed("a ready descriptor, which is dropped,", error);
@@ -87,8 +85,7 @@ impl MainLoop {
     pub(crate) fn schedule(&self, delay: Duration, timer: Rc<dyn Timer>) -> CallbackId {
         let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, origin: Origin::of_timer(), armed: None });
         if delay.is_zero() {
-            self.immediate.borrow_mut().push_back((self.heartbeat.turn(), id));
-            run::queue_callback();
+            self.calls.queue(self.heartbeat.turn(), id);
         } else {
             let timer = self.timers.borrow_mut().arm(delay, Target::Call(id.number()));
             if let Some(Callback::Timer { armed, .. }) = self.callbacks.borrow_mut().get_mut(id) {
@@ -128,16 +125,14 @@ impl MainLoop {
         let callback = self.callbacks.borrow_mut().remove(id);
         match callback {
             Some(Callback::Timer { timer, origin, .. }) => {
-                self.calling.set(Some(origin.at()));
-                let expired = contained(|| timer.expired());
-                self.calling.set(None);
+                let expired = self.calls.call(origin.at(), || timer.expired());
                 if let Err(error) = expired {
                     report::callback_failed("a timer", error);
                 }
                 drop_contained(timer);
             }
             Some(Callback::Closed { listener, fd }) => self.notify_listener(listener, fd),
-            Some(Callback::Wake(waker)) => wakers::wake(waker),
+            Some(Callback::Wake(waker)) => waker_table::wake(waker),
             Some(Callback::Listener { .. }) | None => {}
         }
     }
@@ -158,9 +153,7 @@ impl MainLoop {
             Some(Callback::Listener { listener, origin, .. }) => (listener.clone(), origin.at()),
             _ => return,
         };
-        self.calling.set(Some(at));
-        let closed = contained(|| listener.closed(fd));
-        self.calling.set(None);
+        let closed = self.calls.call(at, || listener.closed(fd));
         if let Err(error) = closed {
             report::callback_failed("a closed descriptor", error);
         }
@@ -171,7 +164,6 @@ impl MainLoop {
     ///
     /// It may wake the waker of the loop, which is foreign code: the caller holds no borrow.
     pub(super) fn queue_due(&self, id: CallbackId) {
-        self.immediate.borrow_mut().push_back((self.heartbeat.turn().wrapping_sub(1), id));
-        run::queue_callback();
+        self.calls.queue(self.heartbeat.turn().wrapping_sub(1), id);
     }
 }

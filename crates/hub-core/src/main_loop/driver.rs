@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use super::MainLoop;
 use super::blocking::Heartbeat;
+use super::calls::Calls;
 use super::clock::Clock;
+use super::counters::Counters;
+use super::embedding::Embedding;
 use super::ending::Ending;
 use super::hub_slot::HubSlot;
+use super::marks::Marks;
 use super::remote::{Inbox, Message};
+use super::reports::Reports;
 use super::standstill::Standstill;
-use super::stats::Counters;
 use super::thread_end;
-use super::wakers::Wakers;
+use super::waker_table::Wakers;
 use crate::error::LoopError;
 use crate::greenlet::driver::{Driver, Install, Installed};
 use crate::greenlet::exit::drop_contained;
@@ -31,24 +35,19 @@ impl Driver for MainLoop {
         MainLoop {
             slot: HubSlot::default(),
             heartbeat: Heartbeat::default(),
-            calling: Cell::new(None),
             detector: Cell::default(),
             descriptors: RefCell::default(),
             timers: RefCell::new(TimerQueue::new()),
             callbacks: RefCell::default(),
-            immediate: RefCell::default(),
-            marks: RefCell::default(),
-            ready: RefCell::default(),
-            reports: RefCell::default(),
+            calls: Calls::default(),
+            marks: Marks::default(),
+            reports: Reports::default(),
             inbox: OnceCell::new(),
             messages: RefCell::default(),
             clock: Clock::new(),
             counters: Counters::default(),
             ending: Ending::default(),
-            once: Cell::new(None),
-            turn_reported: Cell::new(false),
-            embedded: Cell::new(false),
-            embedder: Cell::default(),
+            embedding: Embedding::default(),
             standstill: Standstill::default(),
             wakeup: Cell::new(None),
             wakers: Wakers::default(),
@@ -132,16 +131,15 @@ impl Driver for MainLoop {
     }
 
     fn callback_is_due(&self) -> bool {
-        self.immediate.borrow().front().is_none_or(|(turn, _)| *turn != self.heartbeat.turn())
+        self.calls.next_is_from_before(self.heartbeat.turn())
     }
 
     fn calling(&self) -> Option<&'static Location<'static>> {
-        self.calling.get()
+        self.calls.calling()
     }
 
     fn run_callback(&self) {
-        let next = self.immediate.borrow_mut().pop_front();
-        if let Some((_, id)) = next {
+        if let Some(id) = self.calls.take_next() {
             self.expire(id);
         }
     }

@@ -1,4 +1,4 @@
-//! The contents of a loop, as data, for listings.
+//! The contents of a loop as data, for listings and counters.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::MainLoop;
 use super::callback_table::Callback;
 use super::origin::Origin;
+use super::stats::Stats;
+use crate::greenlet::local::Local;
+use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Stamp};
 
@@ -53,5 +56,40 @@ impl MainLoop {
     pub(crate) fn age(&self, born: Stamp) -> Option<Duration> {
         self.time_if_built()?;
         Some(self.clock.age(born))
+    }
+
+    /// Returns a snapshot. `pool`: the numbers of OS threads and jobs of the pools.
+    pub(crate) fn stats(&self, local: &Local, pool: (usize, usize)) -> Stats {
+        let descriptors = self.descriptors.borrow();
+        let own = usize::from(self.wakeup.get().is_some());
+        let readers = descriptors.first_waiters().filter(|(_, direction, _)| *direction == Interest::READ).count();
+        let writers = descriptors.first_waiters().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
+        let stacks = local.stacks.stats();
+        let timers = self.timers.borrow();
+        let (pool_threads, pool_jobs) = pool;
+        Stats {
+            turns: self.heartbeat.turn(),
+            switches: run::switches(),
+            waits: self.counters.waits(),
+            watches: self.counters.watches(),
+            operations: self.counters.operations(),
+            timers: timers.len() + self.callbacks.borrow().immediate().count(),
+            readers: readers.saturating_sub(own),
+            writers,
+            ready: run::ready(),
+            parked: local.controls.parked(),
+            wakeups: local.controls.ended_parks(),
+            timers_armed: timers.absorbed(),
+            greenlets: local.controls.live(),
+            green_threads: local.tasks.live(),
+            spawned: local.tasks.taken(),
+            stack_bytes_mapped: stacks.reserved,
+            stack_bytes_resident: stacks.resident,
+            stacks_in_use: stacks.in_use,
+            stacks_idle: stacks.idle,
+            stacks_most: stacks.most,
+            pool_threads,
+            pool_jobs,
+        }
     }
 }

@@ -8,17 +8,16 @@
 //!
 //! The loop is a greenlet of its own, launched by the first call that blocks. Its state is [`MainLoop`], which outlives
 //! it: the next call that blocks launches an ended loop again. The parts of the state have files of their own, with
-//! private fields: [`clock`], [`hub_slot`], [`ending`], [`stats`], [`standstill`], [`descriptors`], [`callback_table`].
-//! A turn is in [`turn`].
+//! private fields: [`clock`], [`hub_slot`], [`descriptors`], [`callback_table`], [`calls`], [`waker_table`], [`marks`],
+//! [`reports`], [`embedding`], [`ending`], [`standstill`], [`counters`]. They know nothing of the loop. A turn is in
+//! [`turn`].
 //!
 //! No cell is borrowed while foreign code runs (hubs, callbacks, destructors), nor when a greenlet is left. The hub is
 //! taken out of its cell for the time of a call, so a nested call finds no hub and returns an error.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,12 +25,11 @@ use self::blocking::{Detector, Heartbeat};
 use self::descriptors::Descriptors;
 use self::remote::{Inbox, Message};
 use crate::error::{LoopError, LoopErrorKind};
-use crate::greenlet::control::{State, Waiter, Wake};
+use crate::greenlet::control::Wake;
 use crate::greenlet::driver::Driver;
-use crate::greenlet::local::Local;
-use crate::greenlet::run::{self, Shield};
+use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::hub::{Interest, Key, Readiness, Ready, Time};
+use crate::hub::Time;
 use crate::timer_queue::{Slack, TimerId, TimerQueue};
 
 mod after_fork;
@@ -40,82 +38,82 @@ pub(crate) mod blocking;
 mod builder;
 mod callback_table;
 mod callbacks;
+mod calls;
 mod clock;
+mod closing;
+mod counters;
 pub(crate) mod deadline;
 pub(crate) mod descriptors;
 pub(crate) mod doubt;
 mod driver;
+mod embedding;
 mod ending;
+mod hub_calls;
 mod hub_slot;
-mod inventory;
+pub(crate) mod inventory;
 pub(crate) mod listener;
+mod listening;
+mod loop_end;
 mod mail;
+mod marks;
 mod origin;
+mod outside_waits;
 pub(crate) mod reach;
 pub(crate) mod remote;
 mod replace;
+mod reports;
+mod single_turns;
 mod standstill;
-mod stats;
+pub(crate) mod stats;
 pub(crate) mod thread_end;
 mod turn;
-pub(crate) mod wakers;
+pub(crate) mod waker_table;
+mod wakers;
 pub(crate) mod wakeup;
 mod watching;
 
 use self::callback_table::Callbacks;
+use self::calls::Calls;
 use self::clock::Clock;
+use self::counters::Counters;
+use self::embedding::Embedding;
 use self::ending::Ending;
 use self::hub_slot::HubSlot;
-use self::standstill::{Standstill, WakeSource};
+use self::marks::Marks;
+use self::reports::Reports;
+use self::standstill::Standstill;
+use self::waker_table::Wakers;
 
 pub use self::builder::DEFAULT_HUB;
 pub(crate) use self::builder::{HubBuilder, default_builder};
 pub(crate) use self::callback_table::CallbackId;
-pub(crate) use self::inventory::DescriptorWait;
 pub(crate) use self::origin::Origin;
 pub use self::origin::{hub_listener_stacks, hub_timer_stacks};
 pub use self::standstill::{quiet_time, set_quiet_time};
-use self::stats::Counters;
 pub use self::stats::Stats;
-use self::wakers::Wakers;
-
-/// The number of a parked greenlet, and the function to call if the descriptor of its park is closed.
-type Mark = (u32, Box<dyn FnOnce()>);
 
 /// The state of the loop of one OS thread.
 pub(crate) struct MainLoop {
     slot: HubSlot,
-    pub(crate) heartbeat: Heartbeat,
-    /// The location at which the running callback was made.
-    calling: Cell<Option<&'static Location<'static>>>,
-    pub(crate) detector: Cell<Option<Box<Detector>>>,
     descriptors: RefCell<Descriptors>,
     timers: RefCell<TimerQueue<Target>>,
     callbacks: RefCell<Callbacks>,
-    /// Callbacks that are due, canceled ones included, with the turn in which they were scheduled. Each has a stand-in
-    /// in the run queue.
-    immediate: RefCell<VecDeque<(u64, CallbackId)>>,
-    /// The parked greenlets whose descriptor may be closed under them.
-    marks: RefCell<Vec<Mark>>,
-    ready: RefCell<Ready>,
-    reports: RefCell<Vec<(Target, Readiness, Key, Interest)>>,
-    inbox: OnceCell<Inbox>,
-    messages: RefCell<Vec<Message>>,
+    calls: Calls,
+    pub(crate) wakers: Wakers,
+    pub(crate) marks: Marks,
     clock: Clock,
-    pub(crate) counters: Counters,
-    ending: Ending,
-    /// The request of [`run_once`](MainLoop::run_once): the longest wait of the turn, and the park to end after it.
-    once: Cell<Option<(Option<Duration>, Waiter)>>,
-    /// Whether the hub reported a descriptor in the last turn of [`run_once`](MainLoop::run_once).
-    turn_reported: Cell<bool>,
-    /// Whether the main greenlet embeds the loop.
-    embedded: Cell<bool>,
-    /// The shield of a main greenlet that embeds the loop: the loop of the program must not be unwound.
-    embedder: Cell<Option<Shield>>,
-    standstill: Standstill,
+    reports: Reports,
+    inbox: OnceCell<Inbox>,
+    /// The buffer for the messages of one turn.
+    messages: RefCell<Vec<Message>>,
     /// The registration of the loop's own wake-up descriptor.
     wakeup: Cell<Option<CallbackId>>,
-    pub(crate) wakers: Wakers,
+    embedding: Embedding,
+    ending: Ending,
+    standstill: Standstill,
+    pub(crate) heartbeat: Heartbeat,
+    detector: Cell<Option<Box<Detector>>>,
+    pub(crate) counters: Counters,
 }
 
 static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
@@ -208,29 +206,18 @@ impl MainLoop {
         (!self.slot.is_empty()).then(|| self.now())
     }
 
+    /// Replaces the blocking detector of this OS thread. Waits for the end of the former one.
+    pub(crate) fn detect_blocking(&'static self, resolution: Option<Duration>) -> io::Result<()> {
+        let new =
+            resolution.map(|resolution| Detector::start(&self.heartbeat, resolution).map(Box::new)).transpose()?;
+        // The drop waits for the old detector's watchdog.
+        drop(self.detector.replace(new));
+        Ok(())
+    }
+
     /// Returns the number of the present turn.
     pub(crate) fn turn(&self) -> u64 {
         self.heartbeat.turn()
-    }
-
-    /// Returns the source of a wake-up of the main greenlet, for which no timer is armed.
-    fn wake_source(&self, local: &Local) -> WakeSource {
-        let own = usize::from(self.wakeup.get().is_some());
-        let waits = matches!(local.main.state(), State::Parked | State::Switched);
-        if !waits || self.descriptors.borrow().watched.len() > own {
-            return WakeSource::Here;
-        }
-        if let Some(inbox) = self.inbox.get() {
-            // In this order: the last handle may have been used and dropped in between.
-            let (held, only_jobs) = (inbox.mailbox().users() != 0, inbox.mailbox().only_jobs_hold());
-            if inbox.has_mail() || !only_jobs {
-                return WakeSource::Here;
-            }
-            if held {
-                return WakeSource::Job;
-            }
-        }
-        if self.standstill.is_empty() { WakeSource::Lost } else { WakeSource::Elsewhere }
     }
 
     /// Returns a descriptor that is readable when a turn would have work.

@@ -20,7 +20,7 @@ impl MainLoop {
     /// Descriptors and timers are forgotten, except the timers of exits. Greenlets parked on them are unwound, except the
     /// main greenlet, which gets an error. Wakers are woken.
     pub(crate) fn replace_hub(&self, builder: Option<HubBuilder>) -> Result<(), HubError> {
-        if self.embedded.get() {
+        if self.embedding.is_embedded() {
             return Err(HubError::Embedded);
         }
         if run::in_mainloop() || self.heartbeat.is_in_hub() {
@@ -67,7 +67,7 @@ impl MainLoop {
     /// discard.
     pub(crate) fn shut_down(&self) -> impl Iterator<Item = Callback> + use<> {
         drop(self.take_waiters());
-        self.immediate.take();
+        self.calls.forget_due();
         run::clear_queue(local::get());
         let callbacks = self.drop_hub();
         if let Some(inbox) = self.inbox.get() {

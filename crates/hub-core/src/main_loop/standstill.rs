@@ -5,21 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::MainLoop;
-use super::deadline::Deadline;
-use super::reach::{self, Parked};
 use super::remote::Mailbox;
 use crate::base::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Others, Sleep, Waits};
 use crate::base::fork;
-use crate::error::{HubError, LoopError};
-use crate::greenlet::control::{ControlRef, Kind, Wake};
-use crate::greenlet::driver::Driver;
+use crate::greenlet::describe;
 use crate::greenlet::local::Local;
-use crate::greenlet::run::{self, Park};
-use crate::greenlet::target::Target;
-use crate::greenlet::{describe, patience};
+use crate::greenlet::run;
 use crate::report::{self, Report};
-use crate::timer_queue::TimerId;
 
 /// The time in nanoseconds; the largest value means never.
 static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -86,6 +78,34 @@ pub(super) struct Standstill {
 impl Standstill {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.get() == 0
+    }
+
+    /// Counts a wait that only another OS thread can end, as long as the returned value exists.
+    #[inline]
+    pub(super) fn count_park(&self) -> CountedPark<'_> {
+        self.waiting.set(self.waiting.get() + 1);
+        CountedPark(&self.waiting)
+    }
+
+    /// Returns whether this OS thread was made reachable, in this process.
+    #[inline]
+    pub(super) fn is_reachable(&self) -> bool {
+        self.reachable.get() == fork::generation() + 1
+    }
+
+    /// Records that this OS thread was made reachable.
+    pub(super) fn set_reachable(&self) {
+        self.reachable.set(fork::generation() + 1);
+    }
+
+    /// Lets the next wait block the OS thread.
+    pub(super) fn block_next_wait(&self) {
+        self.blocks.set(true);
+    }
+
+    /// Returns whether the next wait blocks the OS thread. The one after it does not.
+    pub(super) fn take_block(&self) -> bool {
+        self.blocks.take()
     }
 
     /// Returns how long the loop may stand still before it checks the reason. A wait for a job is never reported as
@@ -161,110 +181,13 @@ fn waits(local: &Local) -> Vec<String> {
     std::iter::once(main).chain(describe::parked(local)).collect()
 }
 
-impl MainLoop {
-    /// Returns whether other threads can end the waits of this thread, which has a hub.
-    #[inline]
-    pub(crate) fn is_reachable(&self) -> bool {
-        self.standstill.reachable.get() == fork::generation() + 1 && !self.slot.is_empty()
-    }
-
-    /// Makes this thread reachable for other threads that end its waits, and builds its hub if there is none.
-    #[cold]
-    pub(crate) fn be_reachable(&self) -> Result<(), LoopError> {
-        self.ensure_hub()?;
-        reach::register(|| self.mailbox()).map_err(|error| LoopError::wait_failed(self.slot.name(), error))?;
-        self.standstill.reachable.set(fork::generation() + 1);
-        Ok(())
-    }
-
-    /// Like [`be_reachable`](MainLoop::be_reachable), but a thread that needs no hub may do without one that cannot be
-    /// built: its next wait blocks the OS thread.
-    #[cold]
-    pub(crate) fn prepare_wait(&self, local: &Local) -> Result<(), LoopError> {
-        match self.be_reachable() {
-            Err(error) if may_block_without_hub(&error) && self.waits_alone(local) => {
-                self.standstill.blocks.set(true);
-                Ok(())
-            }
-            reachable => reachable,
-        }
-    }
-
-    /// Returns whether this wait, for which no hub could be built, blocks the OS thread. Asked once for each such wait,
-    /// so that the next wait tries to build the hub again.
-    #[cold]
-    pub(crate) fn takes_blocking(&self, local: &Local) -> bool {
-        self.standstill.blocks.take() && self.waits_alone(local)
-    }
-
-    /// Returns whether only the calling main greenlet could need a turn of the loop.
-    fn waits_alone(&self, local: &Local) -> bool {
-        let needs_none = |one: &ControlRef| matches!(one.kind(), Kind::Main | Kind::Mainloop);
-        run::current() == local.main
-            && self.timers.borrow().is_empty()
-            && self.registered() == 0
-            && local.controls.in_use().iter().all(needs_none)
-    }
-
-    /// Parks until a wake-up, the deadline, or an exit, which is not thrown. Switches.
-    #[inline(always)]
-    pub(crate) fn park_until(&self, park: Park, deadline: &mut Deadline) -> Result<Parked, LoopError> {
-        let waiting = CountedPark::begin(&self.standstill);
-        let wake = if deadline.is_none() { park.park_deferring_exit()? } else { self.park_limited(park, deadline)? };
-        drop(waiting);
-        if park.control().has_exit() {
-            patience::end(park.control());
-        }
-        Ok(match wake {
-            Wake::Event => Parked::Unparked,
-            Wake::Deadline => Parked::TimedOut,
-            _ => Parked::Interrupted,
-        })
-    }
-
-    fn park_limited(&self, park: Park, deadline: &mut Deadline) -> Result<Wake, LoopError> {
-        let timer = deadline.arm(&mut self.timers.borrow_mut(), Target::park(park.waiter()));
-        let armed = timer.map(|timer| ParkTimer { main_loop: self, timer });
-        let wake = park.park_deferring_exit()?;
-        if let Some(ParkTimer { timer, .. }) = &armed {
-            deadline.fix(&self.timers.borrow(), *timer);
-        }
-        Ok(wake)
-    }
-}
-
-/// Returns whether the error is that of a hub that could not be built, in an OS thread that goes on.
-fn may_block_without_hub(error: &LoopError) -> bool {
-    error.hub_error().is_some_and(|error| !matches!(error, HubError::ThreadEnding))
-}
-
 /// Counts a wait. `Drop` ends it, however the park ends.
-struct CountedPark<'a>(&'a Cell<usize>);
-
-impl CountedPark<'_> {
-    #[inline]
-    fn begin(standstill: &Standstill) -> CountedPark<'_> {
-        standstill.waiting.set(standstill.waiting.get() + 1);
-        CountedPark(&standstill.waiting)
-    }
-}
+pub(super) struct CountedPark<'a>(&'a Cell<usize>);
 
 impl Drop for CountedPark<'_> {
     #[inline]
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-/// The timer of a wait. `Drop` disarms it, however the park ends.
-struct ParkTimer<'a> {
-    main_loop: &'a MainLoop,
-    timer: TimerId,
-}
-
-impl Drop for ParkTimer<'_> {
-    fn drop(&mut self) {
-        self.main_loop.disarm(self.timer);
     }
 }
 

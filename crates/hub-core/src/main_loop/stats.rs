@@ -1,12 +1,6 @@
-//! Counters: what a loop has done and what it holds.
+//! A snapshot of what a loop has done and what it holds.
 
-use std::cell::Cell;
 use std::fmt;
-
-use super::MainLoop;
-use crate::greenlet::local::Local;
-use crate::greenlet::run;
-use crate::hub::Interest;
 
 /// A snapshot of a hub's counters, from [`HubRef::stats`](crate::HubRef::stats).
 ///
@@ -111,66 +105,5 @@ impl fmt::Display for Stats {
             ("pool_jobs", self.pool_jobs as u64),
         ];
         lines.iter().try_for_each(|(name, number)| writeln!(f, "{name:<22}{number}"))
-    }
-}
-
-/// The numbers of calls that a loop has made.
-#[derive(Default)]
-pub(crate) struct Counters {
-    waits: Cell<u64>,
-    watches: Cell<u64>,
-    operations: Cell<u64>,
-}
-
-impl Counters {
-    #[inline]
-    pub(super) fn count_wait(&self) {
-        self.waits.set(self.waits.get() + 1);
-    }
-
-    pub(super) fn count_watch(&self) {
-        self.watches.set(self.watches.get() + 1);
-    }
-
-    #[inline]
-    pub(crate) fn count_operation(&self) {
-        self.operations.set(self.operations.get() + 1);
-    }
-}
-
-impl MainLoop {
-    /// Returns a snapshot. `pool`: the numbers of OS threads and jobs of the pools.
-    pub(crate) fn stats(&self, local: &Local, pool: (usize, usize)) -> Stats {
-        let descriptors = self.descriptors.borrow();
-        let own = usize::from(self.wakeup.get().is_some());
-        let readers = descriptors.first_waiters().filter(|(_, direction, _)| *direction == Interest::READ).count();
-        let writers = descriptors.first_waiters().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
-        let stacks = local.stacks.stats();
-        let timers = self.timers.borrow();
-        let (pool_threads, pool_jobs) = pool;
-        Stats {
-            turns: self.heartbeat.turn(),
-            switches: run::switches(),
-            waits: self.counters.waits.get(),
-            watches: self.counters.watches.get(),
-            operations: self.counters.operations.get(),
-            timers: timers.len() + self.callbacks.borrow().immediate().count(),
-            readers: readers.saturating_sub(own),
-            writers,
-            ready: run::ready(),
-            parked: local.controls.parked(),
-            wakeups: local.controls.ended_parks(),
-            timers_armed: timers.absorbed(),
-            greenlets: local.controls.live(),
-            green_threads: local.tasks.live(),
-            spawned: local.tasks.taken(),
-            stack_bytes_mapped: stacks.reserved,
-            stack_bytes_resident: stacks.resident,
-            stacks_in_use: stacks.in_use,
-            stacks_idle: stacks.idle,
-            stacks_most: stacks.most,
-            pool_threads,
-            pool_jobs,
-        }
     }
 }

@@ -1,19 +1,17 @@
 //! A turn of the loop, from the mail to the reports of the hub.
 
-use std::cell::Cell;
 use std::io;
-use std::task::Waker;
 use std::time::Duration;
 
 use super::MainLoop;
 use super::standstill::WakeSource;
-use crate::base::wait_reason::WaitReason;
-use crate::error::{LoopError, LoopErrorKind};
+use super::waker_table::WakerId;
+use crate::error::LoopError;
 use crate::greenlet::control::{Waiter, Wake};
 use crate::greenlet::driver::FutureWaits;
 use crate::greenlet::exit::Exit;
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Park, Shield};
+use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::greenlet::trace;
 
@@ -58,13 +56,15 @@ impl MainLoop {
             let noticed = std::mem::take(&mut had_mail);
             self.wait(local, noticed);
             if self.outgrows_stack(local) {
-                self.keep_notice(noticed);
+                // A caller of `run_once` must not sleep over the notice, which the loop that follows does not find.
+                if noticed {
+                    self.embedding.forbid_wait();
+                }
                 trace::loop_ended(self.slot.name());
                 return true;
             }
             let reported = self.dispatch();
-            if let Some((_, waiter)) = self.once.take() {
-                self.turn_reported.set(reported);
+            if let Some(waiter) = self.embedding.end_single_turn(reported) {
                 self.read_mail();
                 self.fire();
                 run::run_ready(local);
@@ -154,7 +154,7 @@ impl MainLoop {
     /// Returns the timeout of a turn, which is shorter if [`run_once`](MainLoop::run_once) asks for it.
     #[inline(always)]
     fn limited(&self, timeout: Option<Duration>, had_mail: bool) -> Option<Duration> {
-        let Some((limit, _)) = self.once.get() else { return timeout };
+        let Some(limit) = self.embedding.longest_wait() else { return timeout };
         // The caller checks its own state between turns. A notice that arrived just before this turn must not be slept
         // over.
         let limit = if had_mail { Some(Duration::ZERO) } else { limit };
@@ -171,14 +171,6 @@ impl MainLoop {
         self.slot.asks_for_stack() && self.slot.stack_size().is_some_and(|needed| local.mainloop_stack_size() < needed)
     }
 
-    /// Keeps a notice for the loop that follows: a caller of [`run_once`](MainLoop::run_once) must not sleep over it.
-    #[cold]
-    fn keep_notice(&self, noticed: bool) {
-        if noticed && let Some((_, waiter)) = self.once.get() {
-            self.once.set(Some((Some(Duration::ZERO), waiter)));
-        }
-    }
-
     /// Asks the hub whether it may wake a greenlet by itself, or complete the future of one.
     #[cold]
     fn hub_may_wake(&self, local: &Local) -> bool {
@@ -190,7 +182,7 @@ impl MainLoop {
     /// Waits on the hub.
     #[inline(always)]
     fn sleep(&self, local: &Local, sleep: Sleep) {
-        let mut ready = self.ready.take();
+        let mut ready = self.reports.take_ready();
         // Borrowed within, so that the table is free again when a hub that panics is dropped.
         let waited = self.call_hub("waiting", |hub| {
             let descriptors = self.descriptors.borrow();
@@ -199,7 +191,7 @@ impl MainLoop {
             hub.wait(&descriptors.watched, sleep.timeout, &mut ready)
         });
         run::set_asleep(false);
-        *self.ready.borrow_mut() = ready;
+        self.reports.put_ready(ready);
         self.counters.count_wait();
         self.clock.set_old(true);
         if let Ok(Ok(())) = waited {
@@ -208,7 +200,7 @@ impl MainLoop {
         if let Some(inbox) = self.inbox.get() {
             inbox.woke();
             if let Some(idle) = sleep.idle
-                && self.ready.borrow().reports().is_empty()
+                && self.reports.is_empty()
                 && run::ready() == 0
                 && !inbox.has_mail()
                 && self.standstill.is_hopeless(local, inbox.mailbox(), idle, sleep.source)
@@ -265,17 +257,7 @@ impl MainLoop {
 
     /// Takes in all reports of the wait, then wakes waiters and calls listeners. Returns whether there were reports.
     fn dispatch(&self) -> bool {
-        let mut reports = self.reports.take();
-        let any;
-        {
-            let mut ready = self.ready.borrow_mut();
-            let mut descriptors = self.descriptors.borrow_mut();
-            any = !ready.reports().is_empty();
-            for &(key, readiness) in ready.reports() {
-                descriptors.report(key, readiness, self.slot.rearm(), &mut reports);
-            }
-            ready.clear();
-        }
+        let (reports, any) = self.reports.collect(&mut self.descriptors.borrow_mut(), self.slot.rearm());
         for &(one, readiness, key, direction) in &reports {
             match one {
                 // First, because it is the most frequent.
@@ -284,15 +266,14 @@ impl MainLoop {
                 Target::Waker { number, serial } => {
                     // The waker may poll again at once, and then takes its place behind the others.
                     self.promote_next_waiter(key, direction);
-                    self.wake_waker(number, serial);
+                    self.wake_waker(WakerId::new(number, serial));
                     continue;
                 }
                 _ => self.tell(one, Wake::Ready(readiness)),
             }
             self.promote_next_waiter(key, direction);
         }
-        reports.clear();
-        *self.reports.borrow_mut() = reports;
+        self.reports.put_collected(reports);
         any
     }
 
@@ -324,111 +305,7 @@ impl MainLoop {
                 }
             }
             Target::Call(number) => self.queue_expired(number),
-            Target::Waker { number, serial } => self.queue_waker(number, serial),
+            Target::Waker { number, serial } => self.queue_waker(WakerId::new(number, serial)),
         }
-    }
-
-    /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.
-    pub(crate) fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
-        let park = Park::current(WaitReason::RunOnce)?;
-        if park.control() != local::get().main {
-            return Err(LoopError::in_mainloop(WaitReason::RunOnce.as_str()));
-        }
-        self.ensure_hub()?;
-        self.once.set(Some((limit, park.waiter())));
-        let single = SingleTurn(&self.once);
-        let parked = park.park();
-        drop(single);
-        // A caller that waits in place of the loop is woken like the loop.
-        if let Some(inbox) = self.inbox.get()
-            && !inbox.prepare_sleep()
-        {
-            inbox.ring();
-        }
-        parked.map(drop)
-    }
-
-    /// Begins to be embedded by the main greenlet.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error for any other greenlet, if the loop is embedded already, if the main greenlet may not wait or has
-    /// lent its frame to others, and if no hub can be built.
-    pub(crate) fn embed(&self, local: &Local) -> Result<(), LoopError> {
-        let main = local.main;
-        if self.embedded.get() {
-            return Err(LoopErrorKind::Embedded.into());
-        }
-        if run::current() != main {
-            return Err(LoopError::in_mainloop("embedding the loop"));
-        }
-        run::may_leave(main, WaitReason::RunOnce)?;
-        let lends = main.is_masked() || local.main_scopes.get() != 0 || local.refuses_bodies();
-        if lends || self.heartbeat.is_in_hub() {
-            return Err(LoopErrorKind::EmbedRefused.into());
-        }
-        self.ensure_hub()?;
-        self.embedded.set(true);
-        self.embedder.set(Shield::new());
-        run::set_between_turns(true);
-        Ok(())
-    }
-
-    /// Ends what [`embed`](MainLoop::embed) has begun.
-    pub(crate) fn end_embedding(&self) {
-        self.embedded.set(false);
-        drop(self.embedder.take());
-        run::set_between_turns(false);
-        run::set_asleep(false);
-        self.drop_waker();
-    }
-
-    /// Runs one turn of an embedded loop, without a sleep. Switches.
-    ///
-    /// Returns whether the next turn has work to do. If not, `waker` is woken when it has some that no descriptor and no
-    /// timer reports.
-    pub(crate) fn embedded_turn(&self, local: &Local, waker: &Waker) -> Result<bool, LoopError> {
-        if run::current() != local.main || self.heartbeat.is_in_hub() {
-            return Err(LoopError::in_mainloop("a turn of the embedded loop"));
-        }
-        run::set_asleep(false);
-        let turn = EmbeddedTurn::begin(self);
-        let turned = self.run_once(Some(Duration::ZERO));
-        drop(turn);
-        turned?;
-        if self.turn_reported.get() || run::ready() != 0 || self.ending.is_requested() {
-            return Ok(true);
-        }
-        run::set_asleep(true);
-        self.call_waker(|own| {
-            own.begin_wait();
-            own.set(waker);
-        });
-        Ok(false)
-    }
-}
-
-/// A turn of an embedded loop, in which the main greenlet may park. `Drop` ends it, also if an exit unwinds the turn.
-struct EmbeddedTurn<'a>(&'a MainLoop);
-
-impl EmbeddedTurn<'_> {
-    fn begin(main_loop: &MainLoop) -> EmbeddedTurn<'_> {
-        run::set_between_turns(false);
-        EmbeddedTurn(main_loop)
-    }
-}
-
-impl Drop for EmbeddedTurn<'_> {
-    fn drop(&mut self) {
-        run::set_between_turns(self.0.embedded.get());
-    }
-}
-
-/// The request for a single turn, which is forgotten however the wait for it ends.
-struct SingleTurn<'a>(&'a Cell<Option<(Option<Duration>, Waiter)>>);
-
-impl Drop for SingleTurn<'_> {
-    fn drop(&mut self) {
-        self.0.set(None);
     }
 }

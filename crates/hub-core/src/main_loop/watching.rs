@@ -1,4 +1,4 @@
-//! Waits for descriptors.
+//! Waits of greenlets and wakers for descriptors, and the watches of the hub that they need.
 //!
 //! Ground rules:
 //! - A descriptor is armed only under a promise that it stays open: a trampoline borrows it, a callback's registration
@@ -9,28 +9,23 @@
 //!   descriptor stays open until the change is carried out. A change that cannot wait panics.
 
 use std::cell::Cell;
-use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::callback_table::{Callback, CallbackId};
+use super::callback_table::Callback;
 use super::deadline::Deadline;
 use super::descriptors::{Descriptors, Owner, Prepared, ReadHint};
-use super::listener::Listener;
-use super::remote::Message;
 use super::{MainLoop, prevents_multiple_readers};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Wake;
 use crate::greenlet::driver::Driver;
-use crate::greenlet::exit::{contained, drop_contained};
-use crate::greenlet::local;
-use crate::greenlet::run::{self, Park};
+use crate::greenlet::exit::drop_contained;
+use crate::greenlet::run::Park;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Lease, Readiness, Rearm};
-use crate::report;
 use crate::timer_queue::TimerId;
 
 impl MainLoop {
@@ -303,114 +298,6 @@ impl MainLoop {
         Ok(())
     }
 
-    /// Arms the direction of a registered listener.
-    pub(super) fn start_listening(
-        &self,
-        callback: CallbackId,
-        fd: RawFd,
-        direction: Interest,
-    ) -> Result<(), TrampolineError> {
-        self.ensure_hub()?;
-        let prepared = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.slot.rearm());
-        let (key, interest) = match prepared {
-            Prepared::Taken => return Err(TrampolineError::SecondSimultaneous { direction, fd }),
-            Prepared::Watch(key, interest) => (key, interest),
-            Prepared::Watched(key) => (key, direction),
-        };
-        self.set_listener_key(callback, key);
-        // SAFETY: the registration owns the descriptor, and leaves the table before it releases the descriptor.
-        unsafe { self.watch(key, interest, direction, Target::Call(callback.number())) }
-    }
-
-    /// Deregisters a listener, and releases its descriptor.
-    pub(crate) fn unlisten(&self, id: CallbackId) {
-        if self.with_table(|_| ()).is_none() {
-            return self.unlisten_after_wait(id);
-        }
-        let (key, interest) = match self.callbacks.borrow().get(id) {
-            Some(&Callback::Listener { key, interest, .. }) => (key, interest),
-            _ => return,
-        };
-        let callback = self.callbacks.borrow_mut().remove(id);
-        // SAFETY: `callback` owns the descriptor, and is dropped after the call.
-        unsafe { self.release(key, interest, Target::Call(id.number())) };
-        drop_contained(callback);
-    }
-
-    /// Silences a listener that is dropped inside the hub's `wait`. The table lends its descriptor, so it stays
-    /// registered until the loop reads its mail.
-    #[cold]
-    fn unlisten_after_wait(&self, id: CallbackId) {
-        let listener = match self.callbacks.borrow_mut().get_mut(id) {
-            Some(Callback::Listener { listener, .. }) => mem::replace(listener, Rc::new(Silent)),
-            _ => return,
-        };
-        if let Some(mailbox) = self.mailbox() {
-            drop(mailbox.post(Message::Run(Box::new(move || local::get().main_loop.unlisten(id)))));
-        }
-        drop_contained(listener);
-    }
-
-    /// Removes the waiter of a listener. Makes the hub forget the number if it has no other waiter.
-    ///
-    /// # Safety
-    ///
-    /// The descriptor of the listener stays open until this returns.
-    unsafe fn release(&self, key: Key, interest: Interest, target: Target) {
-        if self.descriptors.borrow_mut().leave(key, interest, target) {
-            self.promote_next_waiter(key, interest);
-        }
-        if self.descriptors.borrow().may_be_forgotten(key) && !self.slot.is_empty() {
-            // SAFETY: the number is open, by the contract.
-            let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
-            // A hub that fails here has nothing left to forget.
-            let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd)));
-        }
-    }
-
-    /// Rearms a listener that stays: the hub reports again what is left.
-    pub(super) fn rearm_listener(&self, key: Key, interest: Interest, id: CallbackId) {
-        let armed = {
-            let descriptors = self.descriptors.borrow();
-            if !descriptors.watched.is_current(key) {
-                return;
-            }
-            descriptors.watched.armed(key)
-        };
-        // The hub is foreign code: it may deregister the listener.
-        let kept = match self.callbacks.borrow().get(id) {
-            Some(Callback::Listener { fd, .. }) => fd.clone(),
-            _ => return,
-        };
-        let target = Target::Call(id.number());
-        // SAFETY: `kept` holds the descriptor during the call. After it the registration does, or nothing stays armed.
-        let watched = unsafe { self.watch(key, armed | interest, interest, target) };
-        if self.callbacks.borrow().get(id).is_none() {
-            // SAFETY: `kept` holds the descriptor during the call.
-            unsafe { self.release(key, interest, target) };
-            if let Err(TrampolineError::Loop(error)) = watched {
-                // The error is the hub's, not the listener's.
-                self.stop_with(error);
-            }
-            return drop_contained(kept);
-        }
-        drop_contained(kept);
-        match watched {
-            Ok(()) => {}
-            Err(TrampolineError::Closed { .. }) => {}
-            Err(error) => {
-                // SAFETY: the registration owns the descriptor.
-                unsafe { self.descriptors.borrow_mut().arm(key, interest, target) };
-                match error {
-                    // The hub is lost. The next hub watches whatever is armed.
-                    TrampolineError::Loop(error) => self.stop_with(error),
-                    // The close notifies the armed waiters.
-                    _ => self.closed(key.fd(), None),
-                }
-            }
-        }
-    }
-
     /// Makes a new hub watch an armed key. An error is that of the hub, which is lost.
     pub(super) fn watch_again(&self, key: Key, interest: Interest) -> Result<(), LoopError> {
         let (lease, targets) = {
@@ -482,91 +369,6 @@ impl MainLoop {
         }
     }
 
-    /// Retires the number `fd`, which is closed, about to be closed, or given to another file. Wakes its waiters with
-    /// an error, and makes the hub forget it. `open` is the descriptor, from a caller that keeps it open.
-    pub(crate) fn closed(&self, fd: RawFd, open: Option<BorrowedFd<'_>>) {
-        let Some((key, waited)) = self.give_up(fd, Descriptors::retire) else { return };
-        if !self.slot.is_empty() {
-            // A hub that fails here has nothing left to forget.
-            let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, open));
-        }
-        self.notify_closed(fd, waited);
-    }
-
-    /// Gives up the number `fd` for the program. Its present owner is unknown, so the hub is lent no descriptor. A live
-    /// socket and the loop's own wake-up descriptor keep their numbers in any case, and stay registered.
-    pub(crate) fn given_up(&self, fd: RawFd) {
-        if self.is_wakeup(fd) {
-            return;
-        }
-        match self.give_up(fd, Descriptors::evict) {
-            Some(waited) => self.notify_closed(fd, waited),
-            None => self.closed(fd, None),
-        }
-    }
-
-    /// Changes the table for a number that is given up.
-    ///
-    /// # Panics
-    ///
-    /// Panics inside the hub's `wait`, which may be using the number: the caller must not close it there.
-    fn give_up<R>(&self, fd: RawFd, change: fn(&mut Descriptors, RawFd) -> R) -> R {
-        match self.with_table(|table| change(table, fd)) {
-            Some(changed) => changed,
-            None => panic!("descriptor {fd} cannot be given up inside a hub's `wait`: give it up after the wait"),
-        }
-    }
-
-    fn is_wakeup(&self, fd: RawFd) -> bool {
-        let callbacks = self.callbacks.borrow();
-        let wakeup = self.wakeup.get().and_then(|id| callbacks.get(id));
-        matches!(wakeup, Some(Callback::Listener { key, .. }) if key.fd() == fd)
-    }
-
-    /// Notifies the waiters of `fd` that it was closed.
-    fn notify_closed(&self, fd: RawFd, waited: Vec<Target>) {
-        for target in waited {
-            if let Target::Call(number) = target {
-                self.queue_closed(number, fd);
-            } else {
-                if let Target::Parked { greenlet, .. } = target
-                    && let Some(mark) = self.take_mark(greenlet)
-                    && let Err(error) = contained(mark)
-                {
-                    report::callback_failed("a closed descriptor", error);
-                }
-                self.tell(target, Wake::Closed);
-            }
-        }
-    }
-
-    /// Wakes the greenlets that wait for a socket in `directions`. Does not switch.
-    ///
-    /// Returns false, and wakes nothing, inside a call of the hub: a waiter may be about to park.
-    pub(crate) fn wake_waiters(&self, fd: RawFd, socket: u64, directions: Interest) -> bool {
-        if self.heartbeat.is_in_hub() {
-            return false;
-        }
-        let Some(taken) = self.with_table(|table| table.take_parked(fd, socket, directions)) else { return false };
-        for (target, direction) in taken {
-            self.tell(target, Wake::Ready(direction.into()));
-        }
-        true
-    }
-
-    /// Sets the callback for a close of the descriptor that the running greenlet waits for, until
-    /// [`take_mark`](MainLoop::take_mark).
-    pub(crate) fn put_mark(&self, mark: Box<dyn FnOnce()>) {
-        self.marks.borrow_mut().push((run::current().number(), mark));
-    }
-
-    /// Removes the close callback of a greenlet.
-    pub(crate) fn take_mark(&self, greenlet: u32) -> Option<Box<dyn FnOnce()>> {
-        let mut marks = self.marks.borrow_mut();
-        let index = marks.iter().position(|(number, _)| *number == greenlet)?;
-        Some(marks.swap_remove(index).1)
-    }
-
     /// Calls `access` with the table of descriptors. Returns `None` inside the hub's `wait`, which reads the table.
     #[inline]
     pub(crate) fn with_table<R>(&self, access: impl FnOnce(&mut Descriptors) -> R) -> Option<R> {
@@ -587,13 +389,6 @@ impl MainLoop {
             self.with_table(|table| table.used_up(fd, socket, direction, left.is_none()));
         }
     }
-}
-
-/// The listener of a registration that was dropped inside the hub's `wait`.
-struct Silent;
-
-impl Listener for Silent {
-    fn ready(&self, _: RawFd, _: Readiness) {}
 }
 
 /// A waiter in the table. `Drop` removes it, however the park ends.

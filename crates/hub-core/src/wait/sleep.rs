@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::greenlet::local;
 use crate::hub::Time;
 use crate::main_loop::remote::{Mailbox, Message};
-use crate::main_loop::wakers::WakerId;
+use crate::main_loop::waker_table::WakerId;
 
 /// A future that is ready when a time has passed, from [`sleep`].
 ///

@@ -254,14 +254,14 @@ struct Mark;
 
 impl Mark {
     fn put(mark: Box<dyn FnOnce()>) -> Mark {
-        local::get().main_loop.put_mark(mark);
+        local::get().main_loop.marks.put(mark);
         Mark
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        drop(local::get().main_loop.take_mark(run::current().number()));
+        drop(local::get().main_loop.marks.take(run::current().number()));
     }
 }
 

@@ -13,6 +13,7 @@ use super::queue::clear_queue;
 use crate::error::GreenError;
 
 /// Runs the body of `me`, a green thread, and finishes its cell. Never unwinds.
+#[inline(always)]
 pub(super) fn run_task(me: ControlRef) {
     // SAFETY: the greenlet keeps the cell until `finish`, after which the value is not used.
     let Some(task) = (unsafe { me.task.get() }) else { return };

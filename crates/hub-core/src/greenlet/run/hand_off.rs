@@ -191,12 +191,19 @@ impl RunQueue {
     }
 
     /// Returns the main loop, and launches it if needed.
+    #[inline]
     pub(super) fn mainloop(&self, local: &Local) -> Result<ControlRef, LoopError> {
+        match local.mainloop.get() {
+            Some(mainloop) if !local.main_loop.in_hub() => Ok(mainloop),
+            _ => self.new_mainloop(local),
+        }
+    }
+
+    /// Launches the main loop. Fails in a hub, where nothing may be left, also if there is a main loop.
+    #[cold]
+    fn new_mainloop(&self, local: &Local) -> Result<ControlRef, LoopError> {
         if local.main_loop.in_hub() {
             return Err(LoopError::in_mainloop("a wait in a hub or while a queue orders its items"));
-        }
-        if let Some(mainloop) = local.mainloop.get() {
-            return Ok(mainloop);
         }
         let stack = local.take_stack(local.main_loop.stack_size())?;
         let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);

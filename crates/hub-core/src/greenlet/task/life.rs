@@ -68,7 +68,8 @@ impl TaskRef {
     /// # Safety
     ///
     /// The body contains the result, and this is called once. Without a handle the cell is not used after this.
-    #[inline]
+    // Always: LLVM keeps a call for so many callers, and one of them is the end of every green thread.
+    #[inline(always)]
     pub(in super::super) unsafe fn finish(&self) {
         let header = self.header();
         header.bits.set(header.bits.get() | DONE | RESULT);

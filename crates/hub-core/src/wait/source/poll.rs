@@ -18,7 +18,7 @@ use crate::hub::Interest;
 use crate::main_loop::MainLoop;
 use crate::main_loop::doubt::Pauses;
 use crate::main_loop::remote::Message;
-use crate::main_loop::wakers::{self, PollGuard, WakeAt};
+use crate::main_loop::waker_table::{self, PollGuard, WakeAt};
 
 impl Source {
     /// Performs `op` for a future. Does not switch.
@@ -247,7 +247,7 @@ impl Inner {
         if armed {
             drop_contained(waker);
         } else {
-            wakers::wake(waker);
+            waker_table::wake(waker);
         }
     }
 }

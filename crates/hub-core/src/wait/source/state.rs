@@ -25,7 +25,7 @@ use crate::greenlet::local;
 use crate::hub::Interest;
 use crate::main_loop::MainLoop;
 use crate::main_loop::remote::{Mailbox, Message};
-use crate::main_loop::wakers::Polled;
+use crate::main_loop::waker_table::Polled;
 
 pub(super) struct Inner {
     pub(super) id: u64,

@@ -1,0 +1,136 @@
+//! The listeners of the program: callbacks that own a descriptor, and stay registered.
+//!
+//! Ground rules: those of [`watching`](super::watching), and
+//! - A registration owns its descriptor, and leaves the table before it releases the descriptor.
+
+use std::mem;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::rc::Rc;
+
+use super::MainLoop;
+use super::callback_table::{Callback, CallbackId};
+use super::descriptors::{Owner, Prepared};
+use super::listener::Listener;
+use super::remote::Message;
+use crate::error::TrampolineError;
+use crate::greenlet::exit::drop_contained;
+use crate::greenlet::local;
+use crate::greenlet::target::Target;
+use crate::hub::{Interest, Key, Readiness};
+
+impl MainLoop {
+    /// Arms the direction of a registered listener.
+    pub(super) fn start_listening(
+        &self,
+        callback: CallbackId,
+        fd: RawFd,
+        direction: Interest,
+    ) -> Result<(), TrampolineError> {
+        self.ensure_hub()?;
+        let prepared = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.slot.rearm());
+        let (key, interest) = match prepared {
+            Prepared::Taken => return Err(TrampolineError::SecondSimultaneous { direction, fd }),
+            Prepared::Watch(key, interest) => (key, interest),
+            Prepared::Watched(key) => (key, direction),
+        };
+        self.set_listener_key(callback, key);
+        // SAFETY: the registration owns the descriptor, and leaves the table before it releases the descriptor.
+        unsafe { self.watch(key, interest, direction, Target::Call(callback.number())) }
+    }
+
+    /// Deregisters a listener, and releases its descriptor.
+    pub(crate) fn unlisten(&self, id: CallbackId) {
+        if self.with_table(|_| ()).is_none() {
+            return self.unlisten_after_wait(id);
+        }
+        let (key, interest) = match self.callbacks.borrow().get(id) {
+            Some(&Callback::Listener { key, interest, .. }) => (key, interest),
+            _ => return,
+        };
+        let callback = self.callbacks.borrow_mut().remove(id);
+        // SAFETY: `callback` owns the descriptor, and is dropped after the call.
+        unsafe { self.release(key, interest, Target::Call(id.number())) };
+        drop_contained(callback);
+    }
+
+    /// Silences a listener that is dropped inside the hub's `wait`. The table lends its descriptor, so it stays
+    /// registered until the loop reads its mail.
+    #[cold]
+    fn unlisten_after_wait(&self, id: CallbackId) {
+        let listener = match self.callbacks.borrow_mut().get_mut(id) {
+            Some(Callback::Listener { listener, .. }) => mem::replace(listener, Rc::new(Silent)),
+            _ => return,
+        };
+        if let Some(mailbox) = self.mailbox() {
+            drop(mailbox.post(Message::Run(Box::new(move || local::get().main_loop.unlisten(id)))));
+        }
+        drop_contained(listener);
+    }
+
+    /// Removes the waiter of a listener. Makes the hub forget the number if it has no other waiter.
+    ///
+    /// # Safety
+    ///
+    /// The descriptor of the listener stays open until this returns.
+    unsafe fn release(&self, key: Key, interest: Interest, target: Target) {
+        if self.descriptors.borrow_mut().leave(key, interest, target) {
+            self.promote_next_waiter(key, interest);
+        }
+        if self.descriptors.borrow().may_be_forgotten(key) && !self.slot.is_empty() {
+            // SAFETY: the number is open, by the contract.
+            let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
+            // A hub that fails here has nothing left to forget.
+            let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd)));
+        }
+    }
+
+    /// Rearms a listener that stays: the hub reports again what is left.
+    pub(super) fn rearm_listener(&self, key: Key, interest: Interest, id: CallbackId) {
+        let armed = {
+            let descriptors = self.descriptors.borrow();
+            if !descriptors.watched.is_current(key) {
+                return;
+            }
+            descriptors.watched.armed(key)
+        };
+        // The hub is foreign code: it may deregister the listener.
+        let kept = match self.callbacks.borrow().get(id) {
+            Some(Callback::Listener { fd, .. }) => fd.clone(),
+            _ => return,
+        };
+        let target = Target::Call(id.number());
+        // SAFETY: `kept` holds the descriptor during the call. After it the registration does, or nothing stays armed.
+        let watched = unsafe { self.watch(key, armed | interest, interest, target) };
+        if self.callbacks.borrow().get(id).is_none() {
+            // SAFETY: `kept` holds the descriptor during the call.
+            unsafe { self.release(key, interest, target) };
+            if let Err(TrampolineError::Loop(error)) = watched {
+                // The error is the hub's, not the listener's.
+                self.stop_with(error);
+            }
+            return drop_contained(kept);
+        }
+        drop_contained(kept);
+        match watched {
+            Ok(()) => {}
+            Err(TrampolineError::Closed { .. }) => {}
+            Err(error) => {
+                // SAFETY: the registration owns the descriptor.
+                unsafe { self.descriptors.borrow_mut().arm(key, interest, target) };
+                match error {
+                    // The hub is lost. The next hub watches whatever is armed.
+                    TrampolineError::Loop(error) => self.stop_with(error),
+                    // The close notifies the armed waiters.
+                    _ => self.closed(key.fd(), None),
+                }
+            }
+        }
+    }
+}
+
+/// The listener of a registration that was dropped inside the hub's `wait`.
+struct Silent;
+
+impl Listener for Silent {
+    fn ready(&self, _: RawFd, _: Readiness) {}
+}

@@ -1,0 +1,123 @@
+//! Waits that another OS thread may end: this OS thread is reachable, and the loop knows whether a wake-up can come.
+
+use super::MainLoop;
+use super::deadline::Deadline;
+use super::reach::{self, Parked};
+use super::standstill::WakeSource;
+use crate::error::{HubError, LoopError};
+use crate::greenlet::control::{ControlRef, Kind, State, Wake};
+use crate::greenlet::driver::Driver;
+use crate::greenlet::local::Local;
+use crate::greenlet::patience;
+use crate::greenlet::run::{self, Park};
+use crate::greenlet::target::Target;
+use crate::timer_queue::TimerId;
+
+impl MainLoop {
+    /// Returns whether other threads can end the waits of this thread, which has a hub.
+    #[inline]
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.standstill.is_reachable() && !self.slot.is_empty()
+    }
+
+    /// Makes this thread reachable for other threads that end its waits, and builds its hub if there is none.
+    #[cold]
+    pub(crate) fn be_reachable(&self) -> Result<(), LoopError> {
+        self.ensure_hub()?;
+        reach::register(|| self.mailbox()).map_err(|error| LoopError::wait_failed(self.slot.name(), error))?;
+        self.standstill.set_reachable();
+        Ok(())
+    }
+
+    /// Like [`be_reachable`](MainLoop::be_reachable), but a thread that needs no hub may do without one that cannot be
+    /// built: its next wait blocks the OS thread.
+    #[cold]
+    pub(crate) fn prepare_wait(&self, local: &Local) -> Result<(), LoopError> {
+        match self.be_reachable() {
+            Err(error) if may_block_without_hub(&error) && self.waits_alone(local) => {
+                self.standstill.block_next_wait();
+                Ok(())
+            }
+            reachable => reachable,
+        }
+    }
+
+    /// Returns whether this wait, for which no hub could be built, blocks the OS thread. Asked once for each such wait,
+    /// so that the next wait tries to build the hub again.
+    #[cold]
+    pub(crate) fn takes_blocking(&self, local: &Local) -> bool {
+        self.standstill.take_block() && self.waits_alone(local)
+    }
+
+    /// Returns whether only the calling main greenlet could need a turn of the loop.
+    fn waits_alone(&self, local: &Local) -> bool {
+        let needs_none = |one: &ControlRef| matches!(one.kind(), Kind::Main | Kind::Mainloop);
+        run::current() == local.main
+            && self.timers.borrow().is_empty()
+            && self.registered() == 0
+            && local.controls.in_use().iter().all(needs_none)
+    }
+
+    /// Parks until a wake-up, the deadline, or an exit, which is not thrown. Switches.
+    #[inline(always)]
+    pub(crate) fn park_until(&self, park: Park, deadline: &mut Deadline) -> Result<Parked, LoopError> {
+        let waiting = self.standstill.count_park();
+        let wake = if deadline.is_none() { park.park_deferring_exit()? } else { self.park_limited(park, deadline)? };
+        drop(waiting);
+        if park.control().has_exit() {
+            patience::end(park.control());
+        }
+        Ok(match wake {
+            Wake::Event => Parked::Unparked,
+            Wake::Deadline => Parked::TimedOut,
+            _ => Parked::Interrupted,
+        })
+    }
+
+    fn park_limited(&self, park: Park, deadline: &mut Deadline) -> Result<Wake, LoopError> {
+        let timer = deadline.arm(&mut self.timers.borrow_mut(), Target::park(park.waiter()));
+        let armed = timer.map(|timer| ParkTimer { main_loop: self, timer });
+        let wake = park.park_deferring_exit()?;
+        if let Some(ParkTimer { timer, .. }) = &armed {
+            deadline.fix(&self.timers.borrow(), *timer);
+        }
+        Ok(wake)
+    }
+
+    /// Returns the source of a wake-up of the main greenlet, for which no timer is armed.
+    pub(super) fn wake_source(&self, local: &Local) -> WakeSource {
+        let own = usize::from(self.wakeup.get().is_some());
+        let waits = matches!(local.main.state(), State::Parked | State::Switched);
+        if !waits || self.descriptors.borrow().watched.len() > own {
+            return WakeSource::Here;
+        }
+        if let Some(inbox) = self.inbox.get() {
+            // In this order: the last handle may have been used and dropped in between.
+            let (held, only_jobs) = (inbox.mailbox().users() != 0, inbox.mailbox().only_jobs_hold());
+            if inbox.has_mail() || !only_jobs {
+                return WakeSource::Here;
+            }
+            if held {
+                return WakeSource::Job;
+            }
+        }
+        if self.standstill.is_empty() { WakeSource::Lost } else { WakeSource::Elsewhere }
+    }
+}
+
+/// Returns whether the error is that of a hub that could not be built, in an OS thread that goes on.
+fn may_block_without_hub(error: &LoopError) -> bool {
+    error.hub_error().is_some_and(|error| !matches!(error, HubError::ThreadEnding))
+}
+
+/// The timer of a wait. `Drop` disarms it, however the park ends.
+struct ParkTimer<'a> {
+    main_loop: &'a MainLoop,
+    timer: TimerId,
+}
+
+impl Drop for ParkTimer<'_> {
+    fn drop(&mut self) {
+        self.main_loop.disarm(self.timer);
+    }
+}

@@ -1,0 +1,55 @@
+//! The reports of one wait: what the hub has pushed, and the targets found for it.
+
+use std::cell::RefCell;
+
+use super::descriptors::Descriptors;
+use crate::greenlet::target::Target;
+use crate::hub::{Interest, Key, Readiness, Ready, Rearm};
+
+/// A target with its readiness, and the key and the direction of its place in the table.
+pub(super) type Report = (Target, Readiness, Key, Interest);
+
+/// Two buffers, which keep their memory from one wait to the next.
+#[derive(Default)]
+pub(super) struct Reports {
+    ready: RefCell<Ready>,
+    collected: RefCell<Vec<Report>>,
+}
+
+impl Reports {
+    /// Takes the buffer out for a wait of the hub.
+    pub(super) fn take_ready(&self) -> Ready {
+        self.ready.take()
+    }
+
+    /// Puts the buffer back after the wait.
+    pub(super) fn put_ready(&self, ready: Ready) {
+        *self.ready.borrow_mut() = ready;
+    }
+
+    /// Returns whether the last wait has reported nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.borrow().reports().is_empty()
+    }
+
+    /// Takes all reports of the wait in. Returns the targets, and whether there were reports.
+    ///
+    /// [`put_collected`](Reports::put_collected) gets the buffer of the targets back.
+    #[inline]
+    pub(super) fn collect(&self, descriptors: &mut Descriptors, rearm: Rearm) -> (Vec<Report>, bool) {
+        let mut collected = self.collected.take();
+        let mut ready = self.ready.borrow_mut();
+        let any = !ready.reports().is_empty();
+        for &(key, readiness) in ready.reports() {
+            descriptors.report(key, readiness, rearm, &mut collected);
+        }
+        ready.clear();
+        (collected, any)
+    }
+
+    /// Puts the buffer of the targets back.
+    pub(super) fn put_collected(&self, mut collected: Vec<Report>) {
+        collected.clear();
+        *self.collected.borrow_mut() = collected;
+    }
+}
