@@ -366,6 +366,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/main_loop/blocking/sample.rs",
     "crates/hub-core/src/main_loop/blocking/snapshot.rs",
     "crates/hub-core/src/main_loop/descriptors.rs",
+    "crates/hub-core/src/main_loop/descriptors/tests.rs",
     "crates/hub-core/src/main_loop/listening.rs",
     "crates/hub-core/src/main_loop/remote/mailbox.rs",
     "crates/hub-core/src/main_loop/thread_end.rs",

@@ -57,13 +57,35 @@ pub(crate) enum Wake {
     /// The deadline of this park passed.
     Deadline,
     /// Its descriptor is ready.
-    Ready(Readiness),
+    Ready(Reported),
     /// Its descriptor was closed.
     Closed,
     /// The main loop has an error for the main greenlet.
     Failed,
     /// An exit is pending.
     Exit,
+}
+
+/// The readiness for a waiter that has left the table of descriptors.
+///
+/// A greenlet that is woken with it need not remove its waiter, and its descriptor may be closed at once.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub(crate) struct Reported(Readiness);
+
+impl Reported {
+    /// # Safety
+    ///
+    /// The waiter that is woken with the value was removed from the table of descriptors, and nothing enters it again.
+    #[inline]
+    pub(crate) unsafe fn new(readiness: Readiness) -> Reported {
+        Reported(readiness)
+    }
+
+    #[inline]
+    pub(crate) fn readiness(self) -> Readiness {
+        self.0
+    }
 }
 
 /// The control block of a greenlet, for switching and waking.

@@ -78,8 +78,8 @@ impl MainLoop {
             return false;
         }
         let Some(taken) = self.with_table(|table| table.take_parked(fd, socket, directions)) else { return false };
-        for (target, direction) in taken {
-            self.tell(target, Wake::Ready(direction.into()));
+        for (target, reported) in taken {
+            self.tell(target, Wake::Ready(reported));
         }
         true
     }

@@ -3,13 +3,17 @@
 //! This is bookkeeping only: nothing here calls a hub, runs foreign code or switches. [`Watched`] is the half of the
 //! table that hubs see; both halves have the same indexes.
 //!
-//! Ground rule: no descriptor is used here, only its number. A caller that arms or lends a number promises the hub that
-//! it stays open. The promise is passed on to [`Watched`] unchanged.
+//! Ground rules:
+//! - No descriptor is used here, only its number. A caller that arms or lends a number promises the hub that it stays
+//!   open. The promise is passed on to [`Watched`] unchanged.
+//! - A waiter has one place: it is a first waiter of one direction of one number, or queued behind one.
+//! - [`Reported`] is made where a waiter leaves its place, so a greenlet that is woken with it has no place any more.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 use super::doubt::Doubts;
+use crate::greenlet::control::Reported;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Lease, Readiness, Rearm, Watched};
 
@@ -108,7 +112,12 @@ pub(super) const SIDES: [Interest; 2] = [Interest::READ, Interest::WRITE];
 impl Descriptors {
     /// Prepares a wait for one direction of `fd`. Changes no waiter, except that a new owner of the number drops the
     /// paused waiters of the former one.
-    pub(super) fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Prepared {
+    ///
+    /// # Safety
+    ///
+    /// The number is that of the socket `owner`, if it names one, which gives the number up before it closes it. The
+    /// table lends the number for the socket's life on that ground, whichever waiter comes.
+    pub(super) unsafe fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Prepared {
         if fd as usize >= self.slots.len() {
             self.slots.resize_with(fd as usize + 1, Slot::default);
         }
@@ -257,8 +266,9 @@ impl Descriptors {
         slot.queued.len() != count && slot.target[side(direction)] == Target::Vacant
     }
 
-    /// Removes the greenlets and wakers that wait for a socket in `directions`, and returns each with its direction.
-    pub(super) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Target, Interest)> {
+    /// Removes the greenlets and wakers that wait for a socket in `directions`, and returns each with its direction as
+    /// the readiness.
+    pub(super) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Target, Reported)> {
         let Some(key) = self.key_of(fd, socket) else { return Vec::new() };
         let slot = &mut self.slots[fd as usize];
         let is_parked = |target: Target| matches!(target, Target::Parked { .. } | Target::Waker { .. });
@@ -267,14 +277,16 @@ impl Descriptors {
             slot.ready |= direction;
             let target = &mut slot.target[side(direction)];
             if is_parked(*target) {
-                taken.push((std::mem::take(target), direction));
+                // SAFETY: the target is taken out here. It is in no queue, because a waiter has one place.
+                taken.push((std::mem::take(target), unsafe { Reported::new(direction.into()) }));
                 self.watched.disarm(key, direction);
             }
         }
         slot.queued.retain(|&(direction, target)| {
             let stays = !directions.contains(direction) || !is_parked(target);
             if !stays {
-                taken.push((target, direction));
+                // SAFETY: the target leaves the queue here, and is no first waiter, because a waiter has one place.
+                taken.push((target, unsafe { Reported::new(direction.into()) }));
             }
             stays
         });
@@ -316,7 +328,7 @@ impl Descriptors {
         key: Key,
         readiness: Readiness,
         rearm: Rearm,
-        reported: &mut Vec<(Target, Readiness, Key, Interest)>,
+        reported: &mut Vec<(Target, Reported, Key, Interest)>,
     ) -> bool {
         if !self.watched.is_current(key) {
             return false;
@@ -336,14 +348,17 @@ impl Descriptors {
                 }
                 waiter => {
                     self.watched.disarm(key, direction);
-                    reported.push((waiter, readiness, key, direction));
+                    // SAFETY: the waiter was taken out above, and has no other place.
+                    reported.push((waiter, unsafe { Reported::new(readiness) }, key, direction));
                 }
             }
         }
         if readiness.contains(Readiness::INVALID)
             && let Some((_, waited)) = self.retire(key.fd())
         {
-            reported.extend(waited.into_iter().map(|one| (one, Readiness::GONE, key, Interest::NONE)));
+            // SAFETY: `retire` has emptied the entry of the number.
+            let gone = unsafe { Reported::new(Readiness::GONE) };
+            reported.extend(waited.into_iter().map(|one| (one, gone, key, Interest::NONE)));
         }
         true
     }
@@ -491,238 +506,4 @@ impl Descriptors {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ONE: Target = Target::Parked { greenlet: 1, ticket: 1 };
-    const TWO: Target = Target::Parked { greenlet: 2, ticket: 1 };
-
-    fn armed(table: &mut Descriptors, fd: RawFd, owner: Owner, direction: Interest, target: Target) -> Key {
-        match table.prepare(fd, owner, direction, Rearm::Level) {
-            Prepared::Watch(key, interest) => {
-                // SAFETY: the tests only look at numbers and never use the descriptors.
-                unsafe {
-                    table.arm(key, direction, target);
-                    if owner != Owner::Raw {
-                        table.lend(key, interest);
-                    }
-                }
-                key
-            }
-            Prepared::Watched(key) => {
-                // SAFETY: as above.
-                unsafe { table.arm(key, direction, target) };
-                key
-            }
-            Prepared::Taken => panic!("the direction has a waiter"),
-        }
-    }
-
-    fn queue(table: &mut Descriptors, fd: RawFd, direction: Interest, target: Target) {
-        // SAFETY: the tests only look at numbers and never use the descriptors.
-        unsafe { table.queue(fd, direction, target) };
-    }
-
-    #[test]
-    fn a_target_takes_16_bytes() {
-        assert!(size_of::<Target>() <= 16);
-    }
-
-    #[test]
-    fn a_second_waiter_finds_the_direction_taken() {
-        let mut table = Descriptors::default();
-        armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        assert_eq!(table.prepare(5, Owner::Raw, Interest::READ, Rearm::Level), Prepared::Taken);
-    }
-
-    #[test]
-    fn reader_and_writer_share_a_key_and_get_separate_reports() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        assert_eq!(armed(&mut table, 5, Owner::Raw, Interest::WRITE, TWO), key);
-        let mut target = Vec::new();
-        table.report(key, Readiness::WRITE, Rearm::Level, &mut target);
-        assert_eq!(target, [(TWO, Readiness::WRITE, key, Interest::WRITE)]);
-        assert_eq!(table.watched.armed(key), Interest::READ);
-    }
-
-    #[test]
-    fn a_socket_is_watched_once_for_life() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
-        assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Prepared::Watched(key));
-    }
-
-    #[test]
-    fn a_report_without_a_waiter_needs_another_watch_on_level_hubs() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        let mut target = Vec::new();
-        table.report(key, Readiness::READ, Rearm::Level, &mut target);
-        table.report(key, Readiness::READ, Rearm::Level, &mut target);
-        assert_eq!(target.len(), 1);
-        assert_eq!(
-            table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level),
-            Prepared::Watch(key, Interest::READ)
-        );
-    }
-
-    #[test]
-    fn a_raw_wait_under_a_sockets_number_asks_the_hub_again() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        table.report(key, Readiness::READ, Rearm::Automatic, &mut Vec::new());
-        // Unlike an operation of the socket, a raw wait does not try first, and the hub repeats no report by itself.
-        assert_eq!(
-            table.prepare(7, Owner::Raw, Interest::READ, Rearm::Automatic),
-            Prepared::Watch(key, Interest::READ)
-        );
-    }
-
-    #[test]
-    fn a_watch_keeps_the_directions_that_the_hub_reports_already() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        table.report(key, Readiness::READ, Rearm::Automatic, &mut Vec::new());
-        assert_eq!(
-            table.prepare(7, Owner::Socket(3), Interest::WRITE, Rearm::Automatic),
-            Prepared::Watch(key, Interest::BOTH)
-        );
-    }
-
-    #[test]
-    fn a_stale_key_has_no_lease_for_life() {
-        let mut table = Descriptors::default();
-        let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        let new = armed(&mut table, 7, Owner::Socket(4), Interest::READ, TWO);
-        assert_eq!((table.lease(old), table.lease(new)), (Lease::Wait, Lease::Life));
-    }
-
-    #[test]
-    fn a_number_of_a_new_owner_has_a_new_key_and_no_old_readiness() {
-        let mut table = Descriptors::default();
-        let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        let Prepared::Watch(new, _) = table.prepare(7, Owner::Socket(4), Interest::READ, Rearm::Level) else {
-            panic!("a new owner has a new key")
-        };
-        assert_ne!(old, new);
-        assert!(!table.report(old, Readiness::READ, Rearm::Level, &mut Vec::new()));
-    }
-
-    #[test]
-    fn an_end_survives_a_short_read_and_not_a_blocked_one() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        table.report(key, Readiness::READ | Readiness::END, Rearm::Automatic, &mut Vec::new());
-        table.used_up(7, 3, Interest::READ, false);
-        assert!(table.may_succeed(7, 3, Interest::READ));
-        table.used_up(7, 3, Interest::READ, true);
-        assert!(!table.may_succeed(7, 3, Interest::READ));
-    }
-
-    #[test]
-    fn no_waiter_moves_up_while_the_direction_is_taken() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        queue(&mut table, 5, Interest::READ, TWO);
-        assert_eq!(table.next_queued(key, Interest::READ), None);
-        assert!(table.leave(key, Interest::READ, ONE));
-        assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
-    }
-
-    #[test]
-    fn a_paused_waiter_keeps_its_place_until_it_leaves() {
-        let mut table = Descriptors::default();
-        let owner = Owner::Socket(3);
-        let key = armed(&mut table, 7, owner, Interest::READ, ONE);
-        table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
-        // SAFETY: the tests only look at numbers and never use the descriptors.
-        unsafe { table.queue_paused(7, Interest::READ, ONE) };
-        // SAFETY: the tests only look at numbers and never use the descriptors.
-        assert!(unsafe { table.arm_again(7, owner, Interest::READ, TWO) }.is_none());
-        assert_eq!(table.prepare(7, owner, Interest::READ, Rearm::Level), Prepared::Taken);
-        queue(&mut table, 7, Interest::READ, TWO);
-        assert!(table.leave(key, Interest::READ, ONE));
-        assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
-    }
-
-    #[test]
-    fn take_parked_removes_the_first_waiter_and_the_queue() {
-        let mut table = Descriptors::default();
-        let owner = Owner::Socket(3);
-        let key = armed(&mut table, 7, owner, Interest::READ, ONE);
-        let call = Target::Call(1);
-        armed(&mut table, 7, owner, Interest::WRITE, call);
-        queue(&mut table, 7, Interest::READ, TWO);
-        assert!(table.take_parked(7, 4, Interest::BOTH).is_empty(), "another socket");
-        assert_eq!(table.take_parked(7, 3, Interest::BOTH), [(ONE, Interest::READ), (TWO, Interest::READ)]);
-        assert_eq!(table.watched.armed(key), Interest::WRITE, "a callback stays");
-        assert!(table.may_succeed(7, 3, Interest::READ));
-    }
-
-    #[test]
-    fn no_waiter_moves_up_under_a_retired_number() {
-        let mut table = Descriptors::default();
-        let old = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        table.retire(5);
-        armed(&mut table, 5, Owner::Raw, Interest::WRITE, ONE);
-        queue(&mut table, 5, Interest::READ, TWO);
-        assert_eq!(table.next_queued(old, Interest::READ), None);
-    }
-
-    #[test]
-    fn an_invalid_number_is_reported_to_queued_waiters_too() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        queue(&mut table, 5, Interest::READ, TWO);
-        let mut target = Vec::new();
-        table.report(key, Readiness::INVALID, Rearm::Level, &mut target);
-        assert_eq!(target.iter().map(|(one, ..)| *one).collect::<Vec<_>>(), [ONE, TWO]);
-    }
-
-    #[test]
-    fn a_socket_adopts_the_waiters_of_its_lent_number() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        assert!(table.is_stale_for(5, Owner::Socket(3)));
-        // SAFETY: the tests only look at numbers and never use the descriptors.
-        unsafe { table.adopt(5, 3) };
-        assert!(!table.is_stale_for(5, Owner::Socket(3)));
-        assert_eq!(
-            table.prepare(5, Owner::Socket(3), Interest::WRITE, Rearm::Level),
-            Prepared::Watch(key, Interest::BOTH)
-        );
-    }
-
-    #[test]
-    fn evicting_from_a_socket_returns_its_waiters_and_keeps_its_key() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 5, Owner::Socket(3), Interest::READ, ONE);
-        queue(&mut table, 5, Interest::READ, TWO);
-        assert_eq!(table.evict(5), Some(vec![ONE, TWO]));
-        assert!(table.watched.is_empty());
-        assert_eq!(
-            table.prepare(5, Owner::Socket(3), Interest::READ, Rearm::Level),
-            Prepared::Watch(key, Interest::READ)
-        );
-    }
-
-    #[test]
-    fn evicting_from_a_number_that_no_socket_owns_changes_nothing() {
-        let mut table = Descriptors::default();
-        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        assert_eq!(table.evict(5), None);
-        assert_eq!(table.watched.armed(key), Interest::READ);
-    }
-
-    #[test]
-    fn retiring_a_number_returns_all_waiters() {
-        let mut table = Descriptors::default();
-        armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        queue(&mut table, 5, Interest::READ, TWO);
-        let (_, waited) = table.retire(5).expect("the number has an entry");
-        assert_eq!(waited, [ONE, TWO]);
-        assert!(table.watched.is_empty());
-    }
-}
+mod tests;

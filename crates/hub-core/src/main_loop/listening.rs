@@ -27,7 +27,8 @@ impl MainLoop {
         direction: Interest,
     ) -> Result<(), TrampolineError> {
         self.ensure_hub()?;
-        let prepared = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.slot.rearm());
+        // SAFETY: no socket is named as the owner.
+        let prepared = unsafe { self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.slot.rearm()) };
         let (key, interest) = match prepared {
             Prepared::Taken => return Err(TrampolineError::SecondSimultaneous { direction, fd }),
             Prepared::Watch(key, interest) => (key, interest),

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 
 use super::descriptors::Descriptors;
+use crate::greenlet::control::Reported;
 use crate::greenlet::target::Target;
-use crate::hub::{Interest, Key, Readiness, Ready, Rearm};
+use crate::hub::{Interest, Key, Ready, Rearm};
 
 /// A target with its readiness, and the key and the direction of its place in the table.
-pub(super) type Report = (Target, Readiness, Key, Interest);
+pub(super) type Report = (Target, Reported, Key, Interest);
 
 /// Two buffers, which keep their memory from one wait to the next.
 #[derive(Default)]

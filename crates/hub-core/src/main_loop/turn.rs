@@ -258,18 +258,18 @@ impl MainLoop {
     /// Takes in all reports of the wait, then wakes waiters and calls listeners. Returns whether there were reports.
     fn dispatch(&self) -> bool {
         let (reports, any) = self.reports.collect(&mut self.descriptors.borrow_mut(), self.slot.rearm());
-        for &(one, readiness, key, direction) in &reports {
+        for &(one, reported, key, direction) in &reports {
             match one {
                 // First, because it is the most frequent.
-                Target::Parked { .. } => self.tell(one, Wake::Ready(readiness)),
-                Target::Call(number) => self.call_listener(number, key, direction, readiness),
+                Target::Parked { .. } => self.tell(one, Wake::Ready(reported)),
+                Target::Call(number) => self.call_listener(number, key, direction, reported.readiness()),
                 Target::Waker { number, serial } => {
                     // The waker may poll again at once, and then takes its place behind the others.
                     self.promote_next_waiter(key, direction);
                     self.wake_waker(WakerId::new(number, serial));
                     continue;
                 }
-                _ => self.tell(one, Wake::Ready(readiness)),
+                _ => self.tell(one, Wake::Ready(reported)),
             }
             self.promote_next_waiter(key, direction);
         }

@@ -20,7 +20,7 @@ use super::descriptors::{Descriptors, Owner, Prepared, ReadHint};
 use super::{MainLoop, prevents_multiple_readers};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
-use crate::greenlet::control::Wake;
+use crate::greenlet::control::{Reported, Wake};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::exit::drop_contained;
 use crate::greenlet::run::Park;
@@ -33,8 +33,8 @@ impl MainLoop {
     ///
     /// # Safety
     ///
-    /// `fd` stays open until this returns or unwinds, or until [`closed`] gives up its number. An owned descriptor
-    /// stays open until its number is given up, also after this returns.
+    /// `fd` stays open until this returns or unwinds, or until [`closed`] gives up its number. A socket that is named as
+    /// the `owner` owns `fd`, which stays open until its number is given up, also after this returns.
     ///
     /// [`closed`]: MainLoop::closed
     pub(crate) unsafe fn wait_for(
@@ -67,7 +67,9 @@ impl MainLoop {
             Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
             Wake::Deadline => Err(TrampolineError::TimedOut { fd }),
             Wake::Closed => Err(TrampolineError::Closed { fd }),
-            Wake::Ready(readiness) if readiness.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd { fd }),
+            Wake::Ready(reported) if reported.readiness().contains(Readiness::INVALID) => {
+                Err(TrampolineError::InvalidFd { fd })
+            }
             wake => Ok(wake),
         }
     }
@@ -97,9 +99,11 @@ impl MainLoop {
         let target = Target::park(park.waiter());
         let key = {
             let mut descriptors = self.descriptors.borrow_mut();
-            descriptors.prepare(fd, owner, direction, self.slot.rearm());
             // SAFETY: the caller upholds the same contract. The entry below removes the waiter.
-            unsafe { descriptors.queue_paused(fd, direction, target) };
+            unsafe {
+                descriptors.prepare(fd, owner, direction, self.slot.rearm());
+                descriptors.queue_paused(fd, direction, target);
+            }
             descriptors.watched.key(fd).expect("a prepared descriptor has a key")
         };
         let entry = DescriptorWaiter { main_loop: self, key, direction, target, timer: Cell::new(None) };
@@ -109,7 +113,9 @@ impl MainLoop {
         match wake {
             Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
             Wake::Closed => Err(TrampolineError::Closed { fd }),
-            Wake::Ready(readiness) if readiness.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd { fd }),
+            Wake::Ready(reported) if reported.readiness().contains(Readiness::INVALID) => {
+                Err(TrampolineError::InvalidFd { fd })
+            }
             _ => Ok(()),
         }
     }
@@ -209,7 +215,8 @@ impl MainLoop {
             self.closed(fd, None);
         }
         let mut descriptors = self.descriptors.borrow_mut();
-        let prepared = descriptors.prepare(fd, owner, direction, self.slot.rearm());
+        // SAFETY: the caller upholds the same contract.
+        let prepared = unsafe { descriptors.prepare(fd, owner, direction, self.slot.rearm()) };
         if prepared == Prepared::Taken && prevents_multiple_readers() {
             return Err(TrampolineError::SecondSimultaneous { direction, fd });
         }
@@ -234,7 +241,8 @@ impl MainLoop {
         if self.descriptors.borrow().is_stale_for(fd, owner) {
             self.closed(fd, None);
         }
-        let prepared = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.slot.rearm());
+        // SAFETY: the caller upholds the same contract.
+        let prepared = unsafe { self.descriptors.borrow_mut().prepare(fd, owner, direction, self.slot.rearm()) };
         match prepared {
             Prepared::Taken if prevents_multiple_readers() => {
                 Err(TrampolineError::SecondSimultaneous { direction, fd })
@@ -364,7 +372,8 @@ impl MainLoop {
                     self.stop_with(error);
                 }
                 // Its operation finds out what is wrong.
-                self.tell(target, Wake::Ready(Readiness::HANGUP));
+                // SAFETY: `next_queued` has removed the target from the queue, and a watch that fails arms nothing.
+                self.tell(target, Wake::Ready(unsafe { Reported::new(Readiness::HANGUP) }));
             }
         }
     }
@@ -403,8 +412,8 @@ struct DescriptorWaiter<'a> {
 impl DescriptorWaiter<'_> {
     /// Forgets the waiter, which the report has removed already.
     ///
-    /// An entry that stays in the table would name a descriptor that its owner may close. `Wake::Ready` is delivered for a
-    /// ticket only after its target was taken out of the table: by a report, by `take_parked`, or by `next_queued`.
+    /// An entry that stays in the table would name a descriptor that its owner may close. The caller was woken with a
+    /// [`Reported`], which is made only where the waiter leaves the table.
     #[inline]
     fn was_removed(self) {
         debug_assert!(!self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.target));

@@ -163,7 +163,7 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
     // SAFETY: the number is open by the contract.
     let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Deadline::from(timeout)) };
     match waited {
-        Ok(Wake::Ready(readiness)) => Ok(readiness),
+        Ok(Wake::Ready(reported)) => Ok(reported.readiness()),
         Ok(_) => Ok(interest.into()),
         Err(TrampolineError::Loop(error)) if error.forbids_waits() => {
             // SAFETY: the number is open by the contract.
