@@ -47,7 +47,7 @@ struct Options {
 
     /// Seconds in which a client must send the head of a request
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds, allow_negative_numbers = true)]
-    patience: Duration,
+    client_timeout: Duration,
 
     /// Seconds that open connections may continue after Ctrl-C
     #[arg(long, value_name = "S", default_value = "1", value_parser = cli::seconds, allow_negative_numbers = true)]
@@ -79,10 +79,10 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         last.stop_within(farewell);
     });
     let (pool, requests) = (GreenPool::new(options.most as usize), Rc::new(Cell::new(0)));
-    let (count, patience) = (Rc::clone(&requests), options.patience);
+    let (count, timeout) = (Rc::clone(&requests), options.client_timeout);
     let served = serve_until(&stop, &listener, &pool, move |client, peer| {
         // A client that breaks the connection off is no failure of the server.
-        if let Err(error) = serve(client, patience, &count)
+        if let Err(error) = serve(client, timeout, &count)
             && !error.is_incomplete_message()
         {
             eprintln!("hyper_server: {peer}: {error}");
@@ -95,11 +95,11 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
 }
 
 /// Serves the requests of one connection.
-fn serve(client: TcpStream, patience: Duration, requests: &Cell<u64>) -> hyper::Result<()> {
+fn serve(client: TcpStream, timeout: Duration, requests: &Cell<u64>) -> hyper::Result<()> {
     // An error of the system comes back with the first write.
     let _ = client.set_nodelay(true);
     let mut server = http1::Builder::new();
-    server.timer(GreenTimer).header_read_timeout(patience);
+    server.timer(GreenTimer).header_read_timeout(timeout);
     let service = service_fn(|request| answer(request, requests));
     block_on(server.serve_connection(AsyncIo::new(client), service))
 }

@@ -1,7 +1,7 @@
 //! std's `sync` for green threads, and Eventlet's primitives.
 //!
 //! One primitive serves green threads of one hub, green threads of different hubs, and plain OS threads. A green thread
-//! parks; an OS thread without green threads blocks. A wake-up never switches. Taking a lock, a token or an event that
+//! parks; an OS thread without green threads blocks. A wake-up never switches. Taking a lock, a permit or an event that
 //! is available does not switch either. Channels, queues and capped semaphores that are served at once still yield
 //! after many operations in a row.
 //!

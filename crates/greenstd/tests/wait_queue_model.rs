@@ -255,7 +255,7 @@ fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
 const STRIKES: [Strike; 3] = [Strike::Late, Strike::Abort, Strike::Kill];
 
 #[test]
-fn each_of_two_waiters_gets_a_token() {
+fn each_of_two_waiters_gets_a_permit() {
     model(3, || {
         let tokens = Tokens::new();
         let waiters = [(); 2].map(|()| {

@@ -43,7 +43,7 @@ struct Options {
 
     /// Seconds without data after which a connection is closed
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds, allow_negative_numbers = true)]
-    patience: Duration,
+    timeout: Duration,
 
     /// Seconds that open connections may continue after Ctrl-C
     #[arg(long, value_name = "S", default_value = "1", value_parser = cli::seconds, allow_negative_numbers = true)]
@@ -79,7 +79,7 @@ async fn serve(options: Options) -> Result<String, Failure> {
     let (mut interrupt, mut terminate) = (interrupt()?, signal(SignalKind::terminate()).ok());
     eprintln!("proxy on http://{address}/; Ctrl-C ends it");
 
-    let proxy = Rc::new(Proxy::new(options.origin, options.patience, !options.quiet));
+    let proxy = Rc::new(Proxy::new(options.origin, options.timeout, !options.quiet));
     loop {
         let terminated = async { if let Some(signal) = &mut terminate { signal.recv().await } else { None } };
         select! {

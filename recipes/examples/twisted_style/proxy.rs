@@ -26,7 +26,7 @@ pub(crate) struct Proxy {
     /// The server of requests that name no other one.
     origin: Option<String>,
     /// The time without data after which a connection is closed.
-    patience: Duration,
+    timeout: Duration,
     /// Whether each request is printed.
     prints: bool,
     open: watch::Sender<u64>,
@@ -50,9 +50,9 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(origin: Option<String>, patience: Duration, prints: bool) -> Proxy {
+    pub(crate) fn new(origin: Option<String>, timeout: Duration, prints: bool) -> Proxy {
         let (connections, requests) = (Cell::new(0), Cell::new(0));
-        Proxy { origin, patience, prints, open: watch::Sender::new(0), connections, requests }
+        Proxy { origin, timeout, prints, open: watch::Sender::new(0), connections, requests }
     }
 
     pub(crate) fn count_connection(&self) -> Open {
@@ -76,8 +76,8 @@ impl Proxy {
 
     /// Handles the requests of a client, one after the other.
     fn handle_requests(&self, client: &GreenTransport<TcpStream>, peer: SocketAddr) -> io::Result<()> {
-        client.set_read_timeout(Some(self.patience))?;
-        client.set_write_timeout(Some(self.patience))?;
+        client.set_read_timeout(Some(self.timeout))?;
+        client.set_write_timeout(Some(self.timeout))?;
         let mut reader = BufReader::new(client);
         let mut server = None;
         loop {
@@ -147,11 +147,11 @@ impl Proxy {
     }
 
     fn connect(&self, address: &str) -> io::Result<Server> {
-        let stream = greenhub::with_timeout(self.patience, || net::connect(address))
+        let stream = greenhub::with_timeout(self.timeout, || net::connect(address))
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")))??;
         stream.get_ref().set_nodelay(true)?;
-        stream.set_read_timeout(Some(self.patience))?;
-        stream.set_write_timeout(Some(self.patience))?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
         Ok(Server { address: address.to_owned(), stream: BufReader::new(stream) })
     }
 

@@ -200,7 +200,7 @@ fn wrong_arguments_are_reported_in_one_line() {
     let cases: [(&[&str], i32, &str); 5] = [
         (&[], 2, "<ADDRESS>"),
         (&["localhost"], 2, "HOST:PORT"),
-        (&["127.0.0.1:0", "--patience", "0"], 2, "more than 0"),
+        (&["127.0.0.1:0", "--timeout", "0"], 2, "more than 0"),
         (&["127.0.0.1:0", "--colour"], 2, "--colour"),
         (&[&taken], 1, &taken),
     ];

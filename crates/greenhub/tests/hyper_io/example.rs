@@ -73,7 +73,7 @@ fn wrong_usage_is_refused_in_one_line() {
     refuses(&run(&[]), 2, &["hyper_server: ", "<ADDRESS>"]);
     refuses(&run(&["nowhere"]), 2, &["nowhere", "<ADDRESS>"]);
     refuses(&run(&["127.0.0.1:0", "--most", "0"]), 2, &["--most"]);
-    refuses(&run(&["127.0.0.1:0", "--patience", "-1"]), 2, &["--patience"]);
+    refuses(&run(&["127.0.0.1:0", "--client-timeout", "-1"]), 2, &["--client-timeout"]);
     refuses(&run(&["127.0.0.1:0", "--hub", "nonsense"]), 2, &["nonsense"]);
 }
 

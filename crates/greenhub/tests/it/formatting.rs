@@ -242,11 +242,11 @@ fn locks_are_used_while_they_are_formatted() {
     for semaphore in [Semaphore::new(1), Semaphore::new(0)] {
         shown(&semaphore, |semaphore| {
             semaphore.release();
-            semaphore.acquire().expect("a token is free");
+            semaphore.acquire().expect("a permit is free");
         });
     }
     let semaphore = Semaphore::new(1);
-    shown(&semaphore.access().expect("a token is free"), |_| semaphore.release());
+    shown(&semaphore.access().expect("a permit is free"), |_| semaphore.release());
     shown(&BoundedSemaphore::new(1), |semaphore| semaphore.release());
     let capped = CappedSemaphore::new(1, 2).expect("below the limit");
     shown(&capped, |semaphore| semaphore.balance());

@@ -530,7 +530,7 @@ fn waiting_with_a_zero_timeout_does_not_switch() {
 fn links_and_polls_in_the_main_loop_do_not_wait() {
     run("links_and_polls_in_the_main_loop_do_not_wait", || {
         let (event, queue) = (Arc::new(Event::<()>::new()), Arc::new(Queue::<()>::new()));
-        let (tokens, log) = (Semaphore::new(0), Log::new());
+        let (permits, log) = (Semaphore::new(0), Log::new());
         let green = parked();
         let own = green.clone();
         let linked = spawn(move || own.with_link(|| sleep(LONG)).is_err());
@@ -541,7 +541,7 @@ fn links_and_polls_in_the_main_loop_do_not_wait() {
             let ready = ready.clone();
             spawn(move || ready.add("another"));
             assert!(event.poll().is_none() && !event.ready());
-            assert!(queue.try_get().is_err() && !tokens.try_acquire());
+            assert!(queue.try_get().is_err() && !permits.try_acquire());
             assert!(!own.is_finished());
             // A wait is refused, even with a zero timeout.
             let refused = event.wait_timeout(ZERO).unwrap_err();

@@ -1,4 +1,4 @@
-//! The semaphores: no token is lost or created, and waiters are served in order of arrival.
+//! The semaphores: no permit is lost or created, and waiters are served in order of arrival.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use greenhub::sync::{BoundedSemaphore, CappedSemaphore, Semaphore, TooManyReleas
 use greenhub::thread::yield_now;
 use greenhub::{GreenThread, get_hub, sleep, spawn, with_timeout};
 
-fn tokens(count: usize) -> Arc<Semaphore> {
+fn permits(count: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(count))
 }
 
@@ -29,7 +29,7 @@ fn settle() {
     (0..5).for_each(|_| yield_now());
 }
 
-/// Spawns a green thread that acquires a token and keeps it.
+/// Spawns a green thread that acquires a permit and keeps it.
 fn taker(semaphore: &Arc<Semaphore>) -> GreenThread<()> {
     let semaphore = semaphore.clone();
     let green = spawn(move || semaphore.acquire().unwrap());
@@ -64,7 +64,7 @@ fn acquire_takes_one_or_waits_and_release_gives_one_back() {
 }
 
 #[test]
-fn try_acquire_fails_without_a_token() {
+fn try_acquire_fails_without_a_permit() {
     let semaphore = Semaphore::new(1);
     assert!(semaphore.try_acquire());
     assert!(!semaphore.try_acquire());
@@ -77,7 +77,7 @@ fn try_acquire_fails_without_a_token() {
 #[test]
 fn release_never_switches() {
     run("release_never_switches", || {
-        let (semaphore, log) = (tokens(0), Log::new());
+        let (semaphore, log) = (permits(0), Log::new());
         for name in ["first", "second"] {
             let (semaphore, log) = (semaphore.clone(), log.clone());
             spawn(move || {
@@ -97,12 +97,12 @@ fn release_never_switches() {
 }
 
 #[test]
-fn a_guard_releases_its_token_however_it_is_dropped() {
-    run("a_guard_releases_its_token_however_it_is_dropped", || {
+fn a_guard_releases_its_permit_however_it_is_dropped() {
+    run("a_guard_releases_its_permit_however_it_is_dropped", || {
         keep_reports();
-        let semaphore = tokens(1);
+        let semaphore = permits(1);
         drop(semaphore.access().unwrap());
-        drop(in_time(semaphore.access_timeout(SHORT)).expect("a token is free"));
+        drop(in_time(semaphore.access_timeout(SHORT)).expect("a permit is free"));
         let holds = semaphore.clone();
         let panics = spawn(move || {
             let _guard = holds.access().unwrap();
@@ -125,7 +125,7 @@ fn a_guard_releases_its_token_however_it_is_dropped() {
 #[test]
 fn two_contenders_get_equal_shares() {
     run("two_contenders_get_equal_shares", || {
-        let semaphore = tokens(1);
+        let semaphore = permits(1);
         let counts = [(); 2].map(|()| Rc::new(Cell::new(0u32)));
         let greens = counts.clone().map(|count| {
             let semaphore = semaphore.clone();
@@ -149,7 +149,7 @@ fn two_contenders_get_equal_shares() {
 #[test]
 fn waiters_are_served_in_order_of_arrival() {
     run("waiters_are_served_in_order_of_arrival", || {
-        let (semaphore, order) = (tokens(0), Rc::new(RefCell::new(Vec::new())));
+        let (semaphore, order) = (permits(0), Rc::new(RefCell::new(Vec::new())));
         for number in 0..10 {
             let (semaphore, order) = (semaphore.clone(), order.clone());
             spawn(move || {
@@ -168,7 +168,7 @@ fn waiters_are_served_in_order_of_arrival() {
     });
 }
 
-/// The ways to release a token.
+/// The ways to release a permit.
 const RELEASES: [fn(&Arc<BoundedSemaphore>); 2] = [
     // Through `Deref`, like a plain semaphore.
     |semaphore| Semaphore::release(semaphore),
@@ -192,7 +192,7 @@ fn a_blocking_newcomer_is_served_after_all_waiters() {
         ];
         for waiting in forms {
             for newcomer in forms {
-                let (semaphore, log) = (tokens(0), Log::new());
+                let (semaphore, log) = (permits(0), Log::new());
                 let waiters = ["first", "second", "third"].map(|name| {
                     let (semaphore, log) = (semaphore.clone(), log.clone());
                     spawn(move || {
@@ -201,7 +201,7 @@ fn a_blocking_newcomer_is_served_after_all_waiters() {
                     })
                 });
                 settle();
-                // The token is granted to the first waiter, which has not run yet.
+                // The permit is granted to the first waiter, which has not run yet.
                 semaphore.release();
                 newcomer(&semaphore);
                 log.add("newcomer");
@@ -214,8 +214,8 @@ fn a_blocking_newcomer_is_served_after_all_waiters() {
 }
 
 #[test]
-fn a_granted_token_is_not_free_for_a_newcomer() {
-    run("a_granted_token_is_not_free_for_a_newcomer", || {
+fn a_granted_permit_is_not_free_for_a_newcomer() {
+    run("a_granted_permit_is_not_free_for_a_newcomer", || {
         let newcomers: [fn(&Semaphore) -> bool; 4] = [
             Semaphore::try_acquire,
             |semaphore| semaphore.try_access().is_some(),
@@ -238,9 +238,9 @@ fn a_granted_token_is_not_free_for_a_newcomer() {
 }
 
 #[test]
-fn a_dropped_guard_grants_its_token_to_the_first_waiter() {
-    run("a_dropped_guard_grants_its_token_to_the_first_waiter", || {
-        let semaphore = tokens(1);
+fn a_dropped_guard_grants_its_permit_to_the_first_waiter() {
+    run("a_dropped_guard_grants_its_permit_to_the_first_waiter", || {
+        let semaphore = permits(1);
         let guard = semaphore.access().unwrap();
         let (first, second) = (taker(&semaphore), taker(&semaphore));
         drop(guard);
@@ -254,9 +254,9 @@ fn a_dropped_guard_grants_its_token_to_the_first_waiter() {
 }
 
 #[test]
-fn a_granted_token_is_not_free_for_another_os_thread() {
-    run("a_granted_token_is_not_free_for_another_os_thread", || {
-        let semaphore = tokens(0);
+fn a_granted_permit_is_not_free_for_another_os_thread() {
+    run("a_granted_permit_is_not_free_for_another_os_thread", || {
+        let semaphore = permits(0);
         let waiter = taker(&semaphore);
         semaphore.release();
         // No green thread of this OS thread runs before the other OS thread has ended.
@@ -307,8 +307,8 @@ fn a_newcomer_at_either_end_of_a_capped_semaphore_is_served_after_all_waiters() 
 }
 
 #[test]
-fn a_granted_token_of_a_capped_semaphore_is_not_free_for_a_newcomer() {
-    run("a_granted_token_of_a_capped_semaphore_is_not_free_for_a_newcomer", || {
+fn a_granted_permit_of_a_capped_semaphore_is_not_free_for_a_newcomer() {
+    run("a_granted_permit_of_a_capped_semaphore_is_not_free_for_a_newcomer", || {
         let newcomers: [fn(&CappedSemaphore) -> bool; 2] =
             [CappedSemaphore::try_acquire, |semaphore| in_time(semaphore.acquire_timeout(Duration::ZERO)).is_some()];
         let releases: [fn(&CappedSemaphore); 2] =
@@ -330,14 +330,14 @@ fn a_granted_token_of_a_capped_semaphore_is_not_free_for_a_newcomer() {
 }
 
 #[test]
-fn a_killed_waiter_leaves_its_token_to_the_next() {
-    run("a_killed_waiter_leaves_its_token_to_the_next", || {
-        let semaphore = tokens(0);
+fn a_killed_waiter_leaves_its_permit_to_the_next() {
+    run("a_killed_waiter_leaves_its_permit_to_the_next", || {
+        let semaphore = permits(0);
         let (first, second, third) = (taker(&semaphore), taker(&semaphore), taker(&semaphore));
         second.kill();
         assert!(second.join().unwrap_err().is_kill());
         semaphore.release();
-        // The token was granted before the kill, although the waiter has not run.
+        // The permit was granted before the kill, although the waiter has not run.
         first.kill();
         first.join().unwrap();
         semaphore.release();
@@ -347,9 +347,9 @@ fn a_killed_waiter_leaves_its_token_to_the_next() {
 }
 
 #[test]
-fn a_token_refused_by_its_waiter_is_regranted() {
-    run("a_token_refused_by_its_waiter_is_regranted", || {
-        let semaphore = tokens(0);
+fn a_permit_refused_by_its_waiter_is_regranted() {
+    run("a_permit_refused_by_its_waiter_is_regranted", || {
+        let semaphore = permits(0);
         let waits = semaphore.clone();
         let killed = spawn(move || waits.acquire().unwrap());
         let (waits, released) = (semaphore.clone(), semaphore.clone());
@@ -368,7 +368,7 @@ fn a_token_refused_by_its_waiter_is_regranted() {
         let error = semaphore.acquire().unwrap_err();
         assert!(error.kind() == LoopErrorKind::Aborted, "{error}");
         assert!(!next.is_finished());
-        assert!(!semaphore.try_acquire(), "the token was freed, not granted");
+        assert!(!semaphore.try_acquire(), "the permit was freed, not granted");
         assert_eq!(semaphore.balance(), 0, "the next waiter has left the queue");
         next.join().unwrap();
     });
@@ -377,7 +377,7 @@ fn a_token_refused_by_its_waiter_is_regranted() {
 #[test]
 fn acquire_times_out_and_leaves_the_queue() {
     run("acquire_times_out_and_leaves_the_queue", || {
-        let (semaphore, before) = (tokens(0), held());
+        let (semaphore, before) = (permits(0), held());
         let begin = Instant::now();
         assert!(in_time(semaphore.acquire_timeout(SHORT)).is_none());
         assert!(begin.elapsed() >= SHORT);
@@ -393,7 +393,7 @@ fn acquire_times_out_and_leaves_the_queue() {
 #[test]
 fn many_timed_out_waiters_leave_no_gaps_in_the_queue() {
     run("many_timed_out_waiters_leave_no_gaps_in_the_queue", || {
-        let semaphore = tokens(0);
+        let semaphore = permits(0);
         let first = taker(&semaphore);
         for _ in 0..500 {
             assert!(in_time(semaphore.acquire_timeout(Duration::ZERO)).is_none());
@@ -409,9 +409,9 @@ fn many_timed_out_waiters_leave_no_gaps_in_the_queue() {
 }
 
 #[test]
-fn the_balance_is_free_tokens_minus_waiters() {
-    run("the_balance_is_free_tokens_minus_waiters", || {
-        let semaphore = tokens(3);
+fn the_balance_is_free_permits_minus_waiters() {
+    run("the_balance_is_free_permits_minus_waiters", || {
+        let semaphore = permits(3);
         assert_eq!(semaphore.balance(), 3);
         let all: Vec<_> = (0..6).map(|_| taker(&semaphore)).collect();
         assert_eq!(semaphore.balance(), -3);
@@ -501,16 +501,16 @@ fn both_ends_of_a_capped_semaphore_time_out() {
 }
 
 #[test]
-fn a_capped_semaphore_may_hold_usize_max_tokens() {
-    run("a_capped_semaphore_may_hold_usize_max_tokens", || {
+fn a_capped_semaphore_may_hold_usize_max_permits() {
+    run("a_capped_semaphore_may_hold_usize_max_permits", || {
         let semaphore = CappedSemaphore::new(usize::MAX, usize::MAX).unwrap();
         assert!(semaphore.bounded() && semaphore.try_acquire() && !semaphore.bounded());
     });
 }
 
 #[test]
-fn a_granted_token_is_not_in_the_balance() {
-    run("a_granted_token_is_not_in_the_balance", || {
+fn a_granted_permit_is_not_in_the_balance() {
+    run("a_granted_permit_is_not_in_the_balance", || {
         let semaphore = Arc::new(CappedSemaphore::new(0, 0).unwrap());
         let (acquires, releases) = (semaphore.clone(), semaphore.clone());
         let acquirer = spawn(move || acquires.acquire().unwrap());
@@ -526,7 +526,7 @@ fn a_granted_token_is_not_in_the_balance() {
 #[test]
 fn a_capped_semaphore_does_not_start_above_its_limit() {
     let error = CappedSemaphore::new(3, 2).unwrap_err();
-    assert_eq!(error.to_string(), "a semaphore capped at 2 cannot start with 3 tokens");
+    assert_eq!(error.to_string(), "a semaphore capped at 2 cannot start with 3 permits");
     assert_eq!(CappedSemaphore::new(2, 2).unwrap().balance(), 2);
 }
 
@@ -534,10 +534,10 @@ fn a_capped_semaphore_does_not_start_above_its_limit() {
 fn on_the_main_loop_and_while_panicking_a_wait_is_refused() {
     run("on_the_main_loop_and_while_panicking_a_wait_is_refused", || {
         keep_reports();
-        let (semaphore, refusals) = (tokens(1), Rc::new(RefCell::new(Vec::new())));
+        let (semaphore, refusals) = (permits(1), Rc::new(RefCell::new(Vec::new())));
         let (waits, own_refusals) = (semaphore.clone(), refusals.clone());
         let both = move || {
-            // A free token is taken; the wait for the next one is refused.
+            // A free permit is taken; the wait for the next one is refused.
             let _guard = waits.access().unwrap();
             own_refusals.borrow_mut().push(waits.acquire().unwrap_err());
         };
@@ -556,14 +556,14 @@ fn on_the_main_loop_and_while_panicking_a_wait_is_refused() {
 }
 
 #[test]
-fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
-    run("random_waits_kills_and_timeouts_lose_and_create_no_token", || {
+fn random_waits_kills_and_timeouts_lose_and_create_no_permit() {
+    run("random_waits_kills_and_timeouts_lose_and_create_no_permit", || {
         let mut served = 0;
         for seed in 0..120 {
             let mut random = Rng::with_seed(seed);
             let start = 1 + random.usize(..3);
-            let (semaphore, before) = (tokens(start), held());
-            // The number of token holders, which never exceeds the initial number of tokens.
+            let (semaphore, before) = (permits(start), held());
+            // The number of permit holders, which never exceeds the initial number of permits.
             let (holding, count) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
             let mut greens = Vec::new();
             for _ in 0..10 {
@@ -596,7 +596,7 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
                 greens[random.usize(..10)].kill();
             }
             for green in greens {
-                // No wait is endless, since every holder releases its token.
+                // No wait is endless, since every holder releases its permit.
                 if let Err(error) = green.join() {
                     assert!(error.is_kill(), "seed {seed}: {error}");
                 }
@@ -610,8 +610,8 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
 }
 
 #[test]
-fn random_ends_of_a_capped_semaphore_keep_its_tokens() {
-    run("random_ends_of_a_capped_semaphore_keep_its_tokens", || {
+fn random_ends_of_a_capped_semaphore_keep_its_permits() {
+    run("random_ends_of_a_capped_semaphore_keep_its_permits", || {
         for seed in 0..60 {
             let mut random = Rng::with_seed(seed);
             let limit = random.usize(..3);
@@ -643,7 +643,7 @@ fn random_ends_of_a_capped_semaphore_keep_its_tokens() {
 #[test]
 fn a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind() {
     run("a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind", || {
-        let semaphore = tokens(1);
+        let semaphore = permits(1);
         assert!(semaphore.try_acquire());
         for green in [false, true] {
             let shared = semaphore.clone();
@@ -656,7 +656,7 @@ fn a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind() {
             assert_eq!(semaphore.balance(), 0);
         }
         semaphore.release();
-        assert!(semaphore.try_acquire(), "a waiter that left has taken the token");
+        assert!(semaphore.try_acquire(), "a waiter that left has taken the permit");
     });
 }
 
@@ -664,7 +664,7 @@ fn a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind() {
 fn each_hub_and_plain_thread_resumes_its_own_waiters() {
     static HOLDING: AtomicUsize = AtomicUsize::new(0);
     static SERVED: AtomicUsize = AtomicUsize::new(0);
-    let semaphore = tokens(2);
+    let semaphore = permits(2);
     let shared = semaphore.clone();
     run("each_hub_and_plain_thread_resumes_its_own_waiters", move || {
         thread_local!(static HERE: Cell<usize> = const { Cell::new(0) });

@@ -985,17 +985,18 @@ fn a_killed_sender_withdraws_its_offer() {
 fn an_ending_os_thread_keeps_earlier_grants_and_is_skipped_later() {
     run("an_ending_os_thread_keeps_earlier_grants_and_is_skipped_later", || {
         for given_before in [false, true] {
-            let (mutex, tokens, queue) = (Arc::new(Mutex::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Queue::new()));
+            let (mutex, permits, queue) =
+                (Arc::new(Mutex::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Queue::new()));
             let (sender, receiver) = mpsc::sync_channel(1);
             sender.send(0).unwrap();
             let guard = mutex.lock().unwrap();
             let (waits, waiting) = std::sync::mpsc::channel();
             let (end, ends) = std::sync::mpsc::channel::<()>();
-            let theirs = (mutex.clone(), tokens.clone(), queue.clone(), sender.clone());
+            let theirs = (mutex.clone(), permits.clone(), queue.clone(), sender.clone());
             let waits_and_ends = move || {
-                let (mutex, tokens, queue, sender) = theirs;
+                let (mutex, permits, queue, sender) = theirs;
                 spawn(move || mutex.lock().map(drop).is_ok());
-                spawn(move || tokens.acquire());
+                spawn(move || permits.acquire());
                 spawn(move || queue.get());
                 spawn(move || sender.send(1));
                 yield_now();
@@ -1009,7 +1010,7 @@ fn an_ending_os_thread_keeps_earlier_grants_and_is_skipped_later() {
             waiting.recv().unwrap();
             let give = || {
                 drop(guard);
-                tokens.release();
+                permits.release();
                 queue.put("item").unwrap();
                 assert_eq!(receiver.try_recv(), Ok(0));
             };
@@ -1023,7 +1024,7 @@ fn an_ending_os_thread_keeps_earlier_grants_and_is_skipped_later() {
                 give();
             }
             assert_eq!(*mutex.try_lock().unwrap(), 0);
-            assert_ne!(tokens.try_acquire(), given_before);
+            assert_ne!(permits.try_acquire(), given_before);
             assert_eq!(queue.try_get().ok(), (!given_before).then_some("item"));
             assert_eq!(receiver.try_recv().ok(), given_before.then_some(1));
             sender.try_send(2).unwrap();

@@ -566,7 +566,7 @@ fn blocking_operations_in_thread_local_destructors_do_not_abort() {
 fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
     let test = "a_late_destructor_waits_for_another_os_thread_without_a_limit";
     static LOCK: Mutex<()> = Mutex::new(());
-    static TOKENS: Semaphore = Semaphore::new(0);
+    static PERMITS: Semaphore = Semaphore::new(0);
     static SERVED: AtomicUsize = AtomicUsize::new(0);
     struct Waits(mpsc::Sender<()>, greenhub::sync::mpsc::Receiver<u8>);
     impl Drop for Waits {
@@ -575,7 +575,7 @@ fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
             self.0.send(()).unwrap();
             let locked = LOCK.lock().is_ok();
             SERVED.fetch_add(usize::from(locked), Ordering::SeqCst);
-            let acquired = TOKENS.acquire().is_ok();
+            let acquired = PERMITS.acquire().is_ok();
             SERVED.fetch_add(usize::from(acquired), Ordering::SeqCst);
             let received = self.1.recv().is_ok();
             SERVED.fetch_add(usize::from(received), Ordering::SeqCst);
@@ -592,7 +592,7 @@ fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
             pause();
             drop(held);
             pause();
-            TOKENS.release();
+            PERMITS.release();
             pause();
             sender.send(1).unwrap();
         });

@@ -154,27 +154,27 @@ const PRIMITIVES: &[Primitive] = &[
     Primitive {
         name: "Semaphore::acquire",
         make: || {
-            let tokens = Rc::new(Semaphore::new(0));
-            let (giver, rest) = (tokens.clone(), tokens.clone());
-            waits(move || tokens.acquire().unwrap(), move || giver.release())
+            let permits = Rc::new(Semaphore::new(0));
+            let (giver, rest) = (permits.clone(), permits.clone());
+            waits(move || permits.acquire().unwrap(), move || giver.release())
                 .then(move || assert_eq!(rest.balance(), 0))
         },
     },
     Primitive {
         name: "Semaphore::access",
         make: || {
-            let tokens = Rc::new(Semaphore::new(0));
-            let (giver, rest) = (tokens.clone(), tokens.clone());
-            waits(move || drop(tokens.access().unwrap()), move || giver.release())
+            let permits = Rc::new(Semaphore::new(0));
+            let (giver, rest) = (permits.clone(), permits.clone());
+            waits(move || drop(permits.access().unwrap()), move || giver.release())
                 .then(move || assert_eq!(rest.balance(), 1))
         },
     },
     Primitive {
         name: "CappedSemaphore::release",
         make: || {
-            let tokens = Rc::new(CappedSemaphore::new(1, 1).unwrap());
-            let (taker, rest) = (tokens.clone(), tokens.clone());
-            gives(move || tokens.release().unwrap(), move || taker.acquire().unwrap())
+            let permits = Rc::new(CappedSemaphore::new(1, 1).unwrap());
+            let (taker, rest) = (permits.clone(), permits.clone());
+            gives(move || permits.release().unwrap(), move || taker.acquire().unwrap())
                 .then(move || assert_eq!(rest.balance(), 1))
         },
     },

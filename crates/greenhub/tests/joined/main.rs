@@ -15,7 +15,7 @@ const REPLACE_THE_HUB: &[&str] = &[
     "a_read_timeout_holds_despite_spurious_reports",
     "a_sleep_ends_at_its_time_by_the_clock_of_the_hub",
     "a_sleep_outlives_a_change_of_hub_and_an_abort",
-    "a_token_refused_by_its_waiter_is_regranted",
+    "a_permit_refused_by_its_waiter_is_regranted",
     "a_waiter_that_pauses_keeps_its_place",
     "an_answer_during_a_long_listener_call_comes_before_the_timeout",
     "an_own_shutdown_wakes_a_sender_of_datagrams_at_once",

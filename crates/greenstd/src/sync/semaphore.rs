@@ -9,12 +9,12 @@ use super::queue::{GetError, OrderedLightQueue, PutError};
 use super::wait_error::WaitError;
 use super::wait_queue::{Unserved, Wait, WaitQueue};
 
-/// A counter of tokens, which any thread acquires and releases. Eventlet's `Semaphore`.
+/// A counter of permits, which any thread acquires and releases. Eventlet's `Semaphore`.
 ///
 /// Waiters are served in FIFO order, and no form of acquiring overtakes them. Waits with a timeout queue like the
 /// others, and [`try_acquire`](Semaphore::try_acquire) fails while there are waiters. A waiter that an exit unwinds
-/// leaves the queue without a token. A granted wait returns with its token, and an exit after the grant strikes at the
-/// next wait.
+/// leaves the queue without a permit. A granted wait returns with its permit, and an exit after the grant strikes at
+/// the next wait.
 ///
 /// Green threads of any hub and plain OS threads may share a semaphore: it is `Send + Sync`.
 ///
@@ -46,14 +46,14 @@ struct State {
 }
 
 impl State {
-    /// Takes a free token.
+    /// Takes a free permit.
     fn take(&mut self) -> bool {
         let free = self.free > 0;
         self.free -= usize::from(free);
         free
     }
 
-    /// Grants the token to the first waiter, or frees it.
+    /// Grants the permit to the first waiter, or frees it.
     fn give(&mut self) {
         if !self.waiting.grant() {
             self.free += 1;
@@ -61,10 +61,10 @@ impl State {
     }
 }
 
-/// The wait for a token.
-struct TokenWait;
+/// The wait for a permit.
+struct PermitWait;
 
-impl Wait for TokenWait {
+impl Wait for PermitWait {
     type State = State;
     type Payload = ();
 
@@ -80,17 +80,17 @@ impl Wait for TokenWait {
 }
 
 impl Semaphore {
-    /// Creates a semaphore with that many tokens. With one token it is a lock without an owner.
+    /// Creates a semaphore with that many permits. With one permit it is a lock without an owner.
     #[must_use]
-    pub const fn new(tokens: usize) -> Semaphore {
-        Semaphore::with_limit(tokens, usize::MAX)
+    pub const fn new(permits: usize) -> Semaphore {
+        Semaphore::with_limit(permits, usize::MAX)
     }
 
-    const fn with_limit(tokens: usize, limit: usize) -> Semaphore {
-        Semaphore { state: BiasedMutex::new(State { free: tokens, waiting: WaitQueue::new() }), limit }
+    const fn with_limit(permits: usize, limit: usize) -> Semaphore {
+        Semaphore { state: BiasedMutex::new(State { free: permits, waiting: WaitQueue::new() }), limit }
     }
 
-    /// Takes a token, and waits for one if none is free. Switches only if it waits.
+    /// Takes a permit, and waits for one if none is free. Switches only if it waits.
     ///
     /// # Errors
     ///
@@ -106,14 +106,14 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// Returns [`WaitError::TimedOut`] if no token was free in time, or an error of [`acquire`](Semaphore::acquire).
+    /// Returns [`WaitError::TimedOut`] if no permit was free in time, or an error of [`acquire`](Semaphore::acquire).
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
         self.acquire_within(Deadline::from(timeout))
     }
 
     fn acquire_within(&self, mut deadline: Deadline) -> Result<(), WaitError> {
-        let acquired = TokenWait::wait(&self.state, &mut deadline, (), |state, ungranted| match ungranted {
-            // A granted waiter has its token.
+        let acquired = PermitWait::wait(&self.state, &mut deadline, (), |state, ungranted| match ungranted {
+            // A granted waiter has its permit.
             Some(()) if !state.take() => Err(()),
             _ => Ok(()),
         });
@@ -123,20 +123,20 @@ impl Semaphore {
         })
     }
 
-    /// Takes a token if one is free. Does not switch.
+    /// Takes a permit if one is free. Does not switch.
     #[must_use]
     pub fn try_acquire(&self) -> bool {
         self.state.lock().take()
     }
 
-    /// Releases a token, or adds a new one. Does not switch.
+    /// Releases a permit, or adds a new one. Does not switch.
     ///
-    /// The token goes to the first waiter, which runs later.
+    /// The permit goes to the first waiter, which runs later.
     pub fn release(&self) {
         self.give();
     }
 
-    /// Releases a token. Returns false, and changes nothing, at the limit.
+    /// Releases a permit. Returns false, and changes nothing, at the limit.
     fn give(&self) -> bool {
         let mut state = self.state.lock();
         let below = state.free < self.limit;
@@ -146,7 +146,7 @@ impl Semaphore {
         below
     }
 
-    /// Acquires a token that is released when the guard is dropped. Switches if none is free.
+    /// Acquires a permit that is released when the guard is dropped. Switches if none is free.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl Semaphore {
         self.acquire().map(|()| SemaphoreGuard { semaphore: self })
     }
 
-    /// Like [`access`](Semaphore::access), for at most `timeout`. Switches if no token is free.
+    /// Like [`access`](Semaphore::access), for at most `timeout`. Switches if no permit is free.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl Semaphore {
         self.acquire_timeout(timeout).map(|()| SemaphoreGuard { semaphore: self })
     }
 
-    /// Like [`access`](Semaphore::access), but only if a token is free. Does not switch.
+    /// Like [`access`](Semaphore::access), but only if a permit is free. Does not switch.
     #[must_use]
     pub fn try_access(&self) -> Option<SemaphoreGuard<'_>> {
         self.try_acquire().then(|| SemaphoreGuard { semaphore: self })
@@ -177,7 +177,7 @@ impl Semaphore {
         self.state.lock().free == 0
     }
 
-    /// Returns the number of free tokens, less the number of waiters. Does not switch.
+    /// Returns the number of free permits, less the number of waiters. Does not switch.
     #[must_use]
     pub fn balance(&self) -> isize {
         let state = self.state.lock();
@@ -191,7 +191,7 @@ pub(crate) fn difference(there: usize, taken: usize) -> isize {
 }
 
 impl Default for Semaphore {
-    /// Creates a semaphore with one token.
+    /// Creates a semaphore with one permit.
     fn default() -> Semaphore {
         Semaphore::new(1)
     }
@@ -207,9 +207,9 @@ impl fmt::Debug for Semaphore {
     }
 }
 
-/// Releases its token when dropped, which does not switch.
+/// Releases its permit when dropped, which does not switch.
 #[derive(Debug)]
-#[must_use = "the token goes back at once if the guard is not kept"]
+#[must_use = "the permit goes back at once if the guard is not kept"]
 pub struct SemaphoreGuard<'a> {
     semaphore: &'a Semaphore,
 }
@@ -220,7 +220,7 @@ impl Drop for SemaphoreGuard<'_> {
     }
 }
 
-/// A [`Semaphore`] that never has more tokens than at its start. Eventlet's `BoundedSemaphore`.
+/// A [`Semaphore`] that never has more permits than at its start. Eventlet's `BoundedSemaphore`.
 ///
 /// ```
 /// use greenhub::sync::BoundedSemaphore;
@@ -231,23 +231,23 @@ impl Drop for SemaphoreGuard<'_> {
 /// ```
 pub struct BoundedSemaphore(Semaphore);
 
-/// The error of a release without a token that was acquired.
+/// The error of a release without a permit that was acquired.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the semaphore was released too many times")]
 pub struct TooManyReleases;
 
 impl BoundedSemaphore {
-    /// Creates a semaphore with that many tokens.
+    /// Creates a semaphore with that many permits.
     #[must_use]
-    pub const fn new(tokens: usize) -> BoundedSemaphore {
-        BoundedSemaphore(Semaphore::with_limit(tokens, tokens))
+    pub const fn new(permits: usize) -> BoundedSemaphore {
+        BoundedSemaphore(Semaphore::with_limit(permits, permits))
     }
 
-    /// Releases a token to the first waiter, which runs later. Does not switch.
+    /// Releases a permit to the first waiter, which runs later. Does not switch.
     ///
     /// # Errors
     ///
-    /// Returns [`TooManyReleases`] if all tokens are free. Nothing changes then.
+    /// Returns [`TooManyReleases`] if all permits are free. Nothing changes then.
     pub fn release(&self) -> Result<(), TooManyReleases> {
         if self.0.give() { Ok(()) } else { Err(TooManyReleases) }
     }
@@ -263,7 +263,7 @@ impl Deref for BoundedSemaphore {
 }
 
 impl Default for BoundedSemaphore {
-    /// Creates a semaphore with one token.
+    /// Creates a semaphore with one permit.
     fn default() -> BoundedSemaphore {
         BoundedSemaphore::new(1)
     }
@@ -277,11 +277,11 @@ impl fmt::Debug for BoundedSemaphore {
 
 /// A semaphore that waits at both ends. Eventlet's `CappedSemaphore`.
 ///
-/// Acquiring waits for a token, releasing waits for room below a limit.
+/// Acquiring waits for a permit, releasing waits for room below a limit.
 ///
 /// It is a queue whose items are all alike, and keeps the promises of queues. With a limit of zero, a release meets an
-/// acquisition. A token is not added if an exit unwinds its releaser from the wait for room. A token that was granted
-/// to a waiter takes no room. If that waiter never comes for it, the token is kept, even beyond the limit. There is no
+/// acquisition. A permit is not added if an exit unwinds its releaser from the wait for room. A permit that was granted
+/// to a waiter takes no room. If that waiter never comes for it, the permit is kept, even beyond the limit. There is no
 /// guard, because a release may wait.
 ///
 /// ```
@@ -294,22 +294,22 @@ impl fmt::Debug for BoundedSemaphore {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct CappedSemaphore {
-    tokens: OrderedLightQueue<(), Tokens>,
+    permits: OrderedLightQueue<(), Permits>,
 }
 
 /// The error of a [`CappedSemaphore`] that would start above its limit.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a semaphore capped at {limit} cannot start with {tokens} tokens")]
+#[error("a semaphore capped at {limit} cannot start with {permits} permits")]
 pub struct AboveLimit {
-    tokens: usize,
+    permits: usize,
     limit: usize,
 }
 
 /// An order for items that are all alike.
 #[derive(Default)]
-struct Tokens(usize);
+struct Permits(usize);
 
-impl Order<()> for Tokens {
+impl Order<()> for Permits {
     const CALLS_OUT: bool = false;
 
     fn len(&self) -> usize {
@@ -327,52 +327,52 @@ impl Order<()> for Tokens {
 }
 
 impl CappedSemaphore {
-    /// Creates a semaphore with that many tokens, and never more than `limit`.
+    /// Creates a semaphore with that many permits, and never more than `limit`.
     ///
     /// # Errors
     ///
-    /// Returns [`AboveLimit`] if `tokens` is above `limit`.
-    pub fn new(tokens: usize, limit: usize) -> Result<CappedSemaphore, AboveLimit> {
-        if tokens > limit {
-            return Err(AboveLimit { tokens, limit });
+    /// Returns [`AboveLimit`] if `permits` is above `limit`.
+    pub fn new(permits: usize, limit: usize) -> Result<CappedSemaphore, AboveLimit> {
+        if permits > limit {
+            return Err(AboveLimit { permits, limit });
         }
-        Ok(CappedSemaphore { tokens: OrderedLightQueue::filled(Tokens(tokens), limit) })
+        Ok(CappedSemaphore { permits: OrderedLightQueue::filled(Permits(permits), limit) })
     }
 
-    /// Takes a token, and waits for one if there is none. Switches.
+    /// Takes a permit, and waits for one if there is none. Switches.
     ///
     /// # Errors
     ///
     /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
     /// wait of the main greenlet by an error.
     pub fn acquire(&self) -> Result<(), LoopError> {
-        self.tokens.get().map_err(|error| WaitError::from(error).without_limit())
+        self.permits.get().map_err(|error| WaitError::from(error).without_limit())
     }
 
     /// Like [`acquire`](CappedSemaphore::acquire), for at most `timeout`. Switches.
     ///
     /// # Errors
     ///
-    /// Returns [`WaitError::TimedOut`] if there was no token in time, or an error of
+    /// Returns [`WaitError::TimedOut`] if there was no permit in time, or an error of
     /// [`acquire`](CappedSemaphore::acquire).
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
-        Ok(self.tokens.get_timeout(timeout)?)
+        Ok(self.permits.get_timeout(timeout)?)
     }
 
-    /// Takes a token if there is one. Does not switch.
+    /// Takes a permit if there is one. Does not switch.
     #[must_use]
     pub fn try_acquire(&self) -> bool {
-        self.tokens.try_get().is_ok()
+        self.permits.try_get().is_ok()
     }
 
-    /// Adds a token, and waits for room at the limit. Switches.
+    /// Adds a permit, and waits for room at the limit. Switches.
     ///
     /// # Errors
     ///
     /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
     /// wait of the main greenlet by an error.
     pub fn release(&self) -> Result<(), LoopError> {
-        self.tokens.put(()).map_err(|error| WaitError::from(error).without_limit())
+        self.permits.put(()).map_err(|error| WaitError::from(error).without_limit())
     }
 
     /// Like [`release`](CappedSemaphore::release), for at most `timeout`. Switches.
@@ -382,19 +382,19 @@ impl CappedSemaphore {
     /// Returns [`WaitError::TimedOut`] if there was no room in time, or an error of
     /// [`release`](CappedSemaphore::release).
     pub fn release_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
-        Ok(self.tokens.put_timeout((), timeout)?)
+        Ok(self.permits.put_timeout((), timeout)?)
     }
 
-    /// Adds a token if there is room for it, or a waiter. Does not switch.
+    /// Adds a permit if there is room for it, or a waiter. Does not switch.
     #[must_use]
     pub fn try_release(&self) -> bool {
-        self.tokens.try_put(()).is_ok()
+        self.permits.try_put(()).is_ok()
     }
 
     /// Returns true if acquiring would wait. Does not switch.
     #[must_use]
     pub fn locked(&self) -> bool {
-        !self.tokens.has_more()
+        !self.permits.has_more()
     }
 
     /// Returns true if the limit is reached; always with a limit of zero. Does not switch.
@@ -402,15 +402,15 @@ impl CappedSemaphore {
     /// A release then waits, unless an acquirer waits.
     #[must_use]
     pub fn bounded(&self) -> bool {
-        self.tokens.is_full()
+        self.permits.is_full()
     }
 
-    /// Returns the number of tokens, less the number of waiting acquirers. Does not switch.
+    /// Returns the number of permits, less the number of waiting acquirers. Does not switch.
     ///
-    /// It counts the tokens of waiting releasers, too.
+    /// It counts the permits of waiting releasers, too.
     #[must_use]
     pub fn balance(&self) -> isize {
-        let (available, waiting) = self.tokens.available_and_waiting();
+        let (available, waiting) = self.permits.available_and_waiting();
         difference(available, waiting)
     }
 }
@@ -436,7 +436,7 @@ impl From<PutError<()>> for WaitError {
 impl fmt::Debug for CappedSemaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CappedSemaphore")
-            .field("limit", &self.tokens.capacity())
+            .field("limit", &self.permits.capacity())
             .field("balance", &self.balance())
             .finish()
     }

@@ -39,7 +39,7 @@ use crate::greenlet::run;
 /// | waits for a job that borrows (`tpool::execute_scoped`; files) | strikes at the first wait after the job |
 /// | is inside a shield | strikes at the first wait after it |
 /// | is inside a poll of a future, in [`block_on`](crate::future::block_on) | strikes at the first wait outside of the poll |
-/// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for at most the [time of grace](crate::set_panicking_grace) |
+/// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for at most the [grace](crate::set_panicking_grace) |
 ///
 /// A wait keeps what it was granted: if the awaited event came before the exit is thrown, the wait returns it. The exit
 /// strikes at the next wait, or not at all if its scope has ended. So a send that timed out was not received, and an
@@ -49,7 +49,7 @@ use crate::greenlet::run;
 ///
 /// A destructor runs in two situations. At the end of a block it runs like any other code: an exit would strike a wait
 /// in it, and skip the steps after that wait. So it needs a shield. While the green thread unwinds, nothing can switch:
-/// a wait blocks the whole OS thread and fails after the time of grace. So a destructor should not wait long, and
+/// a wait blocks the whole OS thread and fails after the grace. So a destructor should not wait long, and
 /// should leave long work to a green thread of its own.
 ///
 /// ```

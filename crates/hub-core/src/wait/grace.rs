@@ -1,4 +1,4 @@
-//! The time of grace: for how long waits may block the whole OS thread while it unwinds.
+//! The grace: for how long waits may block the whole OS thread while it unwinds.
 
 use std::cell::Cell;
 use std::io;

@@ -532,7 +532,7 @@ fn yield_if_exhausted(error: io::Error) -> io::Error {
 }
 
 /// Performs `op` in a destructor at the end of a thread, where there is no loop any more. It blocks for at most the
-/// time of grace.
+/// grace.
 #[cold]
 fn perform_alone<R>(
     fd: BorrowedFd<'_>,

@@ -326,7 +326,7 @@ fn number_changed(fd: RawFd) {
     }
 }
 
-/// Blocks the OS thread until `fd` is ready, for at most the time of grace.
+/// Blocks the OS thread until `fd` is ready, for at most the grace.
 pub(crate) fn block_on(
     fd: BorrowedFd<'_>,
     interest: Interest,

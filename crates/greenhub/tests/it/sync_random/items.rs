@@ -1,5 +1,5 @@
-//! Items and tokens between two hubs and plain OS threads. Waits without a limit are served as long as nothing is lost;
-//! otherwise the test hangs.
+//! Items and permits between two hubs and plain OS threads. Waits without a limit are served as long as nothing is
+//! lost; otherwise the test hangs.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -260,10 +260,10 @@ fn an_item_for_a_killed_receiver_reaches_another() {
 }
 
 #[test]
-fn a_bounded_semaphore_gets_its_tokens_back() {
-    storms("a_bounded_semaphore_gets_its_tokens_back", |pair, seed| {
-        let tokens = 1 + seed as usize % 3;
-        let (semaphore, holding) = (Arc::new(BoundedSemaphore::new(tokens)), Count::default());
+fn a_bounded_semaphore_gets_its_permits_back() {
+    storms("a_bounded_semaphore_gets_its_permits_back", |pair, seed| {
+        let permits = 1 + seed as usize % 3;
+        let (semaphore, holding) = (Arc::new(BoundedSemaphore::new(permits)), Count::default());
         let hubs = [0, 1].map(|hub| {
             let (semaphore, holding) = (semaphore.clone(), holding.clone());
             on_hub(pair[hub], 2 * seed + hub as u64, 6, move || {
@@ -281,7 +281,7 @@ fn a_bounded_semaphore_gets_its_tokens_back() {
                             }
                             let _back = OnDrop(|| semaphore.release().expect("the semaphore is below its limit"));
                             let _holds = holding.one();
-                            assert!(holding.get() <= tokens);
+                            assert!(holding.get() <= permits);
                             pause(random);
                         }
                     })
@@ -290,14 +290,14 @@ fn a_bounded_semaphore_gets_its_tokens_back() {
             })
         });
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
-        assert_eq!((semaphore.balance(), holding.get()), (tokens as isize, 0));
+        assert_eq!((semaphore.balance(), holding.get()), (permits as isize, 0));
         assert!(semaphore.release().is_err(), "a permit was lost");
     });
 }
 
 #[test]
-fn a_capped_semaphore_loses_and_creates_no_token() {
-    storms("a_capped_semaphore_loses_and_creates_no_token", |pair, seed| {
+fn a_capped_semaphore_loses_and_creates_no_permit() {
+    storms("a_capped_semaphore_loses_and_creates_no_permit", |pair, seed| {
         let limit = seed as usize % 3;
         let semaphore = Arc::new(CappedSemaphore::new(0, limit).unwrap());
         // Released; released or not, by unwound calls; acquired; not acquired. `working` counts the running jobs.
@@ -348,7 +348,8 @@ fn a_capped_semaphore_loses_and_creates_no_token() {
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
         let [given, perhaps, taken, missed] = [0, 1, 2, 3].map(|index| counts[index].load(SeqCst) as isize);
         let there = semaphore.balance();
-        // A token granted to a waiter that left stays beyond the limit. Each of the eight jobs is unwound once at most.
+        // A permit granted to a waiter that left stays beyond the limit. Each of the eight jobs is unwound once at
+        // most.
         assert!((0..=limit as isize + missed + 8).contains(&there), "{there} of {limit}, {missed} did not come");
         assert!((given..=given + perhaps).contains(&(taken + there)), "{given}, {perhaps}; {taken}, {there}");
         assert!(struck_giving || perhaps == 0);

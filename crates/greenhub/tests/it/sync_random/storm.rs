@@ -96,12 +96,12 @@ pub(crate) fn pause(random: &mut Rng) {
     }
 }
 
-/// The number of live tokens of this count.
+/// The number of live permits of this count.
 #[derive(Clone, Default)]
 pub(crate) struct Count(pub(crate) Arc<AtomicUsize>);
 
 impl Count {
-    /// Returns a token that counts until it is dropped.
+    /// Returns a permit that counts until it is dropped.
     pub(crate) fn one(&self) -> OnDrop<impl FnMut() + use<>> {
         let count = self.0.clone();
         count.fetch_add(1, SeqCst);
