@@ -1,4 +1,4 @@
-//! hyper's server for green handlers, and a client as a Tokio program has it.
+//! hyper's server for green handlers, and a client like that of any Tokio program.
 
 use std::convert::Infallible;
 use std::error::Error;

@@ -101,7 +101,7 @@ impl<F: FnMut(&[String], &[String], &Ident)> Paths<F> {
     }
 }
 
-/// Passes over what is compiled for tests only.
+/// Passes over items that are compiled for tests only.
 macro_rules! except_in_tests {
     ($($visit:ident: $node:ident,)*) => {
         $(

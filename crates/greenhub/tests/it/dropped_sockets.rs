@@ -49,7 +49,7 @@ impl Tap for Noting {
     }
 }
 
-/// Makes this OS thread use such a hub. Its own wake-up descriptor is not among the registrations.
+/// Makes this OS thread use a hub that records registrations. The loop's own wake-up descriptor is not among them.
 fn use_noting_hub() -> Known {
     let known = Known::default();
     use_tapped_hub(Noting(known.clone()));

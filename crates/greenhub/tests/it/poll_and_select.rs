@@ -85,7 +85,7 @@ fn a_closed_number_leaves_open_ones_waiting() {
             assert!(!healthy.is_finished(), "{hub}");
             let waits = stats().waits;
             greenhub::sleep(ms(20));
-            assert!(stats().waits - waits <= 4, "{hub}: the dead number is not asked about again");
+            assert!(stats().waits - waits <= 4, "{hub}: the dead number was asked about again");
             write(&there, b"x").expect("the buffer has room");
             assert_eq!(healthy.join().expect("the waiter returns").expect("the read succeeds"), b"x");
         }
@@ -120,7 +120,7 @@ fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
         let high = source(high);
         assert_eq!(high.wait(Interest::READ, None).expect_err("too large").kind(), io::ErrorKind::InvalidInput);
         let refused = get_hub().listen(here.try_clone().expect("a copy"), Interest::READ, |_: Readiness| {});
-        assert!(refused.is_ok(), "the same file has a small number, too");
+        assert!(refused.is_ok(), "a small number of the same file is refused");
         // The loop still serves small numbers.
         let (left, right) = pair();
         let reader = spawn(move || read(&left, 8));
@@ -147,7 +147,7 @@ fn a_waiter_on_a_large_number_fails_when_select_takes_over() {
         });
         yield_now();
         use_hub("select").expect("the hub is available");
-        assert!(parked.join().is_err(), "the green thread was parked on the hub that is gone");
+        assert!(parked.join().is_err(), "the wait outlived its hub");
         let error = trampoline(&*high, Interest::READ, None).expect_err("too large");
         assert!(matches!(error, TrampolineError::Register { .. }), "{error}");
     });
@@ -172,7 +172,7 @@ fn a_hang_up_wakes_both_directions_and_a_failing_waiter_is_contained() {
             let writer = spawn(move || here.wait(Interest::WRITE, None).map(drop));
             yield_now();
             drop(there);
-            assert!(reader.join().is_err(), "{hub}: it failed by itself");
+            assert!(reader.join().is_err(), "{hub}: the reader did not fail");
             assert!(writer.join().expect("the waiter returns").is_ok(), "{hub}");
             hub_exceptions(true);
         }

@@ -12,7 +12,7 @@ use super::pool::GreenPool;
 /// Green threads whose results are taken in the order of spawning. Eventlet's `GreenPile`.
 ///
 /// As an iterator it waits for the next result, which switches. It ends when all results were taken. Dropping it drops
-/// the other results, and their green threads run on.
+/// the results that are left, and their green threads run on.
 ///
 /// ```
 /// use greenhub::greenpool::GreenPile;
@@ -39,7 +39,7 @@ impl<T: 'static> GreenPile<T> {
         GreenPile::with_pool(&GreenPool::new(size))
     }
 
-    /// Creates a pile that shares `pool` with others. Does not switch.
+    /// Creates a pile that uses `pool`, which other piles may share. Does not switch.
     #[must_use]
     pub fn with_pool(pool: &GreenPool) -> GreenPile<T> {
         GreenPile { pool: pool.clone(), results: InOrder::new() }
@@ -119,7 +119,7 @@ where
         while let Some(source) = &mut self.source
             && self.results.0.len() < self.pool.size().max(1)
         {
-            // The permit comes first: an interruption during the wait for it loses no item.
+            // The permit comes first: an exit or an error during the wait for it loses no item.
             let admission = match self.pool.try_admit() {
                 Some(admission) => admission,
                 None if self.results.0.is_empty() => self.pool.admit()?,
@@ -177,7 +177,7 @@ impl<T> InOrder<T> {
         InOrder(VecDeque::new())
     }
 
-    /// Returns the next result. An interruption during the wait for it loses no result.
+    /// Returns the next result. An exit or an error during the wait for it loses no result.
     fn next(&mut self) -> Option<Result<T, GreenError>> {
         let waited = self.0.front()?.wait_for_end();
         let green = self.0.pop_front()?;

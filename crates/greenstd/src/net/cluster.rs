@@ -119,7 +119,7 @@ impl Cluster {
                 drop(ready);
                 (!failed).then(|| serve_one(called_at, number, &stop, &listener, connections, handler))
             };
-            // Dropped after its green threads have ended, so that a join waits for them, too.
+            // `running` is dropped after the green threads have ended, so that a join waits for them, too.
             let thread = move || {
                 let _running = running;
                 os::run_and_shutdown(Some(os::SHUTDOWN_LIMIT), body)
@@ -184,7 +184,7 @@ pub struct ClusterServer {
 type ThreadEnd = Option<Result<Served, ServeError>>;
 
 impl ClusterServer {
-    /// Returns the address at which it listens, with the port that the system chose.
+    /// Returns the address at which the server listens, with the port that the system chose.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address

@@ -198,7 +198,7 @@ fn read_to_ends<const N: usize>(mut streams: [Option<Stream>; N]) -> io::Result<
     let mut buffer = vec![0; 16 * 1024];
     loop {
         for (stream, text) in streams.iter_mut().zip(&mut texts) {
-            // One piece of each, so that others run in between.
+            // One piece of each, so that other green threads run in between.
             match stream.as_ref().map(|stream| stream.try_read(&mut buffer)).transpose()? {
                 Some(Some(0)) => *stream = None,
                 Some(Some(n)) => text.extend_from_slice(&buffer[..n]),

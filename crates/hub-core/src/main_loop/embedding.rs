@@ -33,7 +33,7 @@ impl Embedding {
         self.request.get().map(|(limit, _)| limit)
     }
 
-    /// Makes the requested turn one that does not wait.
+    /// Forbids the requested turn to wait.
     #[cold]
     pub(super) fn forbid_wait(&self) {
         if let Some((_, waiter)) = self.request.get() {

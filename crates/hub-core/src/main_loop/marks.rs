@@ -10,7 +10,7 @@ struct Mark {
     closed: Box<dyn FnOnce()>,
 }
 
-/// The parked greenlets whose descriptor may be closed under them.
+/// The parked greenlets with a callback for a close of their descriptor.
 #[derive(Default)]
 pub(crate) struct Marks(RefCell<Vec<Mark>>);
 
