@@ -41,7 +41,7 @@ pub(crate) fn start() -> Result<Server, AnyError> {
         let _ = initialize.status();
         command.args(["-c", "listen_addresses=", "-F", "-k"]).arg(folder).arg("-D").arg(folder.join("data"));
     };
-    // It accepts connections, and refuses them, before it is ready.
+    // Before postgres is ready, it accepts each connection and then refuses it.
     let is_ready = |server: &Server| {
         let state = fs::read_to_string(server.folder().join("data/postmaster.pid")).unwrap_or_default();
         state.lines().last().is_some_and(|last| last.trim() == "ready")
@@ -49,7 +49,7 @@ pub(crate) fn start() -> Result<Server, AnyError> {
     Server::start("postgres", ".s.PGSQL.5432", configure, is_ready)
 }
 
-/// Connects over a socket of Tokio, whose runtime the hub drives or another OS thread. Switches.
+/// Connects over a socket of Tokio. The hub or another OS thread runs its runtime. Switches.
 pub(crate) fn connect(server: &Server) -> Result<Client, AnyError> {
     let mut config = Config::new();
     config.host_path(server.folder()).user(USER).dbname("postgres");

@@ -36,7 +36,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
             format!("green suite, debug, {}", hub.name),
             suite(workspace, GREEN, |command| green(command, hub)),
         );
-        // What only an optimized build shows lies in the core, which all hubs share. `full` runs it on each of them.
+        // Faults that only an optimized build shows lie in the core, which all hubs share. `full` runs it on each hub.
         if full || Some(hub.name) == preferred {
             let in_release = suite(workspace, GREEN, |command| {
                 green_with_all(command, hub);
@@ -45,7 +45,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
             report.run_all_tests(format!("green suite, release, {}", hub.name), in_release);
         }
     }
-    // All of them share one build. `checks` builds the features alone.
+    // All features share one build. `checks` builds each feature alone.
     report.run_tests("features, debug", of_features(workspace));
     for (package, feature, example) in FEATURE_EXAMPLES {
         let mut command = workspace.cargo();
@@ -236,7 +236,7 @@ fn bundled_libevent(workspace: &Workspace, report: &mut Report) {
     report.run_tests(NAME, command);
 }
 
-/// Returns whether the system's linker knows a library with `name` in its name or path.
+/// Returns whether the system's linker finds a library with `name` in its name or path.
 fn has_library(name: &str) -> bool {
     Command::new("ldconfig")
         .arg("-p")

@@ -1,4 +1,4 @@
-//! Several readers and writers of one direction, where the program allows them. It does for the whole process.
+//! Several readers and writers of one direction. The setting that allows them is process-wide.
 
 #![cfg(any(
     target_os = "linux",
@@ -41,7 +41,7 @@ fn readers_get_their_turns_in_order() {
             })
             .collect();
         some_turns();
-        // One in the middle of the queue leaves it, and the one that waits for data.
+        // Kills a reader in the middle of the queue, and the reader that waits for data.
         readers[1].kill();
         readers[0].kill();
         theirs.write_all(b"ab").unwrap();

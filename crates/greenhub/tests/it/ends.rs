@@ -18,7 +18,7 @@ use greenhub::park::Source;
 use greenhub::{GreenPool, GreenThread, HubRef, Interest, trampoline, with_timeout};
 use rustix::net::Shutdown as Shut;
 
-/// The time after which a wait fails that should have ended.
+/// The time after which a wait that should have ended fails its test.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs `green` until it waits for a descriptor.
