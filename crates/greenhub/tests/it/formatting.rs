@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::descriptors::{ms, pair};
-use crate::support::{deadline, in_child};
+use crate::support::{in_child, limited};
 use greenhub::debug::Report;
 use greenhub::fs::{File, OpenOptions};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
@@ -93,10 +93,11 @@ fn errors_printed(errors: &[&(dyn std::error::Error + 'static)]) {
 
 #[test]
 fn a_scope_takes_children_while_it_is_formatted() {
-    let _deadline = deadline();
-    scope(|s| {
-        shown::<Scope<'_, '_>, _>(s, |_| s.spawn(|| ()));
-        shown(&s.spawn(|| ()), |child| child.is_finished());
+    limited(|| {
+        scope(|s| {
+            shown::<Scope<'_, '_>, _>(s, |_| s.spawn(|| ()));
+            shown(&s.spawn(|| ()), |child| child.is_finished());
+        });
     });
 }
 
@@ -117,34 +118,35 @@ fn access_error() -> AccessError {
 
 #[test]
 fn green_threads_are_used_while_they_are_formatted() {
-    let _deadline = deadline();
-    let green = spawn(|| sleep(Duration::from_secs(3600)));
-    shown(&green, |green| {
-        green.unlink(green.link(|_| ()));
-        let _ = with_timeout(Duration::from_micros(1), || green.wait());
+    limited(|| {
+        let green = spawn(|| sleep(Duration::from_secs(3600)));
+        shown(&green, |green| {
+            green.unlink(green.link(|_| ()));
+            let _ = with_timeout(Duration::from_micros(1), || green.wait());
+        });
+        shown(green.thread(), |thread| thread.unpark());
+        shown(&green.thread().id(), nothing);
+        shown(&green.kill(), nothing);
+        shown(&Builder::new().name("a name".into()), |builder| builder.clone().spawn(|| ()));
+        shown(&Greenlet::current(), |greenlet| greenlet.parent());
+        let greenlet = Greenlet::new(|_| Ok(Payload::unit()));
+        shown(&greenlet, |greenlet| greenlet.parent());
+        shown(&Payload::unit(), nothing);
+        shown(&Deadline::none(), nothing);
+        let parker = Parker::new(greenhub::park::WaitReason::Lock).expect("the caller can park");
+        shown(&parker, |parker| parker.unparker());
+        shown(&parker.unparker(), |unparker| unparker.unpark());
+        printed(&GreenError::Kill, nothing);
+        printed(&ExitKind::Kill, nothing);
+        printed(&GreenletError::Main, nothing);
+        green_local!(static VALUE: u8 = 1);
+        shown(&VALUE, |_| VALUE.with(|value| *value));
+        printed(&access_error(), nothing);
+        let ended = spawn(|| ());
+        yield_now();
+        printed(&ended.with_link(|| ()).expect_err("the green thread has ended"), nothing);
+        printed(&with_timeout(Duration::ZERO, || sleep(ms(1000))).expect_err("too late"), nothing);
     });
-    shown(green.thread(), |thread| thread.unpark());
-    shown(&green.thread().id(), nothing);
-    shown(&green.kill(), nothing);
-    shown(&Builder::new().name("a name".into()), |builder| builder.clone().spawn(|| ()));
-    shown(&Greenlet::current(), |greenlet| greenlet.parent());
-    let greenlet = Greenlet::new(|_| Ok(Payload::unit()));
-    shown(&greenlet, |greenlet| greenlet.parent());
-    shown(&Payload::unit(), nothing);
-    shown(&Deadline::none(), nothing);
-    let parker = Parker::new(greenhub::park::WaitReason::Lock).expect("the caller can park");
-    shown(&parker, |parker| parker.unparker());
-    shown(&parker.unparker(), |unparker| unparker.unpark());
-    printed(&GreenError::Kill, nothing);
-    printed(&ExitKind::Kill, nothing);
-    printed(&GreenletError::Main, nothing);
-    green_local!(static VALUE: u8 = 1);
-    shown(&VALUE, |_| VALUE.with(|value| *value));
-    printed(&access_error(), nothing);
-    let ended = spawn(|| ());
-    yield_now();
-    printed(&ended.with_link(|| ()).expect_err("the green thread has ended"), nothing);
-    printed(&with_timeout(Duration::ZERO, || sleep(ms(1000))).expect_err("too late"), nothing);
 }
 
 /// A hub that is never called.
@@ -221,138 +223,142 @@ fn the_hub_is_used_while_it_is_formatted() {
 
 #[test]
 fn locks_are_used_while_they_are_formatted() {
-    let _deadline = deadline();
-    let mutex = Mutex::new(1);
-    shown(&mutex, |mutex| *mutex.lock().expect("no poison") += 1);
-    printed(&mutex.lock().expect("no poison"), |_| mutex.try_lock().expect_err("the lock is held"));
-    let rw_lock = RwLock::new(1);
-    shown(&rw_lock, |lock| *lock.write().expect("no poison") += 1);
-    printed(&rw_lock.read().expect("no poison"), |_| rw_lock.read().expect("no poison"));
-    printed(&rw_lock.write().expect("no poison"), |_| rw_lock.try_read().expect_err("the lock is held"));
-    shown(&Condvar::new(), Condvar::notify_all);
-    shown(&Barrier::new(1), |barrier| barrier.wait());
-    shown(&Barrier::new(1).wait(), nothing);
-    shown(&Once::new(), |once| once.call_once(|| ()));
-    Once::new().call_once_force(|state| shown(state, nothing));
-    shown(&OnceLock::new(), |lock: &OnceLock<u8>| lock.set(1));
-    let lazy: LazyLock<u8> = LazyLock::new(|| 1);
-    shown(&lazy, |lazy| *LazyLock::force(lazy));
-    shown(&BiasedMutex::new(1), |mutex| *mutex.lock() += 1);
-    shown(&BiasedMutex::new(1).lock(), |guard| **guard);
-    for semaphore in [Semaphore::new(1), Semaphore::new(0)] {
-        shown(&semaphore, |semaphore| {
-            semaphore.release();
-            semaphore.acquire().expect("a permit is free");
-        });
-    }
-    let semaphore = Semaphore::new(1);
-    shown(&semaphore.access().expect("a permit is free"), |_| semaphore.release());
-    shown(&BoundedSemaphore::new(1), |semaphore| semaphore.release());
-    let capped = CappedSemaphore::new(1, 2).expect("below the limit");
-    shown(&capped, |semaphore| semaphore.balance());
+    limited(|| {
+        let mutex = Mutex::new(1);
+        shown(&mutex, |mutex| *mutex.lock().expect("no poison") += 1);
+        printed(&mutex.lock().expect("no poison"), |_| mutex.try_lock().expect_err("the lock is held"));
+        let rw_lock = RwLock::new(1);
+        shown(&rw_lock, |lock| *lock.write().expect("no poison") += 1);
+        printed(&rw_lock.read().expect("no poison"), |_| rw_lock.read().expect("no poison"));
+        printed(&rw_lock.write().expect("no poison"), |_| rw_lock.try_read().expect_err("the lock is held"));
+        shown(&Condvar::new(), Condvar::notify_all);
+        shown(&Barrier::new(1), |barrier| barrier.wait());
+        shown(&Barrier::new(1).wait(), nothing);
+        shown(&Once::new(), |once| once.call_once(|| ()));
+        Once::new().call_once_force(|state| shown(state, nothing));
+        shown(&OnceLock::new(), |lock: &OnceLock<u8>| lock.set(1));
+        let lazy: LazyLock<u8> = LazyLock::new(|| 1);
+        shown(&lazy, |lazy| *LazyLock::force(lazy));
+        shown(&BiasedMutex::new(1), |mutex| *mutex.lock() += 1);
+        shown(&BiasedMutex::new(1).lock(), |guard| **guard);
+        for semaphore in [Semaphore::new(1), Semaphore::new(0)] {
+            shown(&semaphore, |semaphore| {
+                semaphore.release();
+                semaphore.acquire().expect("a permit is free");
+            });
+        }
+        let semaphore = Semaphore::new(1);
+        shown(&semaphore.access().expect("a permit is free"), |_| semaphore.release());
+        shown(&BoundedSemaphore::new(1), |semaphore| semaphore.release());
+        let capped = CappedSemaphore::new(1, 2).expect("below the limit");
+        shown(&capped, |semaphore| semaphore.balance());
+    });
 }
 
 #[test]
 fn queues_are_used_while_they_are_formatted() {
-    let _deadline = deadline();
-    shown(&Queue::new(), |queue: &Queue<u8>| {
-        queue.put(1).expect("the queue has room");
-        queue.get().expect("an item");
-        queue.task_done().expect("one was put");
+    limited(|| {
+        shown(&Queue::new(), |queue: &Queue<u8>| {
+            queue.put(1).expect("the queue has room");
+            queue.get().expect("an item");
+            queue.task_done().expect("one was put");
+        });
+        printed(&Queue::<u8>::new().task_done().expect_err("nothing was put"), nothing);
+        shown(&LightQueue::new(), |queue: &LightQueue<u8>| (queue.try_put(1), queue.try_get()));
+        shown(&LifoQueue::new(), |queue: &LifoQueue<u8>| (queue.try_put(1), queue.try_get()));
+        shown(&PriorityQueue::new(), |queue: &PriorityQueue<u8>| (queue.try_put(1), queue.try_get()));
+        let channel = Channel::bounded(1);
+        shown(&channel, |channel: &Channel<u8>| (channel.send(1), channel.wait()));
+        shown(&Event::new(), |event: &Event<u8>| {
+            let _ = event.send(1);
+            event.reset().expect("the event was sent");
+        });
+        let (sender, receiver) = mpsc::channel();
+        shown(&sender, |sender: &mpsc::Sender<u8>| sender.send(1).expect("a receiver"));
+        shown(&receiver, |receiver| receiver.try_recv());
+        shown(&receiver.iter(), |_| receiver.try_recv());
+        shown(&receiver.try_iter(), |_| receiver.try_recv());
+        let (sync_sender, kept) = mpsc::sync_channel(1);
+        shown(&sync_sender, |sender: &mpsc::SyncSender<u8>| sender.try_send(1));
+        shown(&kept.into_iter(), |_| sync_sender.try_send(1));
+        printed(&mpsc::RecvError, nothing);
     });
-    printed(&Queue::<u8>::new().task_done().expect_err("nothing was put"), nothing);
-    shown(&LightQueue::new(), |queue: &LightQueue<u8>| (queue.try_put(1), queue.try_get()));
-    shown(&LifoQueue::new(), |queue: &LifoQueue<u8>| (queue.try_put(1), queue.try_get()));
-    shown(&PriorityQueue::new(), |queue: &PriorityQueue<u8>| (queue.try_put(1), queue.try_get()));
-    let channel = Channel::bounded(1);
-    shown(&channel, |channel: &Channel<u8>| (channel.send(1), channel.wait()));
-    shown(&Event::new(), |event: &Event<u8>| {
-        let _ = event.send(1);
-        event.reset().expect("the event was sent");
-    });
-    let (sender, receiver) = mpsc::channel();
-    shown(&sender, |sender: &mpsc::Sender<u8>| sender.send(1).expect("a receiver"));
-    shown(&receiver, |receiver| receiver.try_recv());
-    shown(&receiver.iter(), |_| receiver.try_recv());
-    shown(&receiver.try_iter(), |_| receiver.try_recv());
-    let (sync_sender, kept) = mpsc::sync_channel(1);
-    shown(&sync_sender, |sender: &mpsc::SyncSender<u8>| sender.try_send(1));
-    shown(&kept.into_iter(), |_| sync_sender.try_send(1));
-    printed(&mpsc::RecvError, nothing);
 }
 
 #[test]
 fn pools_and_groups_are_used_while_they_are_formatted() {
-    let _deadline = deadline();
-    shown(&GreenPool::new(2), |pool| pool.spawn(|| ()));
-    let pile = RefCell::new(GreenPile::new(2));
-    {
-        let pile = pile.borrow();
-        shown(&*pile, |_: &GreenPile<u8>| yield_now());
-    }
-    let pool = GreenPool::new(2);
-    shown(&pool.imap(0..3, |n| n), |_| pool.spawn(|| ()));
-    shown(&Group::new(), |group| {
-        group.spawn(|| ()).unwrap();
-        group.kill_all();
+    limited(|| {
+        shown(&GreenPool::new(2), |pool| pool.spawn(|| ()));
+        let pile = RefCell::new(GreenPile::new(2));
+        {
+            let pile = pile.borrow();
+            shown(&*pile, |_: &GreenPile<u8>| yield_now());
+        }
+        let pool = GreenPool::new(2);
+        shown(&pool.imap(0..3, |n| n), |_| pool.spawn(|| ()));
+        shown(&Group::new(), |group| {
+            group.spawn(|| ()).unwrap();
+            group.kill_all();
+        });
+        let items = Pool::new(2, || Ok(1));
+        shown(&items, |pool| {
+            let item = pool.get().expect("the pool makes an item");
+            pool.put(item);
+            pool.resize(2);
+        });
+        shown(&items.item().expect("the pool makes an item"), |_| items.resize(3));
+        shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("the job is done"));
+        errors_printed(&[&GreenError::Deadlock, &JobError::Panic(Box::new("a payload")), &WaitError::TimedOut]);
+        printed(&Panic::new(Box::new("a payload")), nothing);
     });
-    let items = Pool::new(2, || Ok(1));
-    shown(&items, |pool| {
-        let item = pool.get().expect("the pool makes an item");
-        pool.put(item);
-        pool.resize(2);
-    });
-    shown(&items.item().expect("the pool makes an item"), |_| items.resize(3));
-    shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("the job is done"));
-    errors_printed(&[&GreenError::Deadlock, &JobError::Panic(Box::new("a payload")), &WaitError::TimedOut]);
-    printed(&Panic::new(Box::new("a payload")), nothing);
 }
 
 #[test]
 fn sockets_are_used_while_they_are_formatted() {
-    let _deadline = deadline();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-    let address = listener.local_addr().expect("an address");
-    shown(&listener, |listener| {
-        let client = TcpStream::connect(address).expect("the server listens");
-        drop(listener.accept().expect("a connection"));
-        drop(client);
+    limited(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        shown(&listener, |listener| {
+            let client = TcpStream::connect(address).expect("the server listens");
+            drop(listener.accept().expect("a connection"));
+            drop(client);
+        });
+        let stream = TcpStream::connect(address).expect("the server listens");
+        shown(&stream, |stream| io::Write::write(&mut &*stream, b"x"));
+        shown(&UdpSocket::bind("127.0.0.1:0").expect("a socket"), |socket| {
+            let _ = socket.send_to(b"x", socket.local_addr().expect("an address"));
+        });
+        let (left, right) = UnixStream::pair().expect("a pair");
+        shown(&left, |left| {
+            io::Write::write_all(&mut &*left, b"x").expect("the buffer has room");
+            io::Read::read_exact(&mut &right, &mut [0]).expect("the read succeeds");
+        });
+        shown(&right, |right| right.close());
+        shown(&UnixDatagram::unbound().expect("a socket"), |socket| socket.local_addr());
+        let path = std::env::temp_dir().join(format!("greenhub-formatting-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).expect("a listener");
+        shown(&listener, |listener| listener.local_addr());
+        std::fs::remove_file(&path).expect("the file exists");
+        let (source, _peer) = pair();
+        shown(&source.waker(), |waker| waker.wake(Interest::READ));
+        shown(&PollFd::new(&source, Interest::READ), |waited| waited.readiness());
+        shown(&source, Source::close);
+        shown(&CachedResolver::new(SystemResolver), |resolver| resolver.clear());
+        shown(&SystemResolver, nothing);
+        let stop = StopServe::new();
+        shown(&stop, |stop| stop.stop());
+        let served = serve_until(&stop, &listener, &GreenPool::new(1), |_, _| ()).expect("the server was stopped");
+        shown(&served, nothing);
+        shown(&served.end, nothing);
+        let server = Cluster::new(1).serve("127.0.0.1:0", |_, _| ()).expect("the server listens");
+        shown(&server, |server| server.local_addr());
+        server.stop().stop();
+        server.join().expect("the server has ended");
+        errors_printed(&[&ServeError::Panic(Panic::new(Box::new("a payload")))]);
+        shown(&Cluster::new(1), nothing);
+        shown(&ConnectOptions::new(), nothing);
+        shown(&ListenOptions::new(), nothing);
     });
-    let stream = TcpStream::connect(address).expect("the server listens");
-    shown(&stream, |stream| io::Write::write(&mut &*stream, b"x"));
-    shown(&UdpSocket::bind("127.0.0.1:0").expect("a socket"), |socket| {
-        let _ = socket.send_to(b"x", socket.local_addr().expect("an address"));
-    });
-    let (left, right) = UnixStream::pair().expect("a pair");
-    shown(&left, |left| {
-        io::Write::write_all(&mut &*left, b"x").expect("the buffer has room");
-        io::Read::read_exact(&mut &right, &mut [0]).expect("the read succeeds");
-    });
-    shown(&right, |right| right.close());
-    shown(&UnixDatagram::unbound().expect("a socket"), |socket| socket.local_addr());
-    let path = std::env::temp_dir().join(format!("greenhub-formatting-{}", std::process::id()));
-    let listener = UnixListener::bind(&path).expect("a listener");
-    shown(&listener, |listener| listener.local_addr());
-    std::fs::remove_file(&path).expect("the file exists");
-    let (source, _peer) = pair();
-    shown(&source.waker(), |waker| waker.wake(Interest::READ));
-    shown(&PollFd::new(&source, Interest::READ), |waited| waited.readiness());
-    shown(&source, Source::close);
-    shown(&CachedResolver::new(SystemResolver), |resolver| resolver.clear());
-    shown(&SystemResolver, nothing);
-    let stop = StopServe::new();
-    shown(&stop, |stop| stop.stop());
-    let served = serve_until(&stop, &listener, &GreenPool::new(1), |_, _| ()).expect("the server was stopped");
-    shown(&served, nothing);
-    shown(&served.end, nothing);
-    let server = Cluster::new(1).serve("127.0.0.1:0", |_, _| ()).expect("the server listens");
-    shown(&server, |server| server.local_addr());
-    server.stop().stop();
-    server.join().expect("the server has ended");
-    errors_printed(&[&ServeError::Panic(Panic::new(Box::new("a payload")))]);
-    shown(&Cluster::new(1), nothing);
-    shown(&ConnectOptions::new(), nothing);
-    shown(&ListenOptions::new(), nothing);
 }
 
 #[test]
@@ -401,49 +407,50 @@ fn files_and_processes_are_used_while_they_are_formatted() {
 /// values are formatted at the same time.
 #[test]
 fn plain_values_are_formatted_into_a_writer_that_switches() {
-    let _deadline = deadline();
-    fn plain(values: &[&dyn Debug]) {
-        for value in values {
-            shown(*value, |value| {
-                let text = format!("{value:?}");
-                assert!(!text.is_empty());
-            });
+    limited(|| {
+        fn plain(values: &[&dyn Debug]) {
+            for value in values {
+                shown(*value, |value| {
+                    let text = format!("{value:?}");
+                    assert!(!text.is_empty());
+                });
+            }
         }
-    }
-    let key = greenhub::hub::Key::new(3, 1);
-    let mut ready = greenhub::hub::Ready::new();
-    ready.push(key, Readiness::READ);
-    plain(&[
-        &key,
-        &ready,
-        &Interest::READ,
-        &Readiness::WRITE,
-        &greenhub::hub::Time::default(),
-        &greenhub::hub::Lease::Life,
-    ]);
-    plain(&[
-        &greenhub::hub::Rearm::Level,
-        &greenhub::park::WaitReason::Lock,
-        &greenhub::park::Parked::TimedOut,
-        &greenhub::park::ReadHint::Nothing,
-    ]);
-    plain(&[&greenhub::greenthread::StackPolicy::Guarded, &greenhub::greenthread::KillOutcome::Cancelled]);
-    let (condvar, mutex) = (Condvar::new(), Mutex::new(()));
-    let waited = condvar.wait_timeout(mutex.lock().expect("no poison"), ms(1)).expect("no poison").1;
-    plain(&[&waited]);
-    let linked = spawn(|| ()).link(|_| ());
-    plain(&[&linked, &greenhub::fs::DirBuilder::new()]);
-    errors_printed(&[
-        &greenhub::HubError::NoneAvailable,
-        &greenhub::hub::LoopError::from(greenhub::hub::LoopErrorKind::Aborted),
-        &greenhub::TrampolineError::TimedOut { fd: 3 },
-        &greenhub::net::ServeError::Inside,
-        &greenhub::sync::mpsc::RecvError,
-    ]);
-    let full = LightQueue::bounded(0).try_put(1).expect_err("no getter");
-    printed(&full, nothing);
-    printed(&LightQueue::<u8>::new().try_get().expect_err("no putter"), nothing);
-    printed(&Event::<u8>::new().reset().expect_err("nothing was sent"), nothing);
-    printed(&BoundedSemaphore::new(1).release().expect_err("the semaphore is full"), nothing);
-    printed(&CappedSemaphore::new(3, 2).expect_err("above the limit"), nothing);
+        let key = greenhub::hub::Key::new(3, 1);
+        let mut ready = greenhub::hub::Ready::new();
+        ready.push(key, Readiness::READ);
+        plain(&[
+            &key,
+            &ready,
+            &Interest::READ,
+            &Readiness::WRITE,
+            &greenhub::hub::Time::default(),
+            &greenhub::hub::Lease::Life,
+        ]);
+        plain(&[
+            &greenhub::hub::Rearm::Level,
+            &greenhub::park::WaitReason::Lock,
+            &greenhub::park::Parked::TimedOut,
+            &greenhub::park::ReadHint::Nothing,
+        ]);
+        plain(&[&greenhub::greenthread::StackPolicy::Guarded, &greenhub::greenthread::KillOutcome::Cancelled]);
+        let (condvar, mutex) = (Condvar::new(), Mutex::new(()));
+        let waited = condvar.wait_timeout(mutex.lock().expect("no poison"), ms(1)).expect("no poison").1;
+        plain(&[&waited]);
+        let linked = spawn(|| ()).link(|_| ());
+        plain(&[&linked, &greenhub::fs::DirBuilder::new()]);
+        errors_printed(&[
+            &greenhub::HubError::NoneAvailable,
+            &greenhub::hub::LoopError::from(greenhub::hub::LoopErrorKind::Aborted),
+            &greenhub::TrampolineError::TimedOut { fd: 3 },
+            &greenhub::net::ServeError::Inside,
+            &greenhub::sync::mpsc::RecvError,
+        ]);
+        let full = LightQueue::bounded(0).try_put(1).expect_err("no getter");
+        printed(&full, nothing);
+        printed(&LightQueue::<u8>::new().try_get().expect_err("no putter"), nothing);
+        printed(&Event::<u8>::new().reset().expect_err("nothing was sent"), nothing);
+        printed(&BoundedSemaphore::new(1).release().expect_err("the semaphore is full"), nothing);
+        printed(&CappedSemaphore::new(3, 2).expect_err("above the limit"), nothing);
+    });
 }

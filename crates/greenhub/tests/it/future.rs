@@ -562,7 +562,7 @@ fn while_panicking_another_os_thread_may_complete_the_future() {
 fn a_wait_allocates_nothing_once_warm() {
     run("a_wait_allocates_nothing_once_warm", || {
         use tokio::sync::Notify;
-        const ROUNDS: usize = 1000;
+        const ROUNDS: usize = 10_000;
         let (ask, answer) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
         let (asked, answering) = (Rc::clone(&ask), Rc::clone(&answer));
         let other = spawn(move || {

@@ -41,7 +41,7 @@ fn fill_every_bucket() {
 /// The first rounds grow pools. A pool job outlives its killed waiter, and may end in a later round.
 #[track_caller]
 fn leaks_nothing(round: fn(&ParkPoint, &Drops)) {
-    in_child(|| {
+    in_child(move || {
         fill_every_bucket();
         for point in PARK_POINTS {
             let mut grown = Vec::with_capacity(50);

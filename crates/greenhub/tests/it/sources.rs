@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::support::descriptors::{fill, ms, pair, read, read_within, source, write};
 use crate::support::hubs::use_manual_clock;
-use crate::support::{deadline, in_child};
+use crate::support::{in_child, limited};
 use greenhub::debug::hub_prevent_multiple_readers;
 use greenhub::greenthread::set_panicking_grace;
 use greenhub::park::{ReadHint, Source};
@@ -44,80 +44,86 @@ fn ended_pair() -> (Source, Source) {
 
 #[test]
 fn read_or_end_does_not_ask_for_an_unreported_end() {
-    let _deadline = deadline();
-    let (here, _there) = registered_pair();
-    here.set_nonblocking(true);
-    let result = here.read_or_end::<()>(None, |_| would_block(), |_| panic!("no end was reported"));
-    assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
+    limited(|| {
+        let (here, _there) = registered_pair();
+        here.set_nonblocking(true);
+        let result = here.read_or_end::<()>(None, |_| would_block(), |_| panic!("no end was reported"));
+        assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
+    });
 }
 
 #[test]
 fn read_or_end_returns_data_without_asking_for_the_end() {
-    let _deadline = deadline();
-    let (here, _there) = ended_pair();
-    let result = here.read_or_end(None, |_| Ok((7, ReadHint::Likely)), |_| panic!("there was data"));
-    assert_eq!(result.expect("the read succeeds"), 7);
+    limited(|| {
+        let (here, _there) = ended_pair();
+        let result = here.read_or_end(None, |_| Ok((7, ReadHint::Likely)), |_| panic!("there was data"));
+        assert_eq!(result.expect("the read succeeds"), 7);
+    });
 }
 
 #[test]
 fn read_or_end_asks_for_a_reported_end_once() {
-    let _deadline = deadline();
-    let (here, _there) = ended_pair();
-    let asked = Cell::new(0);
-    let read = || {
-        let end = |_: std::os::fd::BorrowedFd<'_>| {
-            asked.set(asked.get() + 1);
-            None
+    limited(|| {
+        let (here, _there) = ended_pair();
+        let asked = Cell::new(0);
+        let read = || {
+            let end = |_: std::os::fd::BorrowedFd<'_>| {
+                asked.set(asked.get() + 1);
+                None
+            };
+            let result = here.read_or_end::<()>(None, |_| would_block(), end);
+            assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
+            asked.get()
         };
-        let result = here.read_or_end::<()>(None, |_| would_block(), end);
-        assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
-        asked.get()
-    };
-    let first = read();
-    assert_eq!(read(), first, "a reported end was asked for twice");
-    // select(2) does not report the end of a stream.
-    assert!(first == 1 || get_hub().name() == "select");
+        let first = read();
+        assert_eq!(read(), first, "a reported end was asked for twice");
+        // select(2) does not report the end of a stream.
+        assert!(first == 1 || get_hub().name() == "select");
+    });
 }
 
 #[test]
 fn a_nonblocking_read_of_an_empty_source_returns_would_block() {
-    let _deadline = deadline();
-    let (here, _there) = registered_pair();
-    here.set_nonblocking(true);
-    let result = read_within(&here, 1, Some(TIMEOUT));
-    assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
+    limited(|| {
+        let (here, _there) = registered_pair();
+        here.set_nonblocking(true);
+        let result = read_within(&here, 1, Some(TIMEOUT));
+        assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
+    });
 }
 
 #[test]
 fn an_interrupted_operation_is_tried_again() {
-    let _deadline = deadline();
-    let (here, _there) = pair();
-    let calls = Cell::new(0);
-    let interrupted = || {
-        calls.set(calls.get() + 1);
-        if calls.get() % 3 == 0 { Ok(()) } else { Err(io::Error::from(ErrorKind::Interrupted)) }
-    };
-    here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("tried again");
-    here.write(None, |_| interrupted()).expect("tried again");
-    here.set_nonblocking(true);
-    here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("tried again");
-    assert_eq!(calls.get(), 9);
+    limited(|| {
+        let (here, _there) = pair();
+        let calls = Cell::new(0);
+        let interrupted = || {
+            calls.set(calls.get() + 1);
+            if calls.get() % 3 == 0 { Ok(()) } else { Err(io::Error::from(ErrorKind::Interrupted)) }
+        };
+        here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("tried again");
+        here.write(None, |_| interrupted()).expect("tried again");
+        here.set_nonblocking(true);
+        here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("tried again");
+        assert_eq!(calls.get(), 9);
+    });
 }
 
 #[test]
 fn an_operation_out_of_descriptors_yields_unless_nonblocking() {
-    let _deadline = deadline();
-    let (here, _there) = pair();
-    for nonblocking in [false, true] {
-        let ran = Rc::new(Cell::new(false));
-        let runs = Rc::clone(&ran);
-        let other = spawn(move || runs.set(true));
-        here.set_nonblocking(nonblocking);
-        let result = here.read::<()>(None, |_| Err(io::Error::from_raw_os_error(libc::EMFILE)));
-        assert_eq!(result.expect_err("no descriptor").raw_os_error(), Some(libc::EMFILE));
-        assert_eq!(ran.get(), !nonblocking);
-        other.join().expect("no panic");
-    }
+    limited(|| {
+        let (here, _there) = pair();
+        for nonblocking in [false, true] {
+            let ran = Rc::new(Cell::new(false));
+            let runs = Rc::clone(&ran);
+            let other = spawn(move || runs.set(true));
+            here.set_nonblocking(nonblocking);
+            let result = here.read::<()>(None, |_| Err(io::Error::from_raw_os_error(libc::EMFILE)));
+            assert_eq!(result.expect_err("no descriptor").raw_os_error(), Some(libc::EMFILE));
+            assert_eq!(ran.get(), !nonblocking);
+            other.join().expect("no panic");
+        }
+    });
 }
 
 #[test]
@@ -211,20 +217,21 @@ fn an_operation_waits_again_after_a_spurious_report() {
 
 #[test]
 fn a_retrying_write_is_refused_while_another_thread_waits() {
-    let _deadline = deadline();
-    let (here, there) = pair();
-    let here = Arc::new(here);
-    let waits = Arc::clone(&here);
-    let waiter = spawn(move || read_within(&waits, 8, Some(TIMEOUT)));
-    yield_now();
-    let refused = std::thread::spawn(move || {
-        here.set_retrying(true);
-        fill(&here);
-        here.write(Some(TIMEOUT), |fd| Ok(rustix::io::write(fd, b"x")?))
+    limited(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let waiter = spawn(move || read_within(&waits, 8, Some(TIMEOUT)));
+        yield_now();
+        let refused = std::thread::spawn(move || {
+            here.set_retrying(true);
+            fill(&here);
+            here.write(Some(TIMEOUT), |fd| Ok(rustix::io::write(fd, b"x")?))
+        });
+        assert_eq!(refused.join().expect("no panic").expect_err("the call is refused").kind(), ErrorKind::ResourceBusy);
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(waiter.join().expect("no panic").expect("the read succeeds"), b"x");
     });
-    assert_eq!(refused.join().expect("no panic").expect_err("the call is refused").kind(), ErrorKind::ResourceBusy);
-    write(&there, b"x").expect("the buffer has room");
-    assert_eq!(waiter.join().expect("no panic").expect("the read succeeds"), b"x");
 }
 
 #[test]

@@ -12,38 +12,39 @@ use crate::support::descriptors::{
     assert_no_waiters, assert_other_end_closed, fill, ms, pair, read, read_within, source, stats, until, write,
 };
 use crate::support::random::Rng;
-use crate::support::{deadline, in_child, open_descriptors};
+use crate::support::{in_child, limited, open_descriptors};
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
 use greenhub::{Interest, get_hub, sleep, spawn};
 
 #[test]
 fn two_threads_sleep_independently() {
-    let _deadline = deadline();
-    let (here, there) = pair();
-    let (started, wait) = channel();
-    let thread = thread::spawn(move || {
-        let id = get_hub().id();
-        started.send(id).expect("the test waits");
-        // This hub works while the other sleeps.
-        assert_eq!(read(&there, 1).expect("the read succeeds"), b"x");
-        // The other hub's wait does not delay this one either.
+    limited(|| {
+        let (here, there) = pair();
+        let (started, wait) = channel();
+        let thread = thread::spawn(move || {
+            let id = get_hub().id();
+            started.send(id).expect("the test waits");
+            // This hub works while the other sleeps.
+            assert_eq!(read(&there, 1).expect("the read succeeds"), b"x");
+            // The other hub's wait does not delay this one either.
+            for _ in 0..3 {
+                sleep(ms(5));
+            }
+            write(&there, b"y").expect("the buffer has room");
+            assert_no_waiters();
+            id
+        });
+        let id = wait.recv().expect("the thread starts");
+        assert_ne!(get_hub().id(), id);
         for _ in 0..3 {
             sleep(ms(5));
         }
-        write(&there, b"y").expect("the buffer has room");
         assert_no_waiters();
-        id
+        write(&here, b"x").expect("the buffer has room");
+        assert_eq!(read(&here, 1).expect("the read succeeds"), b"y");
+        assert_eq!(thread.join().expect("no panic"), id);
     });
-    let id = wait.recv().expect("the thread starts");
-    assert_ne!(get_hub().id(), id);
-    for _ in 0..3 {
-        sleep(ms(5));
-    }
-    assert_no_waiters();
-    write(&here, b"x").expect("the buffer has room");
-    assert_eq!(read(&here, 1).expect("the read succeeds"), b"y");
-    assert_eq!(thread.join().expect("no panic"), id);
 }
 
 /// Half of the time that a hub sleeps unless it is woken.
@@ -67,30 +68,34 @@ fn sleeping_until(wake: impl FnOnce(greenhub::hub::Remote) + Send + 'static) -> 
 
 #[test]
 fn a_remote_wakes_an_idle_hub() {
-    let _deadline = deadline();
-    let (here, there) = pair();
-    let remote = get_hub().remote();
-    let thread = thread::spawn(move || {
-        thread::sleep(ms(30));
-        let begin = Instant::now();
-        remote.spawn(move || _ = write(&there, b"x").expect("the buffer has room")).expect("the hub's thread lives");
-        begin
+    limited(|| {
+        let (here, there) = pair();
+        let remote = get_hub().remote();
+        let thread = thread::spawn(move || {
+            thread::sleep(ms(30));
+            let begin = Instant::now();
+            remote
+                .spawn(move || _ = write(&there, b"x").expect("the buffer has room"))
+                .expect("the hub's thread lives");
+            begin
+        });
+        assert_eq!(read_within(&here, 8, Some(2 * SOON)).expect("the read succeeds"), b"x");
+        let woken = Instant::now();
+        assert!(woken - thread.join().expect("no panic") < SOON);
+        assert!(sleeping_until(|remote| remote.notify()) < SOON);
     });
-    assert_eq!(read_within(&here, 8, Some(2 * SOON)).expect("the read succeeds"), b"x");
-    let woken = Instant::now();
-    assert!(woken - thread.join().expect("no panic") < SOON);
-    assert!(sleeping_until(|remote| remote.notify()) < SOON);
 }
 
 #[test]
 fn run_once_reads_the_mail_that_woke_it() {
-    let _deadline = deadline();
-    let (sender, receiver) = channel();
-    let latency = sleeping_until(move |remote| {
-        remote.spawn(move || sender.send(()).expect("the test waits")).expect("the hub's thread lives");
+    limited(|| {
+        let (sender, receiver) = channel();
+        let latency = sleeping_until(move |remote| {
+            remote.spawn(move || sender.send(()).expect("the test waits")).expect("the hub's thread lives");
+        });
+        assert!(latency < SOON);
+        receiver.try_recv().expect("has run");
     });
-    assert!(latency < SOON);
-    receiver.try_recv().expect("has run");
 }
 
 #[test]
@@ -121,125 +126,130 @@ fn ended_threads_leave_no_descriptor_open() {
 
 #[test]
 fn a_socket_may_move_to_the_hub_of_another_thread() {
-    let _deadline = deadline();
-    let (here, there) = pair();
-    // The wait registers the socket with this hub.
-    here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-    let thread = thread::spawn(move || {
-        let data = read(&here, 8).expect("the read succeeds");
-        assert_no_waiters();
-        (data, here)
+    limited(|| {
+        let (here, there) = pair();
+        // The wait registers the socket with this hub.
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let thread = thread::spawn(move || {
+            let data = read(&here, 8).expect("the read succeeds");
+            assert_no_waiters();
+            (data, here)
+        });
+        sleep(ms(20));
+        write(&there, b"there").expect("the buffer has room");
+        until(|| thread.is_finished());
+        let (data, here) = thread.join().expect("no panic");
+        assert_eq!(data, b"there");
+        // Moves the socket back, after the other OS thread and its hub have ended.
+        let sender = spawn(move || {
+            sleep(ms(5));
+            write(&there, b"back").expect("the buffer has room");
+            there
+        });
+        assert_eq!(read(&here, 8).expect("the read succeeds"), b"back");
+        drop(sender);
     });
-    sleep(ms(20));
-    write(&there, b"there").expect("the buffer has room");
-    until(|| thread.is_finished());
-    let (data, here) = thread.join().expect("no panic");
-    assert_eq!(data, b"there");
-    // Moves the socket back, after the other OS thread and its hub have ended.
-    let sender = spawn(move || {
-        sleep(ms(5));
-        write(&there, b"back").expect("the buffer has room");
-        there
-    });
-    assert_eq!(read(&here, 8).expect("the read succeeds"), b"back");
-    drop(sender);
 }
 
 #[test]
 fn a_moved_socket_does_not_wake_its_former_hub() {
-    let _deadline = deadline();
-    let (here, there) = pair();
-    here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-    let (done, end) = pair();
-    let thread = thread::spawn(move || {
-        for _ in 0..200 {
-            read(&here, 1).expect("the read succeeds");
-        }
-        write(&end, b"x").expect("the buffer has room");
+    limited(|| {
+        let (here, there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let (done, end) = pair();
+        let thread = thread::spawn(move || {
+            for _ in 0..200 {
+                read(&here, 1).expect("the read succeeds");
+            }
+            write(&end, b"x").expect("the buffer has room");
+        });
+        let waits = stats().waits;
+        let writer = thread::spawn(move || {
+            for _ in 0..200 {
+                write(&there, b"x").expect("the buffer has room");
+                thread::sleep(Duration::from_micros(100));
+            }
+            there
+        });
+        assert_eq!(read(&done, 1).expect("the read succeeds"), b"x");
+        assert!(stats().waits - waits < 20, "{} waits for one byte", stats().waits - waits);
+        drop(writer.join().expect("no panic"));
+        thread.join().expect("no panic");
     });
-    let waits = stats().waits;
-    let writer = thread::spawn(move || {
-        for _ in 0..200 {
-            write(&there, b"x").expect("the buffer has room");
-            thread::sleep(Duration::from_micros(100));
-        }
-        there
-    });
-    assert_eq!(read(&done, 1).expect("the read succeeds"), b"x");
-    assert!(stats().waits - waits < 20, "{} waits for one byte", stats().waits - waits);
-    drop(writer.join().expect("no panic"));
-    thread.join().expect("no panic");
 }
 
 #[test]
 fn two_hubs_cannot_wait_for_one_socket() {
-    let _deadline = deadline();
-    let (here, there) = pair();
-    let here = Arc::new(here);
-    fill(&here);
-    let (started, wait) = channel();
-    let reader = thread::spawn({
-        let here = Arc::clone(&here);
-        move || {
-            let reader = spawn(move || read(&here, 8));
-            yield_now();
-            started.send(()).expect("the test waits");
-            reader.join().expect("no panic")
+    limited(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        fill(&here);
+        let (started, wait) = channel();
+        let reader = thread::spawn({
+            let here = Arc::clone(&here);
+            move || {
+                let reader = spawn(move || read(&here, 8));
+                yield_now();
+                started.send(()).expect("the test waits");
+                reader.join().expect("no panic")
+            }
+        });
+        wait.recv().expect("the reader has parked");
+        for direction in [Interest::READ, Interest::WRITE] {
+            let error = here.wait(direction, None).expect_err("another hub waits");
+            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}");
         }
+        assert_no_waiters();
+        // The refused wait has not moved the socket.
+        write(&there, b"x").expect("the buffer has room");
+        assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
+        // The socket may be waited for again.
+        write(&there, b"y").expect("the buffer has room");
+        here.wait(Interest::READ, None).expect("the descriptor becomes readable");
     });
-    wait.recv().expect("the reader has parked");
-    for direction in [Interest::READ, Interest::WRITE] {
-        let error = here.wait(direction, None).expect_err("another hub waits");
-        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}");
-    }
-    assert_no_waiters();
-    // The refused wait has not moved the socket.
-    write(&there, b"x").expect("the buffer has room");
-    assert_eq!(reader.join().expect("no panic").expect("the read succeeds"), b"x");
-    // The socket may be waited for again.
-    write(&there, b"y").expect("the buffer has room");
-    here.wait(Interest::READ, None).expect("the descriptor becomes readable");
 }
 
 #[test]
 fn a_replaced_hub_of_the_same_thread_does_not_keep_a_socket() {
-    let _deadline = deadline();
-    let (here, _there) = pair();
-    let here = Arc::new(here);
-    fill(&here);
-    let reader = spawn({
-        let here = Arc::clone(&here);
-        move || read(&here, 8)
+    limited(|| {
+        let (here, _there) = pair();
+        let here = Arc::new(here);
+        fill(&here);
+        let reader = spawn({
+            let here = Arc::clone(&here);
+            move || read(&here, 8)
+        });
+        yield_now();
+        greenhub::use_hub(None).expect("outside the loop");
+        // The reader is about to be unwound, but has not run yet.
+        let error = here.wait(Interest::WRITE, Some(ms(1))).expect_err("no room");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        reader.join().expect_err("unwound with its hub");
     });
-    yield_now();
-    greenhub::use_hub(None).expect("outside the loop");
-    // The reader is about to be unwound, but has not run yet.
-    let error = here.wait(Interest::WRITE, Some(ms(1))).expect_err("no room");
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
-    reader.join().expect_err("unwound with its hub");
 }
 
 #[test]
 fn closing_from_another_thread_wakes_the_waiters() {
-    let _deadline = deadline();
-    let (here, there) = pair();
-    let here = Arc::new(here);
-    let reader = spawn({
-        let here = Arc::clone(&here);
-        move || read(&here, 8)
+    limited(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let reader = spawn({
+            let here = Arc::clone(&here);
+            move || read(&here, 8)
+        });
+        yield_now();
+        let number = here.as_raw_fd();
+        let thread = thread::spawn(move || {
+            thread::sleep(ms(10));
+            here.close();
+        });
+        let error = reader.join().expect("the waiter returns").expect_err("the descriptor is closed");
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+        assert!(error.to_string().contains(&number.to_string()), "{error}");
+        assert_no_waiters();
+        thread.join().expect("no panic");
+        assert_other_end_closed(&there);
     });
-    yield_now();
-    let number = here.as_raw_fd();
-    let thread = thread::spawn(move || {
-        thread::sleep(ms(10));
-        here.close();
-    });
-    let error = reader.join().expect("the waiter returns").expect_err("the descriptor is closed");
-    assert_eq!(error.kind(), io::ErrorKind::NotConnected);
-    assert!(error.to_string().contains(&number.to_string()), "{error}");
-    assert_no_waiters();
-    thread.join().expect("no panic");
-    assert_other_end_closed(&there);
 }
 
 #[test]
@@ -321,31 +331,32 @@ fn into_fd_returns_a_new_number_while_a_hub_still_watches_the_old_one() {
 
 #[test]
 fn every_waiter_is_woken_by_a_close_that_races_with_its_park() {
-    let _deadline = deadline();
-    let begin = Arc::new(Barrier::new(2));
-    let (sender, receiver) = channel::<Arc<Source>>();
-    let closer = thread::spawn({
-        let begin = Arc::clone(&begin);
-        move || {
-            for (round, here) in receiver.iter().enumerate() {
-                begin.wait();
-                (0..round % 50 * 20).for_each(|_| std::hint::spin_loop());
-                here.close();
+    limited(|| {
+        let begin = Arc::new(Barrier::new(2));
+        let (sender, receiver) = channel::<Arc<Source>>();
+        let closer = thread::spawn({
+            let begin = Arc::clone(&begin);
+            move || {
+                for (round, here) in receiver.iter().enumerate() {
+                    begin.wait();
+                    (0..round % 50 * 20).for_each(|_| std::hint::spin_loop());
+                    here.close();
+                }
             }
+        });
+        for _ in 0..300 {
+            let (here, _there) = pair();
+            let here = Arc::new(here);
+            sender.send(Arc::clone(&here)).expect("the closing thread waits");
+            begin.wait();
+            // A watchdog bounds the test if the close is lost; the timeout must not end the wait.
+            let error = read_within(&here, 8, Some(2 * SOON)).expect_err("the descriptor is closed");
+            assert_eq!(error.kind(), io::ErrorKind::NotConnected);
         }
+        drop(sender);
+        closer.join().expect("no panic");
+        assert_no_waiters();
     });
-    for _ in 0..300 {
-        let (here, _there) = pair();
-        let here = Arc::new(here);
-        sender.send(Arc::clone(&here)).expect("the closing thread waits");
-        begin.wait();
-        // A watchdog bounds the test if the close is lost; the timeout must not end the wait.
-        let error = read_within(&here, 8, Some(2 * SOON)).expect_err("the descriptor is closed");
-        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
-    }
-    drop(sender);
-    closer.join().expect("no panic");
-    assert_no_waiters();
 }
 
 #[test]
