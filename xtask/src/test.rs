@@ -169,6 +169,7 @@ fn of_features(workspace: &Workspace) -> Command {
     for (feature, test) in FEATURE_TESTS {
         command.args(["--features", feature, "--test", test]);
     }
+    run_side_by_side(&mut command);
     command
 }
 
