@@ -116,9 +116,12 @@ fn a_blocking_call_in_a_task_is_refused() {
     on_the_hub("a_blocking_call_in_a_task_is_refused", || {
         let refused = tokio::spawn(async {
             let waited = Event::<()>::new().wait();
-            matches!(waited, Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::InMainloop)
+            let Err(GreenError::Loop(error)) = &waited else { panic!("{waited:?}") };
+            (error.kind(), error.to_string())
         });
-        assert!(block_on(refused).unwrap());
+        let (kind, message) = block_on(refused).unwrap();
+        assert_eq!(kind, LoopErrorKind::InMainloop);
+        assert!(message.contains("`defer_to_green_thread`"), "{message}");
         let refused = tokio::spawn(async { get_hub().run_once(None).unwrap_err().kind() });
         assert_eq!(block_on(refused).unwrap(), LoopErrorKind::InMainloop);
     });
