@@ -1,7 +1,7 @@
 //! How late a sleep of 5 ms ends beside work that never waits: `lateness [REPETITIONS]`.
 //!
-//! A sleep of Tokio is beside two green threads that only yield, and a sleep of a green thread is beside a hundred tasks
-//! that only yield. Tokio alone has the same load in tasks. Each cell of the table has the median and the longest
+//! A sleep of Tokio is beside two green threads that only yield, and a sleep of a green thread is beside a hundred
+//! tasks that only yield. Tokio alone has the same load in tasks. Each cell of the table has the median and the longest
 //! delay of the sleeps. In brackets is the ratio of the median to Tokio's.
 
 use std::cell::Cell;

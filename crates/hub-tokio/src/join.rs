@@ -72,8 +72,8 @@ const TURNS_PER_POLL: usize = 8;
 /// # Clocks
 ///
 /// The runtime's clock tells when a timer of the loop is due, and the timer fires by the clock of the hub. A
-/// [`ManualClock`](hub_core::hub::ManualClock) therefore stands until the program moves it. The loop notices that in its
-/// next turn: at the latest after the real time of the timer, at once if the program also spawns a green thread.
+/// [`ManualClock`](hub_core::hub::ManualClock) therefore stands until the program moves it. The loop notices that in
+/// its next turn: at the latest after the real time of the timer, at once if the program also spawns a green thread.
 ///
 /// # Forks
 ///

@@ -6,22 +6,23 @@
 //! |---|---|---|
 //! | green threads that use asynchronous libraries | the hub's, on the same OS thread | [`TokioHub`] |
 //! | a Tokio `main` with green threads | the program's, on the same OS thread | [`join`], [`run_until`] |
-//! | green threads, and a runtime with worker threads | the program's, on others | [`block_on_in`] |
+//! | green threads, and a runtime with worker threads | the program's, on other OS threads | [`block_on_in`] |
 //!
-//! [`TokioHub`] is the hub `tokio` of greenhub. In the first two, each green thread may call `tokio::spawn`, and wait
-//! for any future of Tokio with [`block_on`](hub_core::future::block_on). In the first, the context is entered when the
-//! hub is built: by `greenhub::use_hub("tokio")`, by [`get_hub`](hub_core::get_hub), or by the first wait.
+//! [`TokioHub`] is the hub `tokio` of greenhub. In the first two modes, each green thread may call `tokio::spawn`, and
+//! wait for any future of Tokio with [`block_on`](hub_core::future::block_on). In the first mode, the context is
+//! entered when the hub is built: by `greenhub::use_hub("tokio")`, by [`get_hub`](hub_core::get_hub), or by the first
+//! wait.
 //!
 //! [`GreenTransport`] makes a blocking stream of any stream of Tokio, and [`LineTransport`] one of lines. [`net`] has
 //! clients and servers over them. They need none of the modes if the stream needs no runtime.
 //!
 //! The quirks of the runtime, and their consequences for this hub:
 //!
-//! a) The runtime waits by a set of descriptors of its own, whose descriptor is not public. So this hub is one over
+//! a) The runtime waits by a set of descriptors of its own, whose descriptor is not public. So this hub lies over
 //!    another hub, whose pollable descriptor the runtime watches. A wait that a descriptor ends looks at both sets.
 //! b) The runtime watches descriptors edge-triggered, and the other hub may be level-triggered. A set that still has
-//!    something to report makes no new edge. So the hub looks at the other one before each sleep, until it has nothing
-//!    more to report.
+//!    something to report makes no new edge. So this hub looks at the set of the other one before each sleep,
+//!    until that set has nothing more to report.
 //! c) Tasks run only in `block_on`, on the stack of the main loop, for which the hub asks for 2 MiB. A call that blocks
 //!    is refused there with [`InMainloop`](hub_core::LoopErrorKind::InMainloop): a task starts a green thread for it by
 //!    [`defer_to_green_thread`](hub_core::future::defer_to_green_thread).

@@ -141,7 +141,7 @@ fn described(layers: &Layers, files: &[String], arrows: &[Arrow]) -> String {
     text
 }
 
-/// Sets of files each of which leads to each other one, the largest first.
+/// Returns the sets of files in which each file leads to each other one, the largest first.
 fn cycles<'a>(pairs: &BTreeSet<(&'a str, &'a str)>) -> Vec<BTreeSet<&'a str>> {
     let graph: DiGraphMap<&str, ()> = pairs.iter().copied().collect();
     let mut cycles: Vec<BTreeSet<&str>> = tarjan_scc(&graph).into_iter().map(BTreeSet::from_iter).collect();

@@ -45,7 +45,7 @@ pub struct ReadDir {
 /// The entries of one job, and std's iterator for the next job.
 struct Batch {
     entries: VecDeque<io::Result<DirEntry>>,
-    /// `None` after the last one.
+    /// `None` after the last entry.
     rest: Option<std::fs::ReadDir>,
 }
 

@@ -104,7 +104,7 @@ fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<
 fn is_unavailable(error: &TrampolineError) -> bool {
     match error {
         TrampolineError::Register { .. } => true,
-        TrampolineError::Loop(error) => error.hub_error().is_some_and(|error| !matches!(error, HubError::InMainloop)),
+        TrampolineError::Loop(error) => error.hub_error().is_some(),
         _ => false,
     }
 }

@@ -138,8 +138,8 @@ pub fn spawn_future<F: Future + 'static>(future: F) -> GreenThread<F::Output> {
 /// Inside a poll, a call that would let other green threads run returns
 /// [`LoopErrorKind::InPoll`](crate::LoopErrorKind::InPoll) or panics. Code around the future may have set a
 /// thread-local for the time of the poll, and other green threads would see it: Tokio's `Handle::enter`, `LocalSet`,
-/// `task_local!`, its budget, and the spans of `tracing` work this way. Tokio's runtime is broken for good if green threads
-/// leave such a guard in another order than they entered it.
+/// `task_local!`, its budget, and the spans of `tracing` work this way. Tokio's runtime is broken for good if green
+/// threads leave such a guard in another order than they entered it.
 ///
 /// `block_in_place` is for code that knows that nothing of this kind surrounds it. A handler of a server whose
 /// connections have a green thread each can then call straight-line code, which parks its own connection and no other.

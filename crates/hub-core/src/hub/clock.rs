@@ -63,8 +63,8 @@ impl ManualClock {
 ///
 /// A wait with a timeout does not sleep. If no descriptor is ready and no notice has arrived, the wait moves the clock
 /// forward by the timeout instead. Time therefore passes only while the loop has nothing to do: a listener that leaves
-/// its descriptor ready stops the clock. A wait without a timeout sleeps as usual. The tasks of a hub that runs a runtime
-/// do not stop the clock: a timeout may elapse before a task that could end the wait has run.
+/// its descriptor ready stops the clock. A wait without a timeout sleeps as usual. The tasks of a hub that runs a
+/// runtime do not stop the clock: a timeout may elapse before a task that could end the wait has run.
 ///
 /// The turns of an [embedded](crate::HubRef::embed) loop do not wait, so there the clock stands until the program moves
 /// it. Timers that become due then fire in the next turn, which the program has to run: nothing wakes it.

@@ -50,7 +50,7 @@ impl MainLoop {
     pub(crate) fn drop_hub(&self) -> impl Iterator<Item = Callback> + use<> {
         let hub = self.slot.remove();
         if fork::take_forked() {
-            // It shares kernel objects with the parent's, which dropping it could disturb.
+            // The hub shares kernel objects with the parent's hub, which a drop could disturb.
             std::mem::forget(hub);
         } else {
             self.drop_guarded(hub);

@@ -2,8 +2,8 @@
 //!
 //! [`source`] and [`trampoline`] wait for descriptors. Locks and queues are built on [`parker`] and [`biased`];
 //! [`holder`] describes the holder of a lock. [`pool`], [`offload`] and [`leftover`] run jobs on OS threads. [`sleep`]
-//! is a future that ends after a time. [`grace`] bounds the waits of destructors that unwind. [`shutdown`] ends the green
-//! threads of an OS thread in order.
+//! is a future that ends after a time. [`grace`] bounds the waits of destructors that unwind. [`shutdown`] ends the
+//! green threads of an OS thread in order.
 
 pub(crate) mod biased;
 pub(crate) mod grace;

@@ -28,8 +28,8 @@ use crate::report::{self, Report};
 /// One wait of the calling green thread, or of an OS thread without green threads.
 ///
 /// This order loses no wake-up: take a lock, find that the operation cannot proceed, make a parker, store its
-/// [`unparker`](Parker::unparker) where the other side finds it, release the lock, [`park`](Parker::park), check again. An
-/// unparker that is left over does nothing.
+/// [`unparker`](Parker::unparker) where the other side finds it, release the lock, [`park`](Parker::park), check again.
+/// An unparker that is left over does nothing.
 ///
 /// A caller has one parker at a time: between `new` and `park` it must wait for nothing else, and begin no poll of a
 /// future.

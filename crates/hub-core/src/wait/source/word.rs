@@ -232,7 +232,7 @@ impl<R: Numbered> Entered<R> {
         &self.0
     }
 
-    /// Keeps the number open, and its file under it, after this operation, until [`Word::take_back`].
+    /// Keeps the number open for the same file after this operation, until [`Word::take_back`].
     ///
     /// # Errors
     ///
@@ -297,7 +297,7 @@ impl<R: Numbered> Entered<R> {
         }
     }
 
-    /// Marks the file of a closed source as released. Returns false if it was before.
+    /// Marks the file of a closed source as released. Returns false if it was released before.
     pub(super) fn set_released(&self) -> bool {
         self.0.word().0.fetch_or(RELEASED, AcqRel) & RELEASED == 0
     }
