@@ -185,6 +185,8 @@
 //! handles an event of this crate, blocking calls return an error, as in a callback of the main loop. This crate emits
 //! no events for the subscriber's own actions in that time.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
+
 pub mod future;
 pub mod greenlet;
 pub mod greenthread;

@@ -100,6 +100,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
 // The loom models of hub-core build without the rest; `tests/wait_queue_model.rs` includes the wait queue by itself.
 #![cfg(not(loom))]
 

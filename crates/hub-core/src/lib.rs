@@ -48,6 +48,7 @@
 //! [`Hub`](hub::Hub) lists the clauses of the contract. The crate `hub-testkit` checks them.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
 
 mod api;
 mod base;

@@ -24,6 +24,7 @@
 //! i) The kernel rotates its list of ready files, so a full batch starves no descriptor.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod convert;

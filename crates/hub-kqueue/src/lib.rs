@@ -28,6 +28,7 @@
 //! m) Events that do not fit in a batch stay at the head of the queue, so a full batch starves no descriptor.
 
 #![deny(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
 
 mod convert;
 mod hub;

@@ -215,8 +215,12 @@ fn side(direction: Interest) -> usize {
 }
 
 /// Notes the number of an event. The library calls this in [`Base::run`], also for the timer, which has no number.
+///
+/// # Safety
+///
+/// `found` is the list of numbers of the base that runs.
 unsafe extern "C" fn on_event(fd: c_int, _what: c_short, found: *mut c_void) {
-    // SAFETY: `found` is the list of the event's base. By the ground rules no other reference to it is in use while the
+    // SAFETY: `found` is the list of the base, by the contract. By the ground rules no other reference to it is in use while the
     // loop runs.
     let found = unsafe { &mut *found.cast::<Vec<RawFd>>() };
     // The two directions of a number usually come one after the other.
@@ -238,10 +242,14 @@ fn without_warnings<T>(call: impl FnOnce() -> T) -> T {
 }
 
 /// Reports a log message of the library as a warning. The library calls this on any OS thread.
+///
+/// # Safety
+///
+/// `text` is a string that is valid until this returns.
 unsafe extern "C" fn on_log(severity: c_int, text: *const c_char) {
     let ends_the_process = severity > sys::EVENT_LOG_WARN;
     if ends_the_process || severity >= sys::EVENT_LOG_WARN && !SUPPRESSED.get() {
-        // SAFETY: the library passes a string that is valid until this function returns.
+        // SAFETY: by the contract.
         let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
         hub_core::hub::warn(if ends_the_process {
             format!("libevent ends the process: {text}")

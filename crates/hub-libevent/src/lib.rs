@@ -30,6 +30,8 @@
 //! j) With `evthread_use_pthreads` every call takes a lock. A hub belongs to one OS thread and creates its base without
 //!    locks.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
+
 #[cfg(unix)]
 mod base;
 #[cfg(unix)]

@@ -82,14 +82,23 @@ fn a_failed_allocation_in_the_library_is_an_error() {
         unsafe { *libc::__errno_location() = libc::ENOMEM };
         std::ptr::null_mut()
     }
+    /// # Safety
+    ///
+    /// The same as for `malloc`.
     unsafe extern "C" fn allocate(size: usize) -> *mut c_void {
         // SAFETY: the caller upholds the contract of `malloc`, which is the same.
         if may_have() { unsafe { libc::malloc(size) } } else { none() }
     }
+    /// # Safety
+    ///
+    /// The same as for `realloc`.
     unsafe extern "C" fn resize(memory: *mut c_void, size: usize) -> *mut c_void {
         // SAFETY: the caller upholds the contract of `realloc`; the memory came from `malloc`.
         if may_have() { unsafe { libc::realloc(memory, size) } } else { none() }
     }
+    /// # Safety
+    ///
+    /// The same as for `free`.
     unsafe extern "C" fn free(memory: *mut c_void) {
         // SAFETY: the memory came from `malloc`.
         unsafe { libc::free(memory) };

@@ -16,6 +16,7 @@
 //! h) More entries than `RLIMIT_NOFILE` allows fail with EINVAL, even if they were opened before the limit was lowered.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
 
 mod convert;
 mod hub;

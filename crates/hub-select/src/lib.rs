@@ -20,6 +20,7 @@
 //! h) `select` counts microseconds, and some systems refuse more than 10^8 seconds, so the hub caps timeouts there.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
 
 mod convert;
 mod hub;

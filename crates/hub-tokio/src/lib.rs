@@ -46,6 +46,8 @@
 //! l) A runtime cannot run inside of another one on the same OS thread. In a program whose main greenlet runs a
 //!    runtime, a wait on this hub fails, since Tokio panics. [`join`] is for such programs.
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
+
 mod engine;
 mod hub;
 mod join;

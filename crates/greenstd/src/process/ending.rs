@@ -52,6 +52,7 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
             Ok(_) => hub_core::sleep(pause.min(left)),
             Err(error @ HubError::InHub) => return Err(error.into()),
             // Without a hub there are no green threads that a sleep of the OS thread would delay.
+            #[expect(clippy::disallowed_methods, reason = "an OS thread without a hub has no green threads")]
             Err(_) => std::thread::sleep(pause.min(left)),
         }
         pause = (pause * 2).min(LONGEST_PAUSE);

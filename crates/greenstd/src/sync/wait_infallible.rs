@@ -112,6 +112,7 @@ pub(super) fn block<R>(
         if left.is_zero() {
             return Err(late);
         }
+        #[expect(clippy::disallowed_methods, reason = "no green thread can run during a panic")]
         std::thread::sleep(left.min(PIECE));
     }
 }

@@ -228,6 +228,7 @@ fn poll_within<F: Future>(grace: &Grace, waker: &WaitWaker, polled: &mut Polled<
         }
         woken = waker.take_notified();
         if !woken {
+            #[expect(clippy::disallowed_methods, reason = "no green thread can run during a panic")]
             std::thread::sleep(left.min(PIECE));
         }
     }

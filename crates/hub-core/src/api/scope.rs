@@ -212,6 +212,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             let refused = wait_once(&child).is_err();
             if refused && killing && !child.is_done() {
                 // Nothing can run. The next attempt launches a loop if the lack is over.
+                #[expect(clippy::disallowed_methods, reason = "no green thread can run")]
                 std::thread::sleep(RETRY);
             }
             killing |= refused || (!child.is_done() && !run::exit_is_pending());

@@ -50,9 +50,11 @@ pub fn sleep(duration: Duration) {
 fn end_refused_sleep(error: &LoopError, duration: Duration) {
     match error.kind() {
         LoopErrorKind::Aborted => {}
+        #[expect(clippy::disallowed_methods, reason = "the OS thread has ended for its green threads")]
         LoopErrorKind::ThreadEnding => std::thread::sleep(duration),
         LoopErrorKind::Panicking => {
             let grace = Grace::begin();
+            #[expect(clippy::disallowed_methods, reason = "no green thread can run during a panic")]
             std::thread::sleep(duration.min(grace.left()));
         }
         _ => panic!("sleep: {error}"),

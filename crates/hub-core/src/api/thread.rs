@@ -121,6 +121,7 @@ fn park_within(timeout: Option<Duration>) {
         Err(error) if error.is_restart() => {}
         Err(error) if error.kind() == LoopErrorKind::Panicking => {
             let grace = Grace::begin();
+            #[expect(clippy::disallowed_methods, reason = "no green thread can run during a panic")]
             std::thread::sleep(timeout.unwrap_or(Duration::MAX).min(grace.left()));
         }
         Err(error) => panic!("park: {error}"),

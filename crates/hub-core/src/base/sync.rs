@@ -33,6 +33,7 @@ mod std_sync {
 
     /// Sleeps for a moment.
     pub(crate) fn nap() {
+        #[expect(clippy::disallowed_methods, reason = "another OS thread is about to finish")]
         std::thread::sleep(std::time::Duration::from_micros(50));
     }
 

@@ -70,6 +70,7 @@ impl Detector {
                 std::mem::forget(self);
                 return false;
             }
+            #[expect(clippy::disallowed_methods, reason = "the OS thread has ended for its green threads")]
             std::thread::sleep(Duration::from_micros(200));
         }
         true

@@ -420,6 +420,7 @@ impl Threads {
                 drop(state);
                 report::warn(late_jobs(late, self.late, size, self.name));
                 // Jobs that become late soon after are reported together.
+                #[expect(clippy::disallowed_methods, reason = "the monitor is an OS thread without green threads")]
                 thread::sleep(self.late);
                 state = self.lock();
                 continue;

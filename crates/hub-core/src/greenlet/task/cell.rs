@@ -281,7 +281,9 @@ where
     F: FnOnce() -> T,
     U: Unhandled<T>,
 {
-    /// # Safety: the cell is a `TaskCell<F, T>` that contains its closure.
+    /// # Safety
+    ///
+    /// The cell is a `TaskCell<F, T>` that contains its closure.
     unsafe fn run<F: FnOnce() -> T, T>(cell: NonNull<Header>) {
         // SAFETY: by the contract.
         let closure = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(cell)).closure) };
@@ -289,12 +291,16 @@ where
         // SAFETY: the closure was moved out, and nothing else refers to the body.
         unsafe { (*body::<F, T>(cell)).result = ManuallyDrop::new(result) };
     }
-    /// # Safety: the cell is a `TaskCell<F, T>` that contains its closure.
+    /// # Safety
+    ///
+    /// The cell is a `TaskCell<F, T>` that contains its closure.
     unsafe fn drop_closure<F, T>(cell: NonNull<Header>) {
         // SAFETY: by the contract.
         drop_contained(unsafe { ManuallyDrop::take(&mut (*body::<F, T>(cell)).closure) });
     }
-    /// # Safety: the cell is a `TaskCell<F, T>` that contains its result.
+    /// # Safety
+    ///
+    /// The cell is a `TaskCell<F, T>` that contains its result.
     unsafe fn drop_result<F, T>(cell: NonNull<Header>) {
         if std::mem::needs_drop::<Result<T, GreenError>>() {
             // SAFETY: by the contract.
@@ -304,12 +310,16 @@ where
             }
         }
     }
-    /// # Safety: the cell is a `TaskCell<F, T>` with an empty body.
+    /// # Safety
+    ///
+    /// The cell is a `TaskCell<F, T>` with an empty body.
     unsafe fn fail<F, T>(cell: NonNull<Header>, error: GreenError) {
         // SAFETY: by the contract.
         unsafe { (*body::<F, T>(cell)).result = ManuallyDrop::new(Err(error)) };
     }
-    /// # Safety: the cell is a `TaskCell<F, T>` that contains its result.
+    /// # Safety
+    ///
+    /// The cell is a `TaskCell<F, T>` that contains its result.
     unsafe fn unhandled<F, T, U: Unhandled<T>>(cell: NonNull<Header>) -> Option<Failure> {
         // SAFETY: by the contract.
         match unsafe { &*(*body::<F, T>(cell)).result } {

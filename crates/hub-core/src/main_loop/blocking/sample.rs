@@ -218,6 +218,7 @@ impl WatchedThread {
                 state.store(IDLE, Ordering::Release);
                 return Some(sample);
             }
+            #[expect(clippy::disallowed_methods, reason = "the watchdog is an OS thread without green threads")]
             std::thread::sleep(LOOK);
         }
         None
