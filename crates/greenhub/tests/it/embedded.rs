@@ -155,6 +155,25 @@ fn a_loop_is_embedded_once_and_by_the_main_greenlet() {
 }
 
 #[test]
+fn an_embedding_that_is_leaked_does_not_prevent_the_end_of_its_thread() {
+    run("an_embedding_that_is_leaked_does_not_prevent_the_end_of_its_thread", || {
+        let unwound = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&unwound);
+        let thread = greenhub::thread::os::spawn(move || {
+            let guarded = spawn(move || {
+                let _guard = OnDrop(move || drop(count.fetch_add(1, Ordering::Relaxed)));
+                sleep(HANG);
+            });
+            sleep(Duration::ZERO);
+            assert!(!guarded.is_finished());
+            std::mem::forget(get_hub().embed().unwrap());
+        });
+        thread.join().unwrap();
+        assert_eq!(unwound.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
 fn the_hub_of_an_embedded_loop_stays() {
     run("the_hub_of_an_embedded_loop_stays", || {
         let mut embedded = get_hub().embed().unwrap();

@@ -53,6 +53,11 @@ impl MainLoop {
         Ok(())
     }
 
+    /// Returns whether the main greenlet embeds the loop.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.embedding.is_embedded()
+    }
+
     /// Ends what [`embed`](MainLoop::embed) has begun.
     pub(crate) fn end_embedding(&self) {
         self.embedding.end();

@@ -65,7 +65,13 @@ impl Ended {
 ///
 /// Panics if `f` does.
 pub fn run_and_shutdown<R>(limit: Option<Duration>, f: impl FnOnce() -> R) -> R {
+    let is_embedded = || local::try_get().is_some_and(|local| local.main_loop.is_embedded());
+    let was_embedded = is_embedded();
     let result = catch_unwind(AssertUnwindSafe(f));
+    if !was_embedded && is_embedded() {
+        // `f` has leaked its `Embedded`, which would prevent the shutdown.
+        local::get().main_loop.end_embedding();
+    }
     if local::try_get().is_none() || shut_down(limit).is_ok() {
         thread_end::end_now();
     }
