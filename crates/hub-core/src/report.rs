@@ -16,7 +16,7 @@ use crate::error::{ExitKind, GreenError, MAX_THROWS};
 pub enum Report {
     /// A green thread failed, and its result was never taken.
     Unhandled {
-        /// Its name and the place where it was spawned.
+        /// The name of the green thread, and the place where it was spawned.
         name: String,
         /// The message of the panic or the error.
         error: String,
@@ -60,7 +60,7 @@ pub enum Report {
     /// It calls [`catch_unwind`](std::panic::catch_unwind) in a loop and does not check [`is_exit`](crate::is_exit).
     /// Reported once for each greenlet.
     Refused {
-        /// Its name and the place where it was spawned.
+        /// The name of the greenlet, and the place where it was spawned.
         greenlet: String,
         /// The exit that it caught.
         exit: ExitKind,
@@ -87,7 +87,7 @@ pub enum Report {
     ///
     /// See [`hub_blocking_detection`](crate::hub_blocking_detection).
     Blocked {
-        /// Its name and the place where it was spawned.
+        /// The name of the green thread or callback, and the place where it was spawned or made.
         name: String,
         /// The least time for which it has run.
         held: Duration,

@@ -106,7 +106,7 @@ impl Room {
 }
 
 impl Seat {
-    /// Sends a line of this member to all others.
+    /// Sends a line of this member to all other members.
     pub(crate) fn say(&self, text: &str) {
         self.room.lines.set(self.room.lines.get() + 1);
         self.room.send_to_all(&format!("{}: {text}", self.name), Some(&self.name));

@@ -93,7 +93,7 @@ impl Console {
         }
     }
 
-    /// Returns the path of its socket.
+    /// Returns the path of the console's socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.served.path

@@ -59,7 +59,7 @@ pub struct Handlers(Rc<Running>);
 #[derive(Default)]
 struct Running {
     ids: RefCell<Vec<GreenletId>>,
-    /// Notified when the last one has ended.
+    /// Notified when the last handler has ended.
     all_ended: Notify,
 }
 
@@ -103,7 +103,7 @@ impl Handlers {
         Ok(())
     }
 
-    /// Is ready when no handler runs.
+    /// Completes when no handler runs.
     async fn all_ended(&self) {
         loop {
             let all_ended = self.0.all_ended.notified();

@@ -45,7 +45,9 @@ impl UnixListener {
         UnixListener::open(&at_path(path.as_ref())?)
     }
 
-    /// Creates a new `UnixListener` bound to an address, like [`bind`](UnixListener::bind).
+    /// Creates a new `UnixListener` bound to an address. Does not switch.
+    ///
+    /// Apart from the form of the address, this is [`bind`](UnixListener::bind).
     ///
     /// # Errors
     ///
