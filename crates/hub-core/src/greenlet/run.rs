@@ -4,8 +4,8 @@
 //! - [`may_switch`]: the places in which nothing switches; [`mask`] and [`poll`]: parts that hold exits or switches back;
 //! - [`start`] and [`ending`]: how a greenlet begins, and how it ends;
 //! - [`hand_off`] and [`stack_loop`]: from one greenlet to the next, and from one body to the next on the same stack;
-//! - [`exits`] and [`interrupt`]: the throw of an exit, and the request for it;
-//! - [`park`]: parks and yields; [`run_ready`]: the main loop's part of a turn.
+//! - [`exits`] and [`interrupt`](mod@interrupt): the throw of an exit, and the request for it;
+//! - [`park`]: parks and yields; [`run_ready`](mod@run_ready): the main loop's part of a turn.
 //!
 //! A greenlet that parks switches straight to the next ready one. The switch goes to the main loop only when no
 //! greenlet is ready, or the turn is over. A wake-up only queues its target.

@@ -1,7 +1,7 @@
 //! The node of a plain greenlet, by which handles and children refer to it.
 //!
 //! A node outlives the control block, which exists only while the greenlet is live. A dead node leads to its parent.
-//! Green threads and the main greenlet get a node when a handle of them is first needed. The [routes](super::route) of
+//! Green threads and the main greenlet get a node when a handle of them is first needed. The [routes](mod@super::route) of
 //! messages follow the nodes.
 //!
 //! Ground rules:

@@ -192,7 +192,7 @@ pub(crate) fn fire(fire: impl FnOnce()) {
 
 /// Charges one operation that completes without a switch.
 ///
-/// Returns false if the budget is used up. The caller must then call [`operations_used_up`] before it performs the
+/// Returns false if the budget is used up. The caller must then call [`operations_used_up`](super::operations_used_up) before it performs the
 /// operation.
 #[inline(always)]
 pub(crate) fn charge() -> bool {
