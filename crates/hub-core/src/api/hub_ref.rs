@@ -146,7 +146,7 @@ impl HubRef {
     /// Returns whether the hub's main loop was launched and has not ended.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.is_current() && local::get().mainloop.get().is_some()
+        self.is_current() && local::get().main_loop_greenlet.get().is_some()
     }
 
     /// Returns a handle for other threads: to spawn on this hub, wake it, stop it.

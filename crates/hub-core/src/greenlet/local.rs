@@ -38,7 +38,8 @@ pub(crate) struct Local {
     pub(crate) stacks: Stacks,
     pub(crate) futures: Futures,
     pub(crate) main: ControlRef,
-    pub(crate) mainloop: Cell<Option<ControlRef>>,
+    /// The greenlet that runs `main_loop`, while there is one.
+    pub(crate) main_loop_greenlet: Cell<Option<ControlRef>>,
     /// The number of open scopes of the main greenlet.
     pub(crate) main_scopes: Cell<usize>,
     /// Whether no body may begin: the OS thread has ended, or its hub is being shut down.
@@ -146,7 +147,7 @@ fn create(ended: bool) -> &'static Local {
         stacks: Stacks::new(),
         futures: Futures::new(),
         main,
-        mainloop: Cell::new(None),
+        main_loop_greenlet: Cell::new(None),
         main_scopes: Cell::new(0),
         main_loop: MainLoop::new(),
         refuses_bodies: Cell::new(ended),
@@ -241,10 +242,13 @@ impl Local {
     }
 
     /// Returns the size of the stack of the main loop, in bytes; zero if no loop runs.
-    pub(crate) fn mainloop_stack_size(&self) -> usize {
+    pub(crate) fn main_loop_stack_size(&self) -> usize {
         // SAFETY: the main loop keeps its stack until it has ended, and stack headers are never freed while their
         // thread's state exists.
-        self.mainloop.get().and_then(|mainloop| mainloop.stack()).map_or(0, |stack| unsafe { stack.as_ref() }.size())
+        self.main_loop_greenlet
+            .get()
+            .and_then(|mainloop| mainloop.stack())
+            .map_or(0, |stack| unsafe { stack.as_ref() }.size())
     }
 
     /// Takes a stack of the given size, or of the default size.

@@ -168,7 +168,7 @@ impl MainLoop {
     /// built.
     #[inline(always)]
     fn outgrows_stack(&self, local: &Local) -> bool {
-        self.slot.asks_for_stack() && self.slot.stack_size().is_some_and(|needed| local.mainloop_stack_size() < needed)
+        self.slot.asks_for_stack() && self.slot.stack_size().is_some_and(|needed| local.main_loop_stack_size() < needed)
     }
 
     /// Asks the hub whether it may wake a greenlet by itself, or complete the future of one.

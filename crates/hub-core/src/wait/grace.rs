@@ -155,6 +155,6 @@ fn turn() -> Option<u64> {
     const END: u64 = u64::MAX;
     match local::try_get() {
         None => local::has_ended().then_some(END),
-        Some(local) => local.mainloop.get().is_some().then(|| local.main_loop.turn()),
+        Some(local) => local.main_loop_greenlet.get().is_some().then(|| local.main_loop.turn()),
     }
 }

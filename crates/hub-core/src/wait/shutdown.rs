@@ -186,7 +186,7 @@ fn abandon_rest(local: &Local) -> usize {
 
 /// Makes the main loop return, so that its stack is free.
 fn end_loop(local: &Local) {
-    while local.mainloop.get().is_some() {
+    while local.main_loop_greenlet.get().is_some() {
         local.main_loop.abort();
         let parked = Park::current(WaitReason::Abort).and_then(Park::park);
         if parked.is_err_and(|error| !error.is_restart()) {

@@ -86,7 +86,7 @@ impl RunQueue {
     #[inline(never)]
     unsafe fn leave_slowly(&self, me: ControlRef) -> Result<(), LoopError> {
         let local = local::get();
-        let mainloop = match self.mainloop(local) {
+        let mainloop = match self.main_loop_greenlet(local) {
             Ok(mainloop) => mainloop,
             Err(error) => {
                 // A masked wait lends its frame, so it lasts while anything can run. Other waits return the error.
@@ -187,13 +187,13 @@ impl RunQueue {
     #[cold]
     #[inline(never)]
     fn launch_mainloop(&self) -> Result<(), LoopError> {
-        self.mainloop(local::get()).map(drop)
+        self.main_loop_greenlet(local::get()).map(drop)
     }
 
     /// Returns the main loop, and launches it if needed.
     #[inline]
-    pub(super) fn mainloop(&self, local: &Local) -> Result<ControlRef, LoopError> {
-        match local.mainloop.get() {
+    pub(super) fn main_loop_greenlet(&self, local: &Local) -> Result<ControlRef, LoopError> {
+        match local.main_loop_greenlet.get() {
             Some(mainloop) if !local.main_loop.in_hub() => Ok(mainloop),
             _ => self.new_mainloop(local),
         }
@@ -213,7 +213,7 @@ impl RunQueue {
             mainloop.set_context(enter_stack(stack));
             mainloop.set_state(State::Switched);
         }
-        local.mainloop.set(Some(mainloop));
+        local.main_loop_greenlet.set(Some(mainloop));
         Ok(mainloop)
     }
 }
@@ -244,7 +244,7 @@ pub(super) fn requested_size(control: ControlRef) -> Option<usize> {
 ///
 /// The main greenlet runs. The OS thread is marked as ended, its loop is closed, and its run queue is empty.
 pub(crate) unsafe fn end_mainloop(local: &Local) {
-    if let Some(mainloop) = local.mainloop.get() {
+    if let Some(mainloop) = local.main_loop_greenlet.get() {
         // SAFETY: the main greenlet runs this, by the contract, and is left. The main loop is suspended and in no queue.
         // It runs nothing else, because the queue is empty, and returns, because the loop is closed. In an ended thread
         // the greenlet that returns goes to the main greenlet.

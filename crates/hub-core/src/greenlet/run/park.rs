@@ -198,7 +198,8 @@ impl RunQueue {
     fn let_others_run(&self) -> Result<(), LoopError> {
         let Some(local) = local::try_get() else { return Ok(()) };
         // A program that never waits needs no loop.
-        let needless = self.ready.get() == 0 && local.mainloop.get().is_none() && local.main_loop.is_untouched();
+        let needless =
+            self.ready.get() == 0 && local.main_loop_greenlet.get().is_none() && local.main_loop.is_untouched();
         if needless {
             return Ok(());
         }

@@ -61,11 +61,11 @@ fn run_current() -> (usize, *const Cell<usize>) {
             }
             Kind::Mainloop => {
                 let goes_on = local.main_loop.run();
-                local.mainloop.set(None);
+                local.main_loop_greenlet.set(None);
                 // The next blocking call launches a new loop.
                 thread.end_turns();
                 // Without a loop the ready greenlets would run until none is left.
-                if goes_on { thread.mainloop(local).ok() } else { None }
+                if goes_on { thread.main_loop_greenlet(local).ok() } else { None }
             }
             Kind::Raw => run_raw(me),
             Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
@@ -115,13 +115,13 @@ impl RunQueue {
     /// A new main loop begins on the same stack if that has the size that the loop needs, or if there is no other stack
     /// and the hub asks for no larger one.
     fn mainloop_after(&self, local: &Local, size: Option<usize>) -> ControlRef {
-        if let Some(mainloop) = local.mainloop.get() {
+        if let Some(mainloop) = local.main_loop_greenlet.get() {
             return mainloop;
         }
         let needed = local.main_loop.stack_size();
         // A stack of another size may be too small for the loop and the code it calls.
         if size != needed {
-            match self.mainloop(local) {
+            match self.main_loop_greenlet(local) {
                 Ok(mainloop) => return mainloop,
                 Err(error) if needed.is_some() => {
                     // No greenlet is ready, so the main greenlet is parked or switched away. It gets the error.
@@ -136,7 +136,7 @@ impl RunQueue {
         let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
         // SAFETY: a new greenlet, which is entered by the caller instead of being queued.
         unsafe { mainloop.set_state(State::Unstarted) };
-        local.mainloop.set(Some(mainloop));
+        local.main_loop_greenlet.set(Some(mainloop));
         mainloop
     }
 
@@ -149,7 +149,9 @@ impl RunQueue {
             match next.state() {
                 // Without a main loop, the queue is served even if the budget is used up: the main greenlet must get
                 // the error of the ended loop.
-                _ if self.budget.get() == 0 && local.mainloop.get().is_some() && !self.renew() => return None,
+                _ if self.budget.get() == 0 && local.main_loop_greenlet.get().is_some() && !self.renew() => {
+                    return None;
+                }
                 State::Cancelled => {
                     self.discard_cancelled(local, next);
                     continue;
