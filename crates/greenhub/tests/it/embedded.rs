@@ -161,7 +161,7 @@ fn an_embedding_that_is_leaked_does_not_prevent_the_end_of_its_thread() {
         let count = Arc::clone(&unwound);
         let thread = greenhub::thread::os::spawn(move || {
             let guarded = spawn(move || {
-                let _guard = OnDrop(move || drop(count.fetch_add(1, Ordering::Relaxed)));
+                let _guard = OnDrop(move || _ = count.fetch_add(1, Ordering::Relaxed));
                 sleep(HANG);
             });
             sleep(Duration::ZERO);
