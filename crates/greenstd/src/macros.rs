@@ -286,7 +286,7 @@ macro_rules! socket_incoming {
     ($listener:ident, $stream:ident, $address:path) => {
         /// An iterator that infinitely accepts connections on a listener, std's `Incoming`.
         ///
-        /// Waiting for the next connection parks the green thread. Unlike std's it ends, when the listener is [closed](
+        /// Waiting for the next connection parks the green thread. Unlike std's, it ends when the listener is [closed](
         #[doc = concat!(stringify!($listener), "::close")]
         /// ).
         #[must_use = "connections are accepted by iterating"]
@@ -348,7 +348,7 @@ macro_rules! socket_incoming {
 macro_rules! pipe_common {
     ($name:ident, $std:ty) => {
         impl $name {
-            /// Closes it now and wakes its waiters on all OS threads. Does not switch.
+            /// Closes the pipe end now and wakes its waiters on all OS threads. Does not switch.
             ///
             /// The waits and every later operation fail with [`NotConnected`](io::ErrorKind::NotConnected). The number
             /// of the descriptor is free when the last operation under way has ended. A second call does nothing.
@@ -358,7 +358,7 @@ macro_rules! pipe_common {
         }
 
         impl From<$std> for $name {
-            /// Converts std's. Does not switch.
+            /// Converts std's pipe end. Does not switch.
             ///
             /// The open file description stays blocking for other handles of it.
             fn from(pipe: $std) -> $name {

@@ -220,8 +220,8 @@ fn side(direction: Interest) -> usize {
 ///
 /// `found` is the list of numbers of the base that runs.
 unsafe extern "C" fn on_event(fd: c_int, _what: c_short, found: *mut c_void) {
-    // SAFETY: `found` is the list of the base, by the contract. By the ground rules no other reference to it is in use while the
-    // loop runs.
+    // SAFETY: `found` is the list of the base, by the contract. By the ground rules no other reference to it is in use
+    // while the loop runs.
     let found = unsafe { &mut *found.cast::<Vec<RawFd>>() };
     // The two directions of a number usually come one after the other.
     if fd >= 0 && found.last() != Some(&fd) {

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 /// The canonical name of the hub.
 const NAME: &str = "tokio";
 
-/// The runtime gets a turn in every so many waits that do not sleep.
+/// The number of waits without a sleep after which the runtime gets a turn.
 const WAITS_PER_TURN: u32 = 8;
 
 /// The size of the stack for tasks, which is that of Tokio's own threads.
@@ -109,7 +109,7 @@ impl<H: Hub> Hub for TokioHub<H> {
         self.inner.after_fork()?;
         self.engine.leave();
         let engine = engine_over(&self.inner)?;
-        // It shares system objects with the parent's (quirk f).
+        // The old engine shares system objects with the parent's (quirk f).
         mem::forget(mem::replace(&mut self.engine, engine));
         self.has_more = true;
         Ok(())

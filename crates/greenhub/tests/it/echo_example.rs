@@ -160,7 +160,11 @@ fn a_hub_with_too_little_room_is_a_clear_error() {
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     assert_eq!(object(&output)["connections"], 496);
     assert!(errors(&output).contains("496 connections instead of 1000"), "{}", errors(&output));
-    refuses(&run(&["--hub", "select", "--connections", "497"]), 1, &["descriptors", "1024", "--connections 496"]);
+    refuses(
+        &run(&["--hub", "select", "--connections", "497"]),
+        1,
+        &["need up to 1026 descriptors", "below 1024", "--connections 496"],
+    );
 }
 
 /// A server in its own process, and its address.
