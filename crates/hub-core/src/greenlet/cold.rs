@@ -1,5 +1,5 @@
-//! The cold state of a control block, which most greenlets never need: pending exits, local values, spans, the node of a
-//! plain greenlet.
+//! The cold state of a control block, which most greenlets never need: pending exits, local values, spans, the node of
+//! a plain greenlet.
 //!
 //! Ground rules:
 //! - [`ColdState`] belongs to one use of a control block. It is made when it is first needed. Only `take_cold` frees

@@ -3,8 +3,8 @@
 //! Ground rules:
 //! - A block never moves and is never unmapped while its OS thread lives, so a [`ControlRef`] may always be read.
 //!   Blocks are recycled; the ticket distinguishes two uses of a block. It only grows within one life of the arena.
-//!   After [`release`](arena::Controls::release) new chunks begin at number 0 and the first ticket again, but no greenlet
-//!   parks any more.
+//!   After [`release`](arena::Controls::release) new chunks begin at number 0 and the first ticket again, but no
+//!   greenlet parks any more.
 //! - Everything in a block is a `Cell`: blocks are shared freely, but never leave their OS thread.
 
 pub(crate) mod arena;

@@ -2,13 +2,13 @@
 //!
 //! Ground rules:
 //! - A [`Local`] is made at the first use on an OS thread and stays until the thread ends. Only [`free_late`] frees it.
-//!   That runs in a destructor of a thread-local, on the stack of the main greenlet, when no other greenlet and no cell is
-//!   left. Every frame of this crate that ran before has returned by then, or is in a `main` that called `exit` and is
-//!   never returned to.
+//!   That runs in a destructor of a thread-local, on the stack of the main greenlet, when no other greenlet and no cell
+//!   is left. Every frame of this crate that ran before has returned by then, or is in a `main` that called `exit` and
+//!   is never returned to.
 //! - The references that `get` and `try_get` lend are arguments, local variables, and fields of guards with a lifetime.
-//!   No value that outlives the frame of such a call has one: no static, no thread-local, no future, no handle. With the
-//!   rule above, none is in use when the state is freed. The watchdog of the blocking detector, on another OS thread,
-//!   refers to a part of the state, which it pins.
+//!   No value that outlives the frame of such a call has one: no static, no thread-local, no future, no handle. With
+//!   the rule above, none is in use when the state is freed. The watchdog of the blocking detector, on another OS
+//!   thread, refers to a part of the state, which it pins.
 //! - After the end the thread is in the state `ended`, and switches nowhere: `Park::current` and all other ways to
 //!   leave a greenlet refuse. `try_get` then returns `None`. `get` returns the state that is left, or makes a state in
 //!   which nothing begins, so that destructors that run later get errors.
@@ -94,7 +94,8 @@ pub(crate) fn end_with_thread_locals() {
 #[inline]
 pub(crate) fn get() -> &'static Local {
     match thread().local.get() {
-        // SAFETY: the state was not freed, since `local` leads to it, and by the ground rules no reference is left when it is.
+        // SAFETY: the state was not freed, since `local` leads to it, and by the ground rules no reference is left when
+        // it is.
         Some(local) => unsafe { local.as_ref() },
         None => get_slowly(),
     }
@@ -311,7 +312,8 @@ pub(crate) unsafe fn free_late() {
     // Destructors of values that the main loop still holds find that the OS thread has ended.
     thread.forget_late();
     // SAFETY: no cell is in use, so no handle is left. The only greenlet left is the main one, which runs this. The
-    // thread has forgotten the pointer, and frames do not refer to it, by the contract. The state was leaked by `create`.
+    // thread has forgotten the pointer, and frames do not refer to it, by the contract. The state was leaked by
+    // `create`.
     unsafe {
         this.controls.unmap();
         this.tasks.unmap();

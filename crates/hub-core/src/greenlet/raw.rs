@@ -128,8 +128,8 @@ impl Greenlet {
 
     /// Returns the greenlet that continues when this one has ended.
     ///
-    /// Returns `None` for the main greenlet, which has no parent, and if the parent is the main loop: for a green thread,
-    /// and for a greenlet made in a callback.
+    /// Returns `None` for the main greenlet, which has no parent, and if the parent is the main loop: for a green
+    /// thread, and for a greenlet made in a callback.
     #[must_use]
     pub fn parent(&self) -> Option<Greenlet> {
         self.node.parent().map(Greenlet::from)

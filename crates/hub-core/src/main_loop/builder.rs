@@ -16,8 +16,8 @@ pub(crate) struct HubBuilder {
 /// The default choice of a hub, for threads that have chosen none. The facade sets it.
 ///
 /// At most one element is expected; the first is used. Without an element a thread has to call
-/// [`use_hub_with`](crate::use_hub_with). `#[linkme::distributed_slice(hub_core::internal::DEFAULT_HUB)]` adds an element;
-/// programs leave that to `greenhub`.
+/// [`use_hub_with`](crate::use_hub_with). `#[linkme::distributed_slice(hub_core::internal::DEFAULT_HUB)]` adds an
+/// element; programs leave that to `greenhub`.
 #[distributed_slice]
 pub static DEFAULT_HUB: [fn() -> Result<HubDescriptor, HubError>];
 

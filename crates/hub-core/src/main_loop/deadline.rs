@@ -8,8 +8,8 @@ use crate::timer_queue::{TimerId, TimerQueue};
 
 /// The deadline of a wait, over several parks.
 ///
-/// A wait that begins again after a spurious wake-up waits only for the rest. The time counts from the first park on, by
-/// the clock of the hub. An OS thread without green threads uses the system's clock.
+/// A wait that begins again after a spurious wake-up waits only for the rest. The time counts from the first park on,
+/// by the clock of the hub. An OS thread without green threads uses the system's clock.
 #[derive(Copy, Clone, Debug)]
 pub struct Deadline(Kind);
 
@@ -65,7 +65,8 @@ impl Deadline {
         }
     }
 
-    /// Returns the time left at `now` by the hub's clock, or `None` without a deadline. The time counts down from now on.
+    /// Returns the time left at `now` by the hub's clock, or `None` without a deadline. The time counts down from now
+    /// on.
     pub(crate) fn left_at(&mut self, now: Time) -> Option<Duration> {
         if let Kind::After(delay) = self.0 {
             self.0 = Kind::Until(now + delay);

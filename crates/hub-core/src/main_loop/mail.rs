@@ -51,8 +51,8 @@ impl MainLoop {
         *self.messages.borrow_mut() = messages;
     }
 
-    /// Sorts the mail from before a fork. Wake-ups, requests of this library and an interruption hold in both processes. A
-    /// spawn and a stop are the parent's.
+    /// Sorts the mail from before a fork. Wake-ups, requests of this library and an interruption hold in both
+    /// processes. A spawn and a stop are the parent's.
     pub(super) fn retain_mail_after_fork(&self) {
         let Some(inbox) = self.inbox.get() else { return };
         let mut messages = Vec::new();

@@ -17,8 +17,8 @@ use crate::timer_queue::TimerId;
 impl MainLoop {
     /// Drops the present hub and sets the one to be built next.
     ///
-    /// Descriptors and timers are forgotten, except the timers of exits. Greenlets parked on them are unwound, except the
-    /// main greenlet, which gets an error. Wakers are woken.
+    /// Descriptors and timers are forgotten, except the timers of exits. Greenlets parked on them are unwound, except
+    /// the main greenlet, which gets an error. Wakers are woken.
     pub(crate) fn replace_hub(&self, builder: Option<HubBuilder>) -> Result<(), HubError> {
         if self.embedding.is_embedded() {
             return Err(HubError::Embedded);

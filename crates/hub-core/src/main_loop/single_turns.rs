@@ -33,8 +33,8 @@ impl MainLoop {
     ///
     /// # Errors
     ///
-    /// Returns an error for any other greenlet, if the loop is embedded already, if the main greenlet may not wait or has
-    /// lent its frame to others, and if no hub can be built.
+    /// Returns an error for any other greenlet, if the loop is embedded already, if the main greenlet may not wait or
+    /// has lent its frame to others, and if no hub can be built.
     pub(crate) fn embed(&self, local: &Local) -> Result<(), LoopError> {
         let main = local.main;
         if self.embedding.is_embedded() {
@@ -66,8 +66,8 @@ impl MainLoop {
 
     /// Runs one turn of an embedded loop, without a sleep. Switches.
     ///
-    /// Returns whether the next turn has work to do. If not, `waker` is woken when it has some that no descriptor and no
-    /// timer reports.
+    /// Returns whether the next turn has work to do. If not, `waker` is woken when it has some that no descriptor and
+    /// no timer reports.
     pub(crate) fn embedded_turn(&self, local: &Local, waker: &Waker) -> Result<bool, LoopError> {
         if run::current() != local.main || self.heartbeat.is_in_hub() {
             return Err(LoopError::in_mainloop("a turn of the embedded loop"));

@@ -19,8 +19,8 @@ static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 /// Sets the time without work after which a loop reports its green threads.
 ///
 /// The report comes if all green threads wait for locks, queues or events that only another OS thread could still
-/// serve. It comes once until a green thread has run again. `None`, the default, switches it off. The setting applies to
-/// the whole process.
+/// serve. It comes once until a green thread has run again. `None`, the default, switches it off. The setting applies
+/// to the whole process.
 ///
 /// Two other cases do not depend on this setting. If there is no other OS thread, except idle threads of this library,
 /// the main greenlet gets [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit) instead. If all other OS threads

@@ -29,8 +29,8 @@ pub(crate) fn end_with_thread_locals() {
     if let Some(local) = local::late().filter(|local| local.may_be_freed()) {
         // Must be first, because it may drop foreign values, which may use any part of the state.
         local.main.drop_cold();
-        // SAFETY: a destructor of a thread-local runs, so the frames of the main greenlet are gone, or are never returned
-        // to because `exit` was called in them. The cold state was just dropped.
+        // SAFETY: a destructor of a thread-local runs, so the frames of the main greenlet are gone, or are never
+        // returned to because `exit` was called in them. The cold state was just dropped.
         unsafe { local::free_late() };
     }
 }

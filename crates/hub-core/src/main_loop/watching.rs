@@ -33,8 +33,8 @@ impl MainLoop {
     ///
     /// # Safety
     ///
-    /// `fd` stays open until this returns or unwinds, or until [`closed`] gives up its number. A socket that is named as
-    /// the `owner` owns `fd`, which stays open until its number is given up, also after this returns.
+    /// `fd` stays open until this returns or unwinds, or until [`closed`] gives up its number. A socket that is named
+    /// as the `owner` owns `fd`, which stays open until its number is given up, also after this returns.
     ///
     /// [`closed`]: MainLoop::closed
     pub(crate) unsafe fn wait_for(
@@ -294,8 +294,9 @@ impl MainLoop {
         if !descriptors.watched.is_current(key) {
             return Err(TrampolineError::Closed { fd: key.fd() });
         }
-        // SAFETY: the caller upholds the contract of `arm`. With `Lease::Life` the owner of the slot is a source. It makes
-        // this loop give the number up before it is closed, which is the contract of `lend`, whatever waiter comes here.
+        // SAFETY: the caller upholds the contract of `arm`. With `Lease::Life` the owner of the slot is a source. It
+        // makes this loop give the number up before it is closed, which is the contract of `lend`, whatever waiter
+        // comes here.
         unsafe {
             descriptors.arm(key, direction, target);
             if lease == Lease::Life {
@@ -317,8 +318,8 @@ impl MainLoop {
         };
         // The hub is foreign code: it may deregister the listeners.
         let kept = targets.map(|target| (self.descriptor_of(target), self.guard_of(target)));
-        // SAFETY: the key is armed. `kept` holds the descriptor of a listener and that of a waker. A parked greenlet keeps
-        // its descriptor open during this call, since no greenlet is left inside a hub.
+        // SAFETY: the key is armed. `kept` holds the descriptor of a listener and that of a waker. A parked greenlet
+        // keeps its descriptor open during this call, since no greenlet is left inside a hub.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
         self.counters.count_watch();
         let watched = self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease));
@@ -331,8 +332,8 @@ impl MainLoop {
         if watched?.is_err() {
             self.closed(key.fd(), None);
         } else if lease == Lease::Life && self.slot.rearm() != Rearm::Explicit {
-            // SAFETY: the number is a source's, which makes this loop give it up before it is closed. A key that was given
-            // up meanwhile lends nothing.
+            // SAFETY: the number is a source's, which makes this loop give it up before it is closed. A key that was
+            // given up meanwhile lends nothing.
             unsafe { self.descriptors.borrow_mut().lend(key, interest) };
         }
         Ok(())

@@ -1,14 +1,14 @@
 //! The node of a plain greenlet, by which handles and children refer to it.
 //!
 //! A node outlives the control block, which exists only while the greenlet is live. A dead node leads to its parent.
-//! Green threads and the main greenlet get a node when a handle of them is first needed. The [routes](mod@super::route) of
-//! messages follow the nodes.
+//! Green threads and the main greenlet get a node when a handle of them is first needed. The [routes](mod@super::route)
+//! of messages follow the nodes.
 //!
 //! Ground rules:
 //! - `status` is `Live` only while the control block belongs to this greenlet. [`begin`](super::route::begin) sets it,
-//!   and [`Node::of`] does for greenlets of other kinds. [`run_raw`](super::route::run_raw) and [`Switching::end`] reset
-//!   it before the block is recycled; `drop_cold` calls the latter at the end of every greenlet. So the block of a live
-//!   node may always be read.
+//!   and [`Node::of`] does for greenlets of other kinds. [`run_raw`](super::route::run_raw) and [`Switching::end`]
+//!   reset it before the block is recycled; `drop_cold` calls the latter at the end of every greenlet. So the block of
+//!   a live node may always be read.
 //! - A greenlet in the state `Switched` is suspended in [`Greenlet::deliver`](crate::Greenlet::deliver), in no queue,
 //!   with an empty inbox. The code that fills the inbox enters the greenlet at once.
 //! - `handles` counts handles and children, not the greenlet itself. A node without any is unreachable from outside; if

@@ -18,8 +18,8 @@ pub(super) fn run_task(me: ControlRef) {
     // SAFETY: the greenlet keeps the cell until `finish`, after which the value is not used.
     let Some(task) = (unsafe { me.task.get() }) else { return };
     spans::entered(me);
-    // SAFETY: the cell belongs to the running greenlet, which the queue has entered once. A cell that is cancelled loses
-    // its greenlet.
+    // SAFETY: the cell belongs to the running greenlet, which the queue has entered once. A cell that is cancelled
+    // loses its greenlet.
     unsafe { task.run() };
     me.task.clear();
     // A signal handler that reads `task` here finds `None` or a live task.
@@ -71,8 +71,8 @@ pub(crate) fn end_abandoned(target: ControlRef, error: GreenError) {
     }
     // SAFETY: the cell is finished below.
     if let Some(task) = unsafe { target.task.take() } {
-        // SAFETY: an abandoned greenlet is suspended in the body of its cell, and is never entered again. A greenlet gives
-        // up its cell when the result is stored.
+        // SAFETY: an abandoned greenlet is suspended in the body of its cell, and is never entered again. A greenlet
+        // gives up its cell when the result is stored.
         unsafe { task.abandon(error) };
     }
 }

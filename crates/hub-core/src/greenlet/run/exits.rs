@@ -38,7 +38,8 @@ pub(super) fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl
     }
 }
 
-/// Lets the main loop take a turn, and other greenlets run, before `me` continues. Returns at once where that is not possible.
+/// Lets the main loop take a turn, and other greenlets run, before `me` continues. Returns at once where that is not
+/// possible.
 pub(super) fn take_turn(me: ControlRef) {
     if must_not_switch() || local::get().main_loop.in_hub() {
         return;

@@ -13,8 +13,8 @@
 //!   expired in the cut turn and were not reached, and those that expire until no turn is cut. One of the greenlets
 //!   left behind runs in each turn, too, so that neither group keeps the other waiting forever.
 //! - While a turn lasts, greenlets leave the queue only at its head, and each one is charged to the turn. The number
-//!   that have left tells which of the others are still in their places. `clear_queue` charges nothing: it ends the turn,
-//!   and with it the places of the greenlets that timers have queued.
+//!   that have left tells which of the others are still in their places. `clear_queue` charges nothing: it ends the
+//!   turn, and with it the places of the greenlets that timers have queued.
 //! - `RunQueue::ready` counts the due ones too.
 
 use std::cell::Cell;
@@ -192,8 +192,8 @@ pub(crate) fn fire(fire: impl FnOnce()) {
 
 /// Charges one operation that completes without a switch.
 ///
-/// Returns false if the budget is used up. The caller must then call [`operations_used_up`](super::operations_used_up) before it performs the
-/// operation.
+/// Returns false if the budget is used up. The caller must then call [`operations_used_up`](super::operations_used_up)
+/// before it performs the operation.
 #[inline(always)]
 pub(crate) fn charge() -> bool {
     let thread = thread();

@@ -64,8 +64,8 @@ impl RunQueue {
         {
             self.pop(next);
             self.budget.set(self.budget.get() - 1);
-            // SAFETY: `next` was just taken out of the queue. If it is `me`, that runs on. Otherwise it is suspended, and
-            // `me` is running, and parked or queued. A parked greenlet is not in the queue, so it is not `next`.
+            // SAFETY: `next` was just taken out of the queue. If it is `me`, that runs on. Otherwise it is suspended,
+            // and `me` is running, and parked or queued. A parked greenlet is not in the queue, so it is not `next`.
             unsafe {
                 if QUEUED && next == me {
                     me.set_state(State::Running);
@@ -95,13 +95,13 @@ impl RunQueue {
                     && !local.main_loop.in_hub()
                     && let Some(next) = self.successor_of_masked(local)
                 {
-                    // SAFETY: `next` is suspended or fresh, and was just taken out of the queue. `me` is parked, since a yield
-                    // has checked for a main loop, so it is not `next`.
+                    // SAFETY: `next` is suspended or fresh, and was just taken out of the queue. `me` is parked, since
+                    // a yield has checked for a main loop, so it is not `next`.
                     unsafe { self.switch(me, next) };
                     return Ok(());
                 }
-                // A yield has checked for a main loop before it queued `me`, so `me` is parked here. No wake-up can reach
-                // this park any more, so it is undone.
+                // A yield has checked for a main loop before it queued `me`, so `me` is parked here. No wake-up can
+                // reach this park any more, so it is undone.
                 debug_assert_eq!(me.state(), State::Parked, "a queued greenlet leaves without a main loop");
                 me.advance_ticket();
                 me.set_wake(Wake::Event);
@@ -207,7 +207,8 @@ impl RunQueue {
         }
         let stack = local.take_stack(local.main_loop.stack_size())?;
         let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
-        // SAFETY: the stack was just taken, and is entered by this context only. The main loop is fresh, and in no queue.
+        // SAFETY: the stack was just taken, and is entered by this context only. The main loop is fresh, and in no
+        // queue.
         unsafe {
             mainloop.set_stack(stack);
             mainloop.set_context(enter_stack(stack));
@@ -245,9 +246,9 @@ pub(super) fn requested_size(control: ControlRef) -> Option<usize> {
 /// The main greenlet runs. The OS thread is marked as ended, its loop is closed, and its run queue is empty.
 pub(crate) unsafe fn end_mainloop(local: &Local) {
     if let Some(mainloop) = local.main_loop_greenlet.get() {
-        // SAFETY: the main greenlet runs this, by the contract, and is left. The main loop is suspended and in no queue.
-        // It runs nothing else, because the queue is empty, and returns, because the loop is closed. In an ended thread
-        // the greenlet that returns goes to the main greenlet.
+        // SAFETY: the main greenlet runs this, by the contract, and is left. The main loop is suspended and in no
+        // queue. It runs nothing else, because the queue is empty, and returns, because the loop is closed. In an ended
+        // thread the greenlet that returns goes to the main greenlet.
         unsafe {
             local.main.set_state(State::Switched);
             thread().switch(local.main, mainloop);

@@ -1,7 +1,7 @@
 //! Masks and shields, which defer exits.
 //!
-//! Ground rule: the masks of a greenlet are counted by the [`Mask`]s that exist for it. A masked wait is not left early, so
-//! the code under a mask may lend its frame.
+//! Ground rule: the masks of a greenlet are counted by the [`Mask`]s that exist for it. A masked wait is not left
+//! early, so the code under a mask may lend its frame.
 
 use super::super::control::ControlRef;
 use super::queue::current;

@@ -130,8 +130,8 @@ impl RunQueue {
         let me = current();
         self.pop(head);
         self.budget.set(self.budget.get() - 1);
-        // SAFETY: `head` is suspended or fresh and was just taken out of the queue. The main loop is left, and entered by
-        // a greenlet that finds nothing to run.
+        // SAFETY: `head` is suspended or fresh and was just taken out of the queue. The main loop is left, and entered
+        // by a greenlet that finds nothing to run.
         unsafe {
             me.set_state(State::Switched);
             self.switch(me, head);

@@ -70,14 +70,14 @@ fn run_current() -> (usize, *const Cell<usize>) {
             Kind::Raw => run_raw(me),
             Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
         };
-        // After a plain greenlet the successor is chosen already, and foreign code must not run before the jump. None does
-        // here: `run_raw` has dropped the locals and cleared the exits, its spans have ended with its body, and a kill that
-        // has come since contains no value of the program.
+        // After a plain greenlet the successor is chosen already, and foreign code must not run before the jump. None
+        // does here: `run_raw` has dropped the locals and cleared the exits, its spans have ended with its body, and a
+        // kill that has come since contains no value of the program.
         me.drop_cold();
         // SAFETY: the body of `me` has returned. This loop runs on the stack, and lends it again or gives it back.
         let stack = unsafe { me.take_stack() }.expect("a greenlet that runs here was lent this stack");
-        // SAFETY: the body of the running greenlet has returned, and `drop_cold` has run the last foreign code. A running
-        // greenlet is in no queue.
+        // SAFETY: the body of the running greenlet has returned, and `drop_cold` has run the last foreign code. A
+        // running greenlet is in no queue.
         unsafe { local.controls.give(me) };
 
         let next = match next {

@@ -18,8 +18,8 @@
 //! - The handler alone writes a slot, between `ASKED` and `FILLED`. The watchdog alone reads it, from `FILLED` on. The
 //!   state passes it from one to the other.
 //! - `SLOT` points to a slot that lives: [`Sampling`] sets it, and clears it before it drops its share of the slot.
-//! - The watchdog uses the heartbeat of the watched OS thread and sends signals to it. It may do both until it is joined,
-//!   which is the first thing that happens at the end of that OS thread ([`local`](crate::greenlet)).
+//! - The watchdog uses the heartbeat of the watched OS thread and sends signals to it. It may do both until it is
+//!   joined, which is the first thing that happens at the end of that OS thread ([`local`](crate::greenlet)).
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_int;

@@ -14,9 +14,9 @@ pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 /// A handle to the hub of a thread, for use by any thread.
 ///
 /// Green threads and most parts of a hub stay on its thread. A `Remote` is the entry from outside: it sends the hub a
-/// closure to run there, wakes it, or ends its loop. The spawns and stops of one thread take effect in order. A hub that
-/// is awake is reached without a system call. A sleeping hub is woken by one write, however many calls come in until it is
-/// awake. The counterpart in gevent is the `async` watcher.
+/// closure to run there, wakes it, or ends its loop. The spawns and stops of one thread take effect in order. A hub
+/// that is awake is reached without a system call. A sleeping hub is woken by one write, however many calls come in
+/// until it is awake. The counterpart in gevent is the `async` watcher.
 ///
 /// While any `Remote` of a hub exists, a loop without anything else to wait for goes on waiting, since the holder may
 /// still send a message. No call blocks, and none switches to another green thread.
@@ -74,8 +74,8 @@ impl Remote {
 
     /// Ends the hub's sleep, or shortens its next one.
     ///
-    /// Async-signal-safe, except for a hub that watches no descriptors: its own [`Notify`](crate::hub::Notify) is called,
-    /// which may be any code. [`interrupt_on`](crate::interrupt_on) is safe for every hub.
+    /// Async-signal-safe, except for a hub that watches no descriptors: its own [`Notify`](crate::hub::Notify) is
+    /// called, which may be any code. [`interrupt_on`](crate::interrupt_on) is safe for every hub.
     pub fn notify(&self) {
         self.mailbox.notify();
     }
