@@ -1,7 +1,7 @@
 //! Opening named pipes, which waits for the other side.
 //!
-//! open(2) waits inside the system, where no exit ends it. So on Linux the pipe is opened in
-//! non-blocking mode, and the green thread waits:
+//! open(2) waits inside the system, where no exit ends it. So on Linux the pipe is opened in non-blocking mode, and the
+//! green thread waits:
 //!
 //! - A reader is open at once, and counts as a reader for writers, like a reader that waits in open(2). It then waits
 //!   for a writer. The hub reports data, and a writer that has come and gone. It does not report a writer that has

@@ -43,7 +43,7 @@ pub struct GreenPool {
 #[derive(Debug)]
 struct State {
     size: usize,
-    /// The permits in use: by workers, and by spawners that are about to spawn.
+    /// The number of permits in use: by workers, and by spawners that are about to spawn.
     taken: usize,
     /// The workers, in slots that are reused.
     workers: Vec<Option<Worker>>,

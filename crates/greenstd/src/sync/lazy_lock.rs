@@ -10,7 +10,7 @@ use super::once_lock::OnceLock;
 /// A value which is initialized on the first access, std's `LazyLock`.
 ///
 /// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds, also by an
-/// [exit](hub_core::is_exit), poisons it for good: there is no other closure.
+/// [exit](hub_core::is_exit), poisons the value for good: there is no other closure.
 ///
 /// ```
 /// use greenhub::thread;
