@@ -220,15 +220,15 @@ mod support {
 
     use std::panic::resume_unwind;
 
-    use greenhub::GreenError;
     use greenhub::future::defer_to_green_thread;
+    use greenhub::{GreenError, get_hub, use_hub};
     use hub_tokio::run_until;
 
     use super::EXCEPTIONS;
 
     /// Runs a test on a new OS thread, in a green thread of a loop that a runtime of Tokio drives.
     ///
-    /// The hub is the default one, or that of `EVENTLET_HUB`, which must have a descriptor for outer loops.
+    /// The hub is the default one, or that of `EVENTLET_HUB`.
     pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
         if is_excepted(name) {
             return crate::it_support::run(name, test);
@@ -255,7 +255,13 @@ mod support {
     }
 
     /// Runs a test in a green thread of a loop that a runtime of Tokio drives.
+    ///
+    /// A chosen hub without a descriptor for outer loops, which cannot be joined, is replaced.
     fn joined<T: 'static>(test: impl FnOnce() -> T + 'static) -> T {
+        if get_hub().pollable().is_none() {
+            use_hub(if cfg!(any(target_os = "linux", target_os = "android")) { "epoll" } else { "kqueue" })
+                .expect("a hub");
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         match runtime.block_on(run_until(defer_to_green_thread(test))).expect("the hub has a descriptor") {
             Ok(value) => value,
