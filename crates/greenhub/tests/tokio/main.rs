@@ -3,6 +3,8 @@
 mod costs;
 mod explicit;
 mod implicit;
+mod leaks;
+mod random;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod transports;
