@@ -207,6 +207,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     (
         "fork, or block on another runtime: a runtime of Tokio allows neither while it runs",
         &[
+            "a_fork_during_a_child_wait_by_signal_disturbs_neither_process",
             "a_fork_during_a_child_wait_without_descriptors_disturbs_neither_process",
             "guards_of_tokio_leave_in_the_order_in_which_they_were_entered",
             "unparks_from_other_threads_of_a_forked_child_reach_its_loop",
