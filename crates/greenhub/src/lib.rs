@@ -116,7 +116,7 @@
 //!    [`get_default_hub`].
 //!
 //! A name that is empty, unknown, not compiled in or not available is an error. No other hub is chosen in its place.
-//! I/O returns the error as an `io::Error`, [`try_get_hub`] as a [`HubError`]. [`sleep`] and [`get_hub`] panic with
+//! I/O returns the error as an `io::Error`, [`try_get_hub`] as a [`HubError`](hub::HubError). [`sleep`] and [`get_hub`] panic with
 //! its message.
 //!
 //! ```
@@ -125,7 +125,7 @@
 //! assert_eq!(greenhub::get_hub().name(), "epoll");
 //! # }
 //! assert!(greenhub::use_hub("nonsense").is_err());
-//! # Ok::<(), greenhub::HubError>(())
+//! # Ok::<(), greenhub::hub::HubError>(())
 //! ```
 //!
 //! | name | alias | feature | system | how to reach it |
@@ -142,7 +142,7 @@
 //! # Features
 //!
 //! The first seven features bring in the hubs. A program without any of them needs [`use_hub_with`] or
-//! [`register_hub`]; otherwise its first blocking call fails with [`HubError::NoneAvailable`].
+//! [`register_hub`]; otherwise its first blocking call fails with [`HubError::NoneAvailable`](hub::HubError::NoneAvailable).
 //!
 //! - `epoll` (default): epoll(7), on Linux and Android. Elsewhere the feature compiles, and the hub is not available.
 //! - `kqueue` (default): kqueue(2), on FreeBSD, OpenBSD, DragonFly, macOS and iOS. Elsewhere the feature compiles, and
@@ -203,7 +203,7 @@ pub use greenstd::greenpool::GreenPool;
 pub use greenstd::{debug, fs, greenpool, io, local, net, os, pools, process, select, sync, thread, time, tpool};
 pub use hub_core::hub::Interest;
 pub use hub_core::{
-    Builder, GreenError, GreenThread, HubError, HubRef, Timeout, Trampoline, TrampolineError, get_hub, kill, scope,
-    shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, trampoline, try_get_hub, use_hub_with, with_timeout,
+    Builder, GreenError, GreenThread, HubRef, Timeout, Trampoline, TrampolineError, get_hub, kill, scope, shield,
+    sleep, spawn, spawn_after, spawn_after_local, spawn_n, trampoline, try_get_hub, use_hub_with, with_timeout,
 };
 pub use registry::{get_default_hub, register_hub, use_hub};

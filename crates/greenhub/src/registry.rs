@@ -134,7 +134,7 @@ impl Known {
 /// greenhub::use_hub("epoll")?;
 /// assert_eq!(greenhub::get_hub().name(), "epoll");
 /// # }
-/// # Ok::<(), greenhub::HubError>(())
+/// # Ok::<(), greenhub::hub::HubError>(())
 /// ```
 ///
 /// # Errors
@@ -184,7 +184,7 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 /// })?;
 /// use_hub("mine")?; // or EVENTLET_HUB=mine
 /// assert_eq!(get_hub().name(), default.name);
-/// # Ok::<(), greenhub::HubError>(())
+/// # Ok::<(), greenhub::hub::HubError>(())
 /// ```
 ///
 /// # Errors

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use greenhub::{HubError, HubRef};
+use greenhub::HubRef;
+use greenhub::hub::HubError;
 
 /// The reason why a program fails.
 pub(crate) enum Failure {

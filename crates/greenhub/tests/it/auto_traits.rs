@@ -5,7 +5,7 @@ use greenhub::fs::{DirEntry, File, OpenOptions, ReadDir};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
 use greenhub::greenpool::{GreenPile, Group};
 use greenhub::greenthread::{Linked, ScopedGreenThread};
-use greenhub::hub::{LoopError, Registration, Remote, TimerHandle};
+use greenhub::hub::{HubError, LoopError, Registration, Remote, TimerHandle};
 use greenhub::io::{PipeReader, PipeWriter, StderrLock, Stdin, StdinLock, Stdout, StdoutLock};
 use greenhub::net::{CachedResolver, ServeError, StopServe, SystemResolver, TcpListener, TcpStream, UdpSocket};
 use greenhub::park::Source;
@@ -15,7 +15,7 @@ use greenhub::sync::{
     MutexGuard, Once, OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
 };
 use greenhub::thread::{Scope, Thread};
-use greenhub::{GreenError, GreenPool, GreenThread, HubError, HubRef, Timeout, Trampoline, TrampolineError};
+use greenhub::{GreenError, GreenPool, GreenThread, HubRef, Timeout, Trampoline, TrampolineError};
 
 /// Fails to compile if a type implements the trait: the `_` is ambiguous then.
 macro_rules! assert_not {

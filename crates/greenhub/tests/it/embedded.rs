@@ -11,10 +11,10 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use greenhub::greenlet::{Greenlet, Payload};
-use greenhub::hub::{Embedded, Hub, LoopErrorKind, Readiness, Time};
+use greenhub::hub::{Embedded, Hub, HubError, LoopErrorKind, Readiness, Time};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::Event;
-use greenhub::{GreenError, HubError, Interest, get_hub, sleep, spawn, use_hub_with, with_timeout};
+use greenhub::{GreenError, Interest, get_hub, sleep, spawn, use_hub_with, with_timeout};
 
 use crate::support::descriptors::is_readable;
 use crate::support::fork::{exit_after, exits_with, fork_here};

@@ -440,7 +440,7 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
         let linked = spawn(|| ()).link(|_| ());
         plain(&[&linked, &greenhub::fs::DirBuilder::new()]);
         errors_printed(&[
-            &greenhub::HubError::NoneAvailable,
+            &greenhub::hub::HubError::NoneAvailable,
             &greenhub::hub::LoopError::from(greenhub::hub::LoopErrorKind::Aborted),
             &greenhub::TrampolineError::TimedOut { fd: 3 },
             &greenhub::net::ServeError::Inside,

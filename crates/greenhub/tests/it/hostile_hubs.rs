@@ -13,12 +13,12 @@ use crate::support::hubs::{Tap, Tapped, Wait, Watch};
 use crate::support::run;
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::greenthread::KillOutcome;
-use greenhub::hub::{Hub, HubDescriptor, Key, LoopError, LoopErrorKind, Readiness, Ready, Time};
+use greenhub::hub::{Hub, HubDescriptor, HubError, Key, LoopError, LoopErrorKind, Readiness, Ready, Time};
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
 use greenhub::{
-    GreenError, GreenThread, HubError, Interest, TrampolineError, get_hub, register_hub, scope, sleep, spawn,
-    trampoline, use_hub, use_hub_with,
+    GreenError, GreenThread, Interest, TrampolineError, get_hub, register_hub, scope, sleep, spawn, trampoline,
+    use_hub, use_hub_with,
 };
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.

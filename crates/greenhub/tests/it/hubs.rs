@@ -7,9 +7,9 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use greenhub::hub::{Hub, HubDescriptor, Key, Lease, Readiness, Ready, Rearm, Time, Watched, has_hub};
+use greenhub::hub::{Hub, HubDescriptor, HubError, Key, Lease, Readiness, Ready, Rearm, Time, Watched, has_hub};
 use greenhub::os::unix::net::UnixStream;
-use greenhub::{HubError, Interest, get_default_hub, get_hub, register_hub, try_get_hub, use_hub, use_hub_with};
+use greenhub::{Interest, get_default_hub, get_hub, register_hub, try_get_hub, use_hub, use_hub_with};
 
 use crate::support;
 use crate::support::poll_hub::PollHub;

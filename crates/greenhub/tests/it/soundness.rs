@@ -22,14 +22,14 @@ use crate::support::{alone, assert_succeeded, is_child, rerun, run};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
 use greenhub::greenpool::Group;
 use greenhub::greenthread::{KillOutcome, ScopedGreenThread};
-use greenhub::hub::{Hub, Key, Lease, LoopErrorKind, Readiness, Ready, Rearm, Time, Watched};
+use greenhub::hub::{Hub, HubError, Key, Lease, LoopErrorKind, Readiness, Ready, Rearm, Time, Watched};
 use greenhub::park::{Deadline, Parker, ReadHint, Source, Unparker, WaitReason};
 use greenhub::pools::Pool;
 use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::thread::yield_now;
 use greenhub::{
-    Builder, GreenError, GreenPool, GreenThread, HubError, Interest, TrampolineError, get_hub, scope, sleep, spawn,
-    spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with, with_timeout,
+    Builder, GreenError, GreenPool, GreenThread, Interest, TrampolineError, get_hub, scope, sleep, spawn, spawn_after,
+    spawn_n, tpool, trampoline, use_hub, use_hub_with, with_timeout,
 };
 
 /// Like `Drops`, for use across OS threads.

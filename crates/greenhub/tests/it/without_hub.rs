@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::hubs::default_hub;
 use crate::support::{alone, run};
-use greenhub::hub::{Hub, HubDescriptor};
+use greenhub::hub::{Hub, HubDescriptor, HubError};
 use greenhub::net::Cluster;
 use greenhub::process::Command;
 use greenhub::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use greenhub::sync::{
     Arc, Barrier, CappedSemaphore, Channel, Condvar, Event, LazyLock, LightQueue, Mutex, Once, OnceLock, Queue, RwLock,
     Semaphore, WaitError,
 };
-use greenhub::{HubError, pools, spawn, thread, try_get_hub, use_hub_with, with_timeout};
+use greenhub::{pools, spawn, thread, try_get_hub, use_hub_with, with_timeout};
 
 /// Longer than any wait of these tests.
 const LONG: Duration = Duration::from_secs(100);

@@ -22,7 +22,7 @@ use crate::main_loop::{HubBuilder, default_builder};
 /// greenhub::use_hub_with(default.build)?;
 /// assert!(!greenhub::hub::has_hub());
 /// assert_eq!(greenhub::get_hub().name(), default.name);
-/// # Ok::<(), greenhub::HubError>(())
+/// # Ok::<(), greenhub::hub::HubError>(())
 /// ```
 ///
 /// # Errors
@@ -50,7 +50,7 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
 /// let default = greenhub::get_default_hub()?;
 /// hub_core::internal::use_hub_descriptor(Some(*default))?;
 /// assert_eq!(greenhub::get_hub().name(), default.name);
-/// # Ok::<(), greenhub::HubError>(())
+/// # Ok::<(), greenhub::hub::HubError>(())
 /// ```
 ///
 /// # Errors
@@ -76,7 +76,7 @@ impl ManualClock {
     /// let late = greenhub::with_timeout(Duration::from_secs(60), || greenhub::sleep(Duration::from_secs(3600)));
     /// assert!(late.is_err());
     /// assert!(clock.now().as_nanos() >= 60 * 1_000_000_000);
-    /// # Ok::<(), greenhub::HubError>(())
+    /// # Ok::<(), greenhub::hub::HubError>(())
     /// ```
     ///
     /// # Errors

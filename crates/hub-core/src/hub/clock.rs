@@ -28,7 +28,7 @@ use super::watched::{Key, Watched};
 /// clock.use_default_hub()?;
 /// greenhub::sleep(Duration::from_secs(3600));
 /// assert!(clock.now().as_nanos() >= 3600 * 1_000_000_000);
-/// # Ok::<(), greenhub::HubError>(())
+/// # Ok::<(), greenhub::hub::HubError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock {

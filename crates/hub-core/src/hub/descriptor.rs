@@ -25,7 +25,7 @@ use super::contract::Hub;
 /// greenhub::register_hub(DESCRIPTOR)?;
 /// greenhub::use_hub("virtual")?;
 /// greenhub::sleep(std::time::Duration::from_secs(3600));
-/// # Ok::<(), greenhub::HubError>(())
+/// # Ok::<(), greenhub::hub::HubError>(())
 /// ```
 #[derive(Copy, Clone, Debug)]
 pub struct HubDescriptor {
