@@ -12,6 +12,6 @@ pub use hub_core::hub::{
     round,
 };
 pub use hub_core::{
-    Embedded, Ended, HubError, HubGone, HubId, InterruptOn, Listener, LoopError, LoopErrorKind, LoopExit, Registration,
-    Remote, Stats, Timer, TimerHandle, has_hub, interrupt_on, set_turn_time, turn_time,
+    Embedded, Ended, Hook, HubError, HubGone, HubId, InterruptOn, Listener, LoopError, LoopErrorKind, LoopExit, Phase,
+    Registration, Remote, Stats, Timer, TimerHandle, Verdict, has_hub, interrupt_on, set_turn_time, turn_time,
 };

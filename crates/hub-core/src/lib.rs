@@ -64,8 +64,10 @@ mod wait;
 pub use api::builder::Builder;
 pub use api::detection::hub_blocking_detection;
 pub use api::embed::Embedded;
+pub use api::error_handler::Verdict;
 pub use api::green_local::{AccessError, LocalKey};
 pub use api::green_thread::{GreenThread, current_id, current_name, kill};
+pub use api::hook::Hook;
 pub use api::hub_ref::{HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub};
 pub use api::kill::KillOutcome;
 pub use api::link::LinkId;
@@ -100,7 +102,7 @@ pub use main_loop::deadline::Deadline;
 pub use main_loop::listener::{Listener, Timer};
 pub use main_loop::remote::Remote;
 pub use main_loop::{
-    Stats, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, quiet_time, set_quiet_time,
+    Phase, Stats, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, quiet_time, set_quiet_time,
 };
 pub use report::{Report, hub_exceptions, set_report_stream};
 pub use wait::biased::{BiasedMutex, BiasedMutexGuard};
@@ -111,22 +113,26 @@ pub use wait::shutdown::Ended;
 pub use wait::source::{ReadHint, Source, SourceWaker};
 pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
 
-/// The items that `greenstd`, `hub-tokio` and the facade need beside the public names.
+/// The items that `greenstd`, `hub-loop`, `hub-tokio` and the facade need beside the public names.
 ///
 /// They are for these crates alone, and may change at any time.
 #[doc(hidden)]
 pub mod internal {
     pub use linkme;
 
+    pub use crate::api::hook::hook_shared;
+    pub use crate::api::hub_ref::{listen_shared, schedule_shared};
     pub use crate::api::kill::{interrupt, interrupt_with, kill_progress};
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;
     pub use crate::api::spawn::spawn_at;
     pub use crate::api::use_hub::use_hub_descriptor;
+    pub use crate::base::contain::drop_contained;
     pub use crate::base::dormant::while_idle;
     pub use crate::base::fork::PerProcess;
     pub use crate::base::os_thread::start_thread;
     pub use crate::greenlet::exit::KillProgress;
+    pub use crate::main_loop::callbacks::call_contained;
     pub use crate::main_loop::{DEFAULT_HUB, prevents_multiple_readers};
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;

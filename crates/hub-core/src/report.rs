@@ -1,9 +1,12 @@
 //! The report stream, for failures that no caller receives as a result.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, mpsc};
 use std::time::Duration;
@@ -51,7 +54,9 @@ pub enum Report {
     /// A callback of the main loop panicked.
     CallbackFailed {
         /// The purpose of the callback.
-        operation: &'static str,
+        operation: Cow<'static, str>,
+        /// The place where the callback was made, unless it is the waker of a future.
+        made_at: Option<&'static Location<'static>>,
         /// The failure.
         error: GreenError,
     },
@@ -129,7 +134,12 @@ impl fmt::Display for Report {
                 write!(f, "a greenlet made at {made_at} {}; no parent waited for it", outcome(error))
             }
             Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} {}", outcome(error)),
-            Report::CallbackFailed { operation, error } => write!(f, "a callback for {operation} {}", outcome(error)),
+            Report::CallbackFailed { operation, made_at: Some(made_at), error } => {
+                write!(f, "a callback for {operation} made at {made_at} {}", outcome(error))
+            }
+            Report::CallbackFailed { operation, made_at: None, error } => {
+                write!(f, "a callback for {operation} {}", outcome(error))
+            }
             Report::Refused { greenlet, exit } => {
                 write!(f, "{greenlet} has caught the same {exit} {MAX_THROWS} times and lives on")?;
                 f.write_str("; pass a caught payload to `resume_unwind` if `is_exit` returns true for it")
@@ -198,6 +208,29 @@ pub(crate) enum Observer {}
 
 type Stream = Arc<dyn Fn(&Report) + Send + Sync>;
 
+/// Decides about the reports of one OS thread. Returns whether the stream gets the report.
+pub(crate) type Filter = Rc<dyn Fn(&Report) -> bool>;
+
+thread_local! {
+    static FILTER: RefCell<Option<Filter>> = const { RefCell::new(None) };
+}
+
+/// Sets the filter of the calling OS thread. Returns the former one, for the caller to drop.
+pub(crate) fn set_filter(filter: Option<Filter>) -> Option<Filter> {
+    FILTER.try_with(|cell| cell.replace(filter)).ok().flatten()
+}
+
+/// Asks the filter of the calling OS thread. Without a filter, and if it panics, the stream gets the report.
+fn passes_filter(report: &Report) -> bool {
+    let filter = FILTER.try_with(|cell| cell.borrow().clone()).ok().flatten();
+    filter.is_none_or(|filter| {
+        catch_unwind(AssertUnwindSafe(|| filter(report))).unwrap_or_else(|payload| {
+            std::mem::forget(payload);
+            true
+        })
+    })
+}
+
 static STREAM: RwLock<Option<Stream>> = RwLock::new(None);
 static ENABLED: AtomicBool = AtomicBool::new(true);
 
@@ -247,8 +280,12 @@ pub fn warn(text: impl Into<String>) {
 }
 
 /// Reports a callback that panicked. The loop continues.
-pub(crate) fn callback_failed(operation: &'static str, error: GreenError) {
-    tell(Report::CallbackFailed { operation, error });
+pub(crate) fn callback_failed(
+    operation: impl Into<Cow<'static, str>>,
+    made_at: Option<&'static Location<'static>>,
+    error: GreenError,
+) {
+    tell(Report::CallbackFailed { operation: operation.into(), made_at, error });
 }
 
 /// Reports the abandoned green threads of the calling OS thread, and waits up to a second for the report.
@@ -278,7 +315,8 @@ pub(crate) fn abandoned(left: Vec<String>) {
 pub(crate) fn tell(report: Report) {
     let outcome = catch_unwind(AssertUnwindSafe(move || {
         let report = report;
-        if !ENABLED.load(Ordering::Relaxed) {
+        let passes = passes_filter(&report);
+        if !passes || !ENABLED.load(Ordering::Relaxed) {
             return;
         }
         <Observer as Observe>::reported(&report);

@@ -503,7 +503,7 @@ fn abort_does_not_wait_for_far_timers() {
 }
 
 /// Returns two green threads, "left" and "right", that wait for each other.
-fn deadlock() -> [Rc<GreenThread<()>>; 2] {
+pub(crate) fn deadlock() -> [Rc<GreenThread<()>>; 2] {
     let other: [Rc<OnceCell<Rc<GreenThread<()>>>>; 2] = Default::default();
     let spawn_one = |name: &str, other: &Rc<OnceCell<Rc<GreenThread<()>>>>| {
         let other = other.clone();

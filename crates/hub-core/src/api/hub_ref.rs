@@ -1,6 +1,7 @@
 //! The hub of the calling thread: `get_hub` and the handles that it gives out.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -19,7 +20,7 @@ use crate::hub::Interest;
 use crate::hub::Time;
 use crate::main_loop::listener::{Listener, Timer};
 use crate::main_loop::remote::Remote;
-use crate::main_loop::{CallbackId, Stats};
+use crate::main_loop::{CallbackId, MainLoop, Stats};
 use crate::wait::pool;
 use crate::wait::shutdown::{self, Ended};
 
@@ -114,13 +115,22 @@ pub struct HubRef {
 
 impl fmt::Debug for HubRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubRef").field("name", &self.name).field("id", &self.id).finish()
+        let mut shown = f.debug_struct("HubRef");
+        shown.field("name", &self.name).field("id", &self.id);
+        if !self.is_current() {
+            return shown.field("current", &false).finish();
+        }
+        let main_loop = &local::get().main_loop;
+        main_loop.with_label(|label| _ = shown.field("label", &label));
+        let stats = self.stats();
+        let descriptors = stats.readers + stats.writers;
+        shown.field("ready", &stats.ready).field("timers", &stats.timers).field("descriptors", &descriptors).finish()
     }
 }
 
 impl HubRef {
     /// Returns a reference to the present hub of this thread or, if it was just replaced, to the next one.
-    fn present() -> HubRef {
+    pub(super) fn present() -> HubRef {
         let main_loop = &local::get().main_loop;
         HubRef { id: main_loop.id(), name: main_loop.name(), here: PhantomData }
     }
@@ -129,6 +139,27 @@ impl HubRef {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Returns the label that the program has given to the hub of this OS thread; empty by default. gevent's `hub.name`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        if self.is_current() { local::get().main_loop.with_label(str::to_owned) } else { String::new() }
+    }
+
+    /// Labels the hub of this OS thread, for its `Debug` output. Does not switch.
+    ///
+    /// The next hub has no label.
+    ///
+    /// ```
+    /// let hub = greenhub::get_hub();
+    /// hub.set_label("requests");
+    /// assert!(format!("{hub:?}").contains("requests"));
+    /// ```
+    pub fn set_label(&self, label: impl Into<String>) {
+        if self.is_current() {
+            local::get().main_loop.set_label(label.into());
+        }
     }
 
     /// Returns the id of the hub.
@@ -239,10 +270,27 @@ impl HubRef {
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
         let main_loop = &local::get().main_loop;
         let id = main_loop.schedule(delay, Rc::new(timer));
-        if local::has_ended() {
-            main_loop.unschedule(id);
-        }
-        TimerHandle { id, hub: HubRef::present() }
+        TimerHandle::of(main_loop, id)
+    }
+
+    /// Calls `timer` from the main loop at `time` by the hub's clock. Does not switch.
+    ///
+    /// Otherwise like [`schedule`](HubRef::schedule). A time that has passed is now. A series of calls that adds a
+    /// period to the last `time`, not to the present one, does not drift.
+    ///
+    /// ```
+    /// use greenhub::{get_hub, sleep};
+    /// use std::time::Duration;
+    /// let hub = get_hub();
+    /// let (sender, receiver) = greenhub::sync::mpsc::channel();
+    /// hub.schedule_at(hub.now() + Duration::from_millis(1), move || drop(sender.send(())));
+    /// receiver.recv()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "call_at")]
+    #[track_caller]
+    pub fn schedule_at(&self, time: Time, timer: impl Timer + 'static) -> TimerHandle {
+        schedule_shared(time, Rc::new(timer))
     }
 
     /// Calls `listener` whenever `fd` is ready in one direction. Eventlet's `hub.add`. Does not switch.
@@ -283,8 +331,7 @@ impl HubRef {
         interest: Interest,
         listener: impl Listener + 'static,
     ) -> Result<Registration, TrampolineError> {
-        let id = local::get().main_loop.listen(Rc::new(fd), interest, Rc::new(listener))?;
-        Ok(Registration { id, hub: HubRef::present() })
+        listen_shared(Rc::new(fd), interest, Rc::new(listener))
     }
 
     /// Ends the main loop with its present turn. Eventlet's `abort`. Does not switch.
@@ -353,6 +400,28 @@ impl HubRef {
         }
     }
 
+    /// Ends the main loop with an error of the program for the main greenlet. Does not switch.
+    ///
+    /// Like [`interrupt`](HubRef::interrupt), but the main greenlet's wait returns [`LoopErrorKind::System`] with
+    /// `error`. It is for a failure that the program as a whole must learn of, in a callback for example. gevent's
+    /// `hub.handle_system_error`.
+    ///
+    /// ```
+    /// use greenhub::get_hub;
+    /// use greenhub::hub::LoopErrorKind;
+    /// use std::time::Duration;
+    /// get_hub().schedule_once(Duration::ZERO, || get_hub().fail("the disk is full"));
+    /// let error = get_hub().run_once(None).unwrap_err();
+    /// assert_eq!(error.kind(), LoopErrorKind::System);
+    /// assert_eq!(error.system_error().unwrap().to_string(), "the disk is full");
+    /// ```
+    #[doc(alias = "handle_system_error")]
+    pub fn fail(&self, error: impl Into<Box<dyn Error + Send + Sync>>) {
+        if self.is_current() {
+            local::get().main_loop.fail(LoopError::system(error.into()));
+        }
+    }
+
     /// Ends every green thread and plain greenlet here, then closes the hub. Switches.
     ///
     /// Each greenlet exits as by [`kill`](crate::GreenThread::kill), with [`LoopErrorKind::ThreadEnding`]; a green
@@ -417,6 +486,32 @@ impl HubRef {
         local::get().main_loop.run_once(limit.into())
     }
 
+    /// Waits until all work of this OS thread is done. Switches.
+    ///
+    /// Returns true when no green thread is ready, no timer is armed, no descriptor is waited for, no job of a pool is
+    /// pending, and no [`Remote`] of this OS thread is held. Green threads that wait for a lock, a queue or an event
+    /// then do not count: without a `Remote` the loop does not know whether another OS thread will wake them. Timers,
+    /// listeners and hooks that are not counted do not count either, see [`TimerHandle::set_counted`]. Returns false if
+    /// `limit` has elapsed before; nothing is canceled then. gevent's `hub.join`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let hub = greenhub::get_hub();
+    /// greenhub::spawn_after(Duration::from_millis(1), || println!("done"));
+    /// assert!(!hub.join(Duration::ZERO)?);
+    /// assert!(hub.join(None)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the error that the main loop has for the main greenlet, [`LoopErrorKind::InPoll`] in a poll of a future,
+    /// and [`LoopErrorKind::InMainloop`] from a callback and for any other greenlet.
+    #[doc(alias = "joinall")]
+    pub fn join(&self, limit: impl Into<Option<Duration>>) -> Result<bool, LoopError> {
+        local::get().main_loop.join(limit.into())
+    }
+
     /// Returns when [`run_once`](HubRef::run_once) next has work, apart from descriptors.
     ///
     /// The time is by the hub's clock, [`now`](HubRef::now). It is the present time if a green thread is ready, else
@@ -430,6 +525,16 @@ impl HubRef {
     #[must_use]
     pub fn now(&self) -> Time {
         local::get().main_loop.now()
+    }
+
+    /// Returns the time of the present turn by the hub's clock, without a new sample. Does not switch.
+    ///
+    /// It is the last sample that the loop has taken, at the end of its last wait or for a timer armed since. All
+    /// callbacks of a turn that arm no timer see the same time. gevent's `loop.now()`.
+    #[doc(alias = "loop.now")]
+    #[must_use]
+    pub fn cached_now(&self) -> Time {
+        local::get().main_loop.cached_now()
     }
 
     /// Returns a descriptor by which a foreign loop can wait for this one.
@@ -475,6 +580,29 @@ impl HubRef {
     }
 }
 
+/// Schedules a timer for an instant by the hub's clock, without an allocation of its own.
+#[track_caller]
+pub fn schedule_shared(time: Time, timer: Rc<dyn Timer>) -> TimerHandle {
+    let main_loop = &local::get().main_loop;
+    let id = main_loop.schedule_at(time, timer);
+    TimerHandle::of(main_loop, id)
+}
+
+/// Registers a listener, without an allocation of its own.
+///
+/// # Errors
+///
+/// The same as [`HubRef::listen`].
+#[track_caller]
+pub fn listen_shared(
+    fd: Rc<dyn AsFd>,
+    interest: Interest,
+    listener: Rc<dyn Listener>,
+) -> Result<Registration, TrampolineError> {
+    let id = local::get().main_loop.listen(fd, interest, listener)?;
+    Ok(Registration { id, hub: HubRef::present() })
+}
+
 /// The timer of a closure that is called once.
 struct OnceTimer<F>(Cell<Option<F>>);
 
@@ -498,9 +626,28 @@ pub struct TimerHandle {
 }
 
 impl TimerHandle {
+    /// Returns the handle of a callback, which is canceled if the OS thread has ended its green threads.
+    fn of(main_loop: &MainLoop, id: CallbackId) -> TimerHandle {
+        if local::has_ended() {
+            main_loop.unschedule(id);
+        }
+        TimerHandle { id, hub: HubRef::present() }
+    }
+
     /// Cancels the callback and drops it at once. Returns false if it has run or was cancelled before.
     pub fn cancel(&self) -> bool {
         self.hub.is_current() && local::get().main_loop.unschedule(self.id)
+    }
+
+    /// Sets whether the callback keeps the loop alive. Does not switch.
+    ///
+    /// It is on by default. A callback that is not counted is called at its time, but the main greenlet gets
+    /// [`LoopExit`](LoopErrorKind::LoopExit), and [`HubRef::join`] returns, as if it did not exist. gevent's `ref`.
+    #[doc(alias = "ref")]
+    pub fn set_counted(&self, counted: bool) {
+        if self.hub.is_current() {
+            local::get().main_loop.count_callback(self.id, counted);
+        }
     }
 }
 
@@ -526,6 +673,19 @@ impl TimerHandle {
 pub struct Registration {
     id: CallbackId,
     hub: HubRef,
+}
+
+impl Registration {
+    /// Sets whether the listener keeps the loop alive. Does not switch.
+    ///
+    /// It is on by default. A listener that is not counted is called as before, but the main greenlet gets
+    /// [`LoopExit`](LoopErrorKind::LoopExit), and [`HubRef::join`] returns, as if it did not exist. gevent's `ref`.
+    #[doc(alias = "ref")]
+    pub fn set_counted(&self, counted: bool) {
+        if self.hub.is_current() {
+            local::get().main_loop.count_callback(self.id, counted);
+        }
+    }
 }
 
 impl Drop for Registration {

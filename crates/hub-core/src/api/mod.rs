@@ -3,9 +3,11 @@
 pub(crate) mod builder;
 pub(crate) mod detection;
 pub(crate) mod embed;
+pub(crate) mod error_handler;
 pub(crate) mod future;
 pub(crate) mod green_local;
 pub(crate) mod green_thread;
+pub(crate) mod hook;
 pub(crate) mod hub_ref;
 pub(crate) mod kill;
 pub(crate) mod link;

@@ -40,6 +40,8 @@ pub enum WaitReason {
     Park,
     /// Waits for a future.
     Future,
+    /// Waits for the end of all work of the loop.
+    LoopJoin,
 }
 
 impl WaitReason {
@@ -62,6 +64,7 @@ impl WaitReason {
             WaitReason::Barrier => "waiting at a barrier",
             WaitReason::Park => "waiting to be unparked",
             WaitReason::Future => "waiting for a future",
+            WaitReason::LoopJoin => "waiting for the end of all work",
         }
     }
 }

@@ -59,6 +59,10 @@ pub enum LoopErrorKind {
     /// The loop was interrupted: by Ctrl-C, by another chosen signal, or by a call such as
     /// [`HubRef::interrupt`](crate::HubRef::interrupt).
     Interrupted,
+    /// The program has ended the loop with an error of its own, by [`HubRef::fail`](crate::HubRef::fail).
+    ///
+    /// [`LoopError::system_error`] returns it. This is gevent's `SYSTEM_ERROR`.
+    System,
     /// The hub could not be built. [`LoopError::hub_error`] returns the reason.
     Hub,
     /// The hub has failed for good. [`LoopError::io_error`] returns the error of the system.
@@ -94,6 +98,8 @@ enum Cause {
     InPoll { operation: &'static str },
     #[error("{0}")]
     LoopExit(LoopExit),
+    #[error("the main loop was ended by an error: {0}")]
+    System(#[source] Box<dyn Error + Send + Sync>),
     #[error(transparent)]
     Hub(HubError),
     #[error("waiting on the hub {hub:?} failed: {error}")]
@@ -113,6 +119,7 @@ impl LoopError {
             Cause::InMainloop { .. } => LoopErrorKind::InMainloop,
             Cause::InPoll { .. } => LoopErrorKind::InPoll,
             Cause::LoopExit(_) => LoopErrorKind::LoopExit,
+            Cause::System(_) => LoopErrorKind::System,
             Cause::Hub(_) => LoopErrorKind::Hub,
             Cause::Wait { .. } => LoopErrorKind::Wait,
             Cause::Panic { .. } => LoopErrorKind::Panic,
@@ -135,6 +142,17 @@ impl LoopError {
     pub fn loop_exit(&self) -> Option<&LoopExit> {
         match &*self.0 {
             Cause::LoopExit(exit) => Some(exit),
+            _ => None,
+        }
+    }
+
+    /// Returns the error with which the program has ended the loop.
+    ///
+    /// Returns `None` for other kinds than [`LoopErrorKind::System`], and for an error that was made from its kind.
+    #[must_use]
+    pub fn system_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        match &*self.0 {
+            Cause::System(error) => Some(&**error),
             _ => None,
         }
     }
@@ -179,6 +197,11 @@ impl LoopError {
     /// Creates the error of a loop that has nothing left to wait for.
     pub(crate) fn nothing_left(exit: LoopExit) -> LoopError {
         LoopError::new(Cause::LoopExit(exit))
+    }
+
+    /// Creates the error with which the program ends the loop.
+    pub(crate) fn system(error: Box<dyn Error + Send + Sync>) -> LoopError {
+        LoopError::new(Cause::System(error))
     }
 
     /// Creates the error of a hub that has failed for good.
@@ -245,6 +268,7 @@ impl fmt::Display for LoopErrorKind {
             LoopErrorKind::HubReplaced => "the hub was replaced by use_hub while the main greenlet waited on it",
             LoopErrorKind::Aborted => "the main loop was aborted",
             LoopErrorKind::Interrupted => "the main loop was interrupted",
+            LoopErrorKind::System => "the main loop was ended by an error of the program",
             LoopErrorKind::Hub => "the hub could not be built",
             LoopErrorKind::Wait => "waiting on the hub failed",
             LoopErrorKind::Panic => "the hub panicked",
@@ -353,12 +377,20 @@ mod tests {
             LoopError::nothing_left(LoopExit { parked: vec![] }),
             HubError::NoneAvailable.into(),
             LoopError::wait_failed("poll", io::Error::from_raw_os_error(libc::ENOMEM)),
+            LoopError::system("full".into()),
             LoopErrorKind::Hub.into(),
         ];
         let data = all.each_ref().map(|error| {
-            (error.loop_exit().is_some(), error.hub_error().is_some(), error.io_error().map(io::Error::kind))
+            let found = [error.loop_exit().is_some(), error.hub_error().is_some(), error.system_error().is_some()];
+            (found, error.io_error().map(io::Error::kind))
         });
-        let oom = Some(io::ErrorKind::OutOfMemory);
-        assert_eq!(data, [(true, false, None), (false, true, None), (false, false, oom), (false, false, None)]);
+        let expected = [
+            ([true, false, false], None),
+            ([false, true, false], None),
+            ([false; 3], Some(io::ErrorKind::OutOfMemory)),
+            ([false, false, true], None),
+            ([false; 3], None),
+        ];
+        assert_eq!(data, expected);
     }
 }

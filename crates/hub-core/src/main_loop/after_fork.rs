@@ -31,6 +31,7 @@ impl MainLoop {
             return Ok(());
         }
         let hub = self.slot.name();
+        self.phases.note_fork();
         if !run::is_between_turns() {
             // The waker of an earlier wait wakes the runtime of the parent's hub. Between two turns it is the embedding
             // program's.

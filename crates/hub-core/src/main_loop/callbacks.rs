@@ -1,6 +1,7 @@
 //! Callbacks of the main loop: listeners and timers, one number each.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,11 +11,27 @@ use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use super::waker_table;
 use crate::error::{LoopError, TrampolineError};
-use crate::greenlet::exit::drop_contained;
+use crate::greenlet::exit::{contained, drop_contained};
+use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::hub::{Interest, Key, Readiness};
+use crate::hub::{Interest, Key, Readiness, Time};
 use crate::report;
+use crate::timer_queue::TimerId;
+
+/// Calls foreign code that was made at `made_at`, on the main loop. Reports a panic as that of a callback for `operation`.
+///
+/// Returns false if `f` has panicked.
+pub fn call_contained(
+    operation: impl FnOnce() -> String,
+    made_at: &'static Location<'static>,
+    f: impl FnOnce(),
+) -> bool {
+    let Err(error) = local::get().main_loop.calls.call(made_at, f) else { return true };
+    let operation = contained(operation).unwrap_or_else(|_| "a watcher".into());
+    report::callback_failed(operation, Some(made_at), error);
+    false
+}
 
 impl MainLoop {
     /// Registers a listener that owns its descriptor.
@@ -32,8 +49,14 @@ impl MainLoop {
         if self.heartbeat.is_in_hub() {
             return Err(LoopError::in_mainloop("registering a listener inside a hub").into());
         }
-        let callback =
-            Callback::Listener { key: Key::new(number, 0), interest, listener, origin: Origin::of_listener(), fd };
+        let callback = Callback::Listener {
+            key: Key::new(number, 0),
+            interest,
+            listener,
+            origin: Origin::of_listener(),
+            is_counted: true,
+            fd,
+        };
         let callback = self.callbacks.borrow_mut().insert(callback);
         if let Err(error) = self.start_listening(callback, number, interest) {
             let callback = self.callbacks.borrow_mut().remove(callback);
@@ -73,7 +96,7 @@ impl MainLoop {
         let called = self.calls.call(at, || listener.ready(key.fd(), readiness));
         drop_contained(listener);
         if let Err(error) = called {
-            report::callback_failed("a ready descriptor, which is dropped,", error);
+            report::callback_failed("a ready descriptor, which is dropped,", Some(at), error);
             self.unlisten(id);
         } else if self.callbacks.borrow().get(id).is_some() {
             self.rearm_listener(key, direction, id);
@@ -83,17 +106,38 @@ impl MainLoop {
     /// Schedules a callback. Without a delay it keeps its place among the ready greenlets.
     #[track_caller]
     pub(crate) fn schedule(&self, delay: Duration, timer: Rc<dyn Timer>) -> CallbackId {
-        let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, origin: Origin::of_timer(), armed: None });
+        let id = self.callbacks.borrow_mut().insert(Callback::Timer {
+            timer,
+            origin: Origin::of_timer(),
+            is_counted: true,
+            armed: None,
+        });
         if delay.is_zero() {
             self.calls.queue(self.heartbeat.turn(), id);
         } else {
             let timer = self.timers.borrow_mut().arm(delay, Target::Call(id.number()));
-            if let Some(Callback::Timer { armed, .. }) = self.callbacks.borrow_mut().get_mut(id) {
-                *armed = Some(timer);
-            }
-            run::rouse();
+            self.set_armed(id, timer);
         }
         id
+    }
+
+    /// Schedules a callback for an instant by the hub's clock.
+    #[track_caller]
+    pub(crate) fn schedule_at(&self, deadline: Time, timer: Rc<dyn Timer>) -> CallbackId {
+        if deadline <= self.cached_now() {
+            return self.schedule(Duration::ZERO, timer);
+        }
+        let callback = Callback::Timer { timer, origin: Origin::of_timer(), is_counted: true, armed: None };
+        let id = self.callbacks.borrow_mut().insert(callback);
+        let timer = self.timers.borrow_mut().arm_at(deadline, Target::Call(id.number()));
+        self.set_armed(id, timer);
+        id
+    }
+
+    /// Sets the armed timer of a callback.
+    fn set_armed(&self, id: CallbackId, timer: TimerId) {
+        self.callbacks.borrow_mut().set_armed(id, Some(timer));
+        run::rouse();
     }
 
     /// Cancels a scheduled callback. Returns false if it has run or was canceled.
@@ -112,9 +156,7 @@ impl MainLoop {
         let id = {
             let mut callbacks = self.callbacks.borrow_mut();
             let Some(id) = callbacks.id(number) else { return };
-            if let Some(Callback::Timer { armed, .. }) = callbacks.get_mut(id) {
-                *armed = None;
-            }
+            callbacks.set_armed(id, None);
             id
         };
         self.queue_due(id);
@@ -127,13 +169,13 @@ impl MainLoop {
             Some(Callback::Timer { timer, origin, .. }) => {
                 let expired = self.calls.call(origin.at(), || timer.expired());
                 if let Err(error) = expired {
-                    report::callback_failed("a timer", error);
+                    report::callback_failed("a timer", Some(origin.at()), error);
                 }
                 drop_contained(timer);
             }
             Some(Callback::Closed { listener, fd }) => self.notify_listener(listener, fd),
             Some(Callback::Wake(waker)) => waker_table::wake(waker),
-            Some(Callback::Listener { .. }) | None => {}
+            Some(Callback::Listener { .. } | Callback::Leftover { .. }) | None => {}
         }
     }
 
@@ -155,7 +197,7 @@ impl MainLoop {
         };
         let closed = self.calls.call(at, || listener.closed(fd));
         if let Err(error) = closed {
-            report::callback_failed("a closed descriptor", error);
+            report::callback_failed("a closed descriptor", Some(at), error);
         }
         drop_contained(listener);
     }

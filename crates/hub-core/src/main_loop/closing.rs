@@ -63,7 +63,7 @@ impl MainLoop {
                     && let Some(mark) = self.marks.take(greenlet)
                     && let Err(error) = contained(mark)
                 {
-                    report::callback_failed("a closed descriptor", error);
+                    report::callback_failed("a closed descriptor", None, error);
                 }
                 self.tell(target, Wake::Closed);
             }

@@ -12,7 +12,9 @@ use super::counters::Counters;
 use super::embedding::Embedding;
 use super::ending::Ending;
 use super::hub_slot::HubSlot;
+use super::liveness::Liveness;
 use super::marks::Marks;
+use super::phases::Phases;
 use super::remote::{Inbox, Message};
 use super::reports::Reports;
 use super::standstill::Standstill;
@@ -51,6 +53,8 @@ impl Driver for MainLoop {
             standstill: Standstill::default(),
             wakeup: Cell::new(None),
             wakers: Wakers::default(),
+            liveness: Liveness::default(),
+            phases: Phases::default(),
         }
     }
 

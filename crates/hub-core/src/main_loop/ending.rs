@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::error::{LoopError, LoopErrorKind};
+use crate::error::LoopError;
 use crate::greenlet::exit::drop_contained;
 
 /// The reason for which a loop ends.
@@ -60,9 +60,9 @@ impl Ending {
         true
     }
 
-    /// Requests an end with an interruption, in place of an earlier request.
-    pub(super) fn interrupt(&self) {
-        drop_contained(self.stop.replace(Some(Stop::Error(LoopErrorKind::Interrupted.into()))));
+    /// Requests an end with an error, in place of an earlier request.
+    pub(super) fn replace(&self, error: LoopError) {
+        drop_contained(self.stop.replace(Some(Stop::Error(error))));
     }
 
     /// Takes the request.

@@ -13,6 +13,8 @@ pub(super) struct HubSlot {
     id: Cell<u64>,
     /// Empty while there is no hub.
     name: Cell<&'static str>,
+    /// The label that the program has given.
+    label: RefCell<String>,
     rearm: Cell<Rearm>,
     /// The stack size that the hub asks for, in bytes; zero stands for the default.
     stack_size: Cell<usize>,
@@ -34,6 +36,7 @@ impl Default for HubSlot {
         HubSlot {
             id: Cell::new(0),
             name: Cell::new(""),
+            label: RefCell::default(),
             rearm: Cell::new(Rearm::Explicit),
             stack_size: Cell::new(0),
             hub: RefCell::new(None),
@@ -52,9 +55,18 @@ impl HubSlot {
         HubId::new(self.id.get())
     }
 
-    /// Forgets the number of the hub, so that the next hub gets another one.
+    /// Forgets the number and the label of the hub, so that the next hub gets others.
     pub(super) fn forget_id(&self) {
         self.id.set(0);
+        self.label.take();
+    }
+
+    pub(super) fn set_label(&self, label: String) {
+        self.label.replace(label);
+    }
+
+    pub(super) fn with_label<R>(&self, read: impl FnOnce(&str) -> R) -> R {
+        read(&self.label.borrow())
     }
 
     #[inline]

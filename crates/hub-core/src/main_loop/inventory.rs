@@ -48,7 +48,7 @@ impl MainLoop {
         let callbacks = self.callbacks.borrow();
         match callbacks.get(callbacks.id(number)?)? {
             Callback::Listener { origin, .. } | Callback::Timer { origin, .. } => Some(origin.clone()),
-            Callback::Closed { .. } | Callback::Wake(_) => None,
+            Callback::Closed { .. } | Callback::Wake(_) | Callback::Leftover { .. } => None,
         }
     }
 

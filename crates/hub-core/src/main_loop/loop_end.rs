@@ -27,7 +27,12 @@ impl MainLoop {
 
     /// Ends the loop with an interruption, in place of an earlier request.
     pub(crate) fn interrupt(&self) {
-        self.ending.interrupt();
+        self.fail(LoopErrorKind::Interrupted.into());
+    }
+
+    /// Ends the loop with an error, in place of an earlier request.
+    pub(crate) fn fail(&self, error: LoopError) {
+        self.ending.replace(error);
         run::rouse();
     }
 
@@ -75,7 +80,12 @@ impl MainLoop {
     }
 
     /// Reports a wait that nothing can end to the main greenlet: its park, its switch or its next park fails.
+    ///
+    /// A wait for the end of all work ends instead.
     pub(super) fn report_deadlock(&self, local: &Local) {
+        if self.liveness.end_join() {
+            return;
+        }
         self.tell_main(LoopError::nothing_left(LoopExit { parked: describe::parked(local) }));
     }
 

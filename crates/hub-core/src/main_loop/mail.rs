@@ -49,6 +49,7 @@ impl MainLoop {
             }
         }
         *self.messages.borrow_mut() = messages;
+        self.phases.note_mail();
     }
 
     /// Sorts the mail from before a fork. Wake-ups, requests of this library and an interruption hold in both

@@ -37,7 +37,7 @@ mod bell;
 pub(crate) mod blocking;
 mod builder;
 mod callback_table;
-mod callbacks;
+pub(crate) mod callbacks;
 mod calls;
 mod clock;
 mod closing;
@@ -48,16 +48,20 @@ pub(crate) mod doubt;
 mod driver;
 mod embedding;
 mod ending;
+mod hooks;
 mod hub_calls;
 mod hub_slot;
 pub(crate) mod inventory;
 pub(crate) mod listener;
 mod listening;
+mod liveness;
 mod loop_end;
+mod loop_join;
 mod mail;
 mod marks;
 mod origin;
 mod outside_waits;
+mod phases;
 pub(crate) mod reach;
 pub(crate) mod remote;
 mod replace;
@@ -79,7 +83,9 @@ use self::counters::Counters;
 use self::embedding::Embedding;
 use self::ending::Ending;
 use self::hub_slot::HubSlot;
+use self::liveness::Liveness;
 use self::marks::Marks;
+use self::phases::Phases;
 use self::reports::Reports;
 use self::standstill::Standstill;
 use self::waker_table::Wakers;
@@ -89,6 +95,8 @@ pub(crate) use self::builder::{HubBuilder, default_builder};
 pub(crate) use self::callback_table::CallbackId;
 pub(crate) use self::origin::Origin;
 pub use self::origin::{hub_listener_stacks, hub_timer_stacks};
+pub(crate) use self::phases::HookId;
+pub use self::phases::Phase;
 pub use self::standstill::{quiet_time, set_quiet_time};
 pub use self::stats::Stats;
 
@@ -111,6 +119,8 @@ pub(crate) struct MainLoop {
     embedding: Embedding,
     ending: Ending,
     standstill: Standstill,
+    liveness: Liveness,
+    phases: Phases,
     pub(crate) heartbeat: Heartbeat,
     detector: Cell<Option<Box<Detector>>>,
     pub(crate) counters: Counters,
@@ -161,6 +171,14 @@ impl MainLoop {
         self.timers.borrow_mut().set_slack(Slack { divisor, at_most });
     }
 
+    pub(crate) fn set_label(&self, label: String) {
+        self.slot.set_label(label);
+    }
+
+    pub(crate) fn with_label<R>(&self, read: impl FnOnce(&str) -> R) -> R {
+        self.slot.with_label(read)
+    }
+
     /// Fires a timer now, unless it has fired or was disarmed.
     pub(crate) fn fire_now(&self, id: TimerId, target: Target) {
         if self.disarm(id) {
@@ -189,6 +207,14 @@ impl MainLoop {
             }
             Time::monotonic()
         })
+    }
+
+    /// Returns the last sample of the hub's clock; takes the first one.
+    pub(crate) fn cached_now(&self) -> Time {
+        match self.clock.last() {
+            last if last == Time::default() => self.now(),
+            last => last,
+        }
     }
 
     /// Takes a sample of the hub's clock. Returns the last one if the hub itself asks.

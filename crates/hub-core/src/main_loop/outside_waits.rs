@@ -85,10 +85,10 @@ impl MainLoop {
     }
 
     /// Returns the source of a wake-up of the main greenlet, for which no timer is armed.
+    #[inline(never)]
     pub(super) fn wake_source(&self, local: &Local) -> WakeSource {
-        let own = usize::from(self.wakeup.get().is_some());
         let waits = matches!(local.main.state(), State::Parked | State::Switched);
-        if !waits || self.descriptors.borrow().watched.len() > own {
+        if !waits || self.is_kept_by_descriptors() || self.phases.any_counted() {
             return WakeSource::Here;
         }
         if let Some(inbox) = self.inbox.get() {
@@ -101,7 +101,8 @@ impl MainLoop {
                 return WakeSource::Job;
             }
         }
-        if self.standstill.is_empty() { WakeSource::Lost } else { WakeSource::Elsewhere }
+        let is_lost = self.standstill.is_empty() || self.liveness.is_joining();
+        if is_lost { WakeSource::Lost } else { WakeSource::Elsewhere }
     }
 }
 

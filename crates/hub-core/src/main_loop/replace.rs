@@ -12,6 +12,7 @@ use crate::greenlet::exit::{Exit, drop_contained};
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
+use crate::report;
 use crate::timer_queue::TimerId;
 
 impl MainLoop {
@@ -60,7 +61,9 @@ impl MainLoop {
         self.clock.reset();
         *self.descriptors.borrow_mut() = Descriptors::default();
         let wakers = self.take_wakers();
-        wakers.into_iter().chain(self.callbacks.borrow_mut().take_all())
+        let handler = report::set_filter(None).map(|handler| Callback::Leftover { _closure: Box::new(handler) });
+        let hooks = self.phases.take_all().map(|hook| Callback::Leftover { _closure: Box::new(hook) });
+        wakers.into_iter().chain(self.callbacks.borrow_mut().take_all()).chain(hooks).chain(handler)
     }
 
     /// Forgets the timers, and drops the hub and the wake-up descriptor. Returns the callbacks, for the caller to

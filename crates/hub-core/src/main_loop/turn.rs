@@ -34,7 +34,7 @@ impl MainLoop {
     /// Returns true if another loop has to go on at once, on a larger stack.
     pub(super) fn take_turns(&self, local: &Local) -> bool {
         trace::loop_began(self.slot.name());
-        let (mut had_mail, mut cuts) = (false, 0);
+        let (mut had_mail, mut reported, mut cuts) = (false, false, 0);
         loop {
             self.heartbeat.begin_turn();
             local.watch_for_end();
@@ -54,7 +54,7 @@ impl MainLoop {
             }
             cuts = 0;
             let noticed = std::mem::take(&mut had_mail);
-            self.wait(local, noticed);
+            self.wait(local, noticed, reported);
             if self.outgrows_stack(local) {
                 // A caller of `run_once` must not sleep over the notice, which the loop that follows does not find.
                 if noticed {
@@ -63,11 +63,14 @@ impl MainLoop {
                 trace::loop_ended(self.slot.name());
                 return true;
             }
-            let reported = self.dispatch();
+            reported = self.dispatch();
             if let Some(waiter) = self.embedding.end_single_turn(reported) {
                 self.read_mail();
                 self.fire();
                 run::run_ready(local);
+                if self.phases.any() {
+                    self.call_hooks_after_wait(reported);
+                }
                 // Has no effect if the main greenlet has left that park in the meantime.
                 waiter.wake();
             }
@@ -89,18 +92,25 @@ impl MainLoop {
     }
 
     /// Returns whether a timer is due by the last sample of the clock.
-    fn timer_is_due(&self) -> bool {
+    pub(super) fn timer_is_due(&self) -> bool {
         let now = self.clock.last();
         let mut timers = self.timers.borrow_mut();
         timers.absorb(now);
         timers.next_deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Waits on the hub, then samples the clock for the timers. `had_mail`: the turn has found mail.
-    fn wait(&self, local: &Local, had_mail: bool) {
+    /// Waits on the hub, then samples the clock for the timers. `had_mail`: the turn has found mail. `reported`: the last
+    /// wait has reported a descriptor.
+    fn wait(&self, local: &Local, had_mail: bool, reported: bool) {
         // In a child it wakes the greenlets that wait for the parent's pool jobs, which never finish here.
         if let Err(error) = self.notice_fork() {
             return self.stop_with(error);
+        }
+        if self.phases.any() {
+            self.call_hooks(reported);
+            if self.ending.is_requested() {
+                return;
+            }
         }
         let timeout = match self.time_to_sleep() {
             Ok(timeout) => self.limited(timeout, had_mail),
@@ -116,13 +126,16 @@ impl MainLoop {
     #[inline(always)]
     fn plan_sleep(&self, local: &Local, mut timeout: Option<Duration>) -> Option<Sleep> {
         let mut idle = None;
-        let source = if timeout.is_none() { self.wake_source(local) } else { WakeSource::Here };
+        let source =
+            if timeout.is_some() && self.is_kept_by_timeout() { WakeSource::Here } else { self.wake_source(local) };
         match source {
             WakeSource::Here => {}
             // The hub runs tasks or timers of its own, which may wake a green thread.
             _ if self.hub_may_wake(local) => {}
             WakeSource::Job | WakeSource::Elsewhere => {
-                idle = Some(self.standstill.idle_timeout(source));
+                let look = self.standstill.idle_timeout(source);
+                // The timer of this timeout does not keep the loop alive.
+                idle = Some(timeout.map_or(look, |timeout| timeout.min(look)));
                 timeout = idle;
             }
             WakeSource::Lost => {
@@ -139,6 +152,10 @@ impl MainLoop {
         }
         if self.outgrows_stack(local) {
             return None;
+        }
+        if self.phases.forbid_sleep() {
+            timeout = Some(Duration::ZERO);
+            idle = None;
         }
         if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
             timeout = Some(Duration::ZERO);

@@ -171,6 +171,6 @@ impl Wakers {
 /// Wakes a waker, which is foreign code.
 pub(crate) fn wake(waker: Waker) {
     if let Err(error) = contained(|| waker.wake()) {
-        report::callback_failed("the waker of a future", error);
+        report::callback_failed("the waker of a future", None, error);
     }
 }

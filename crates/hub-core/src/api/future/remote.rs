@@ -165,7 +165,7 @@ impl<T> Completion<T> {
         if let Some(waker) = waker
             && let Err(error) = contained(|| waker.wake())
         {
-            report::callback_failed("waking a task", error);
+            report::callback_failed("waking a task", None, error);
         }
     }
 }
