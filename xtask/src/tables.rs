@@ -118,6 +118,7 @@ pub const FEATURE_LISTS: &[&[&str]] = &[
     &["futures-io", "poll"],
     &["hyper-io", "poll"],
     &["futures-io", "hyper-io", "poll", "tokio-io"],
+    &["loop", "poll"],
 ];
 
 /// Features of the facade other than hubs, each with the test program that needs it.
@@ -307,8 +308,9 @@ pub const DEPENDENCIES: &[Dependencies] = &[
         normal: &["hub-core"],
         dev: &["greenhub", "greenstd", "hub-testkit", "hub-epoll", "hub-kqueue"],
     },
+    Dependencies { package: "hub-loop", normal: &["hub-core"], dev: &["greenhub"] },
     Dependencies { package: "greenstd", normal: &["hub-core"], dev: &["greenhub", "hub-poll"] },
-    Dependencies { package: "greenhub", normal: &["hub-core", "greenstd", "*"], dev: &["hub-testkit"] },
+    Dependencies { package: "greenhub", normal: &["hub-core", "hub-loop", "greenstd", "*"], dev: &["hub-testkit"] },
     Dependencies {
         package: "benches",
         normal: &["greenhub", "greenstd", "hub-core", "*"],

@@ -91,7 +91,10 @@ const ALL: &[&str] = &[];
 
 /// Selects the test programs of the facade that run on each hub. Programs that need a feature run once, see
 /// [`of_features`].
-const GREEN: &[&str] = &["--lib", "--test", "it", "--test", "core_names"];
+const GREEN: &[&str] = &["--lib", "--test", "it", "--test", "core_names", "--test", "gevent"];
+
+/// The features of the facade that the green suite needs.
+const GREEN_FEATURES: &str = "loop";
 
 /// Returns the commands that run every test `select` asks for: the programs, by nextest or by cargo, and the examples
 /// in the documentation.
@@ -137,7 +140,11 @@ pub fn green(command: &mut Command, hub: &Hub) {
     if !hub.default {
         return green_with_all(command, hub);
     }
-    command.args(["-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
+    select_facade(command, hub);
+}
+
+fn select_facade(command: &mut Command, hub: &Hub) {
+    command.args(["-p", "greenhub", "--features", GREEN_FEATURES]).env("EVENTLET_HUB", hub.name);
     run_side_by_side(command);
 }
 
@@ -155,8 +162,7 @@ fn run_side_by_side(command: &mut Command) {
 
 /// Selects the green suite on `hub`, with every hub that runs here compiled in, so that all hubs share one build.
 fn green_with_all(command: &mut Command, hub: &Hub) {
-    command.args(["-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
-    run_side_by_side(command);
+    select_facade(command, hub);
     for other in runnable().filter(|it| !it.default) {
         command.args(["--features", other.name]);
     }
@@ -179,7 +185,7 @@ fn conformance_map(workspace: &Workspace, report: &mut Report) {
     others.arg("test");
     all_but_green(workspace, &mut others);
     let mut facade = workspace.cargo();
-    facade.args(["test", "-p", "greenhub"]);
+    facade.args(["test", "-p", "greenhub", "--features", GREEN_FEATURES]);
     let commands = vec![others, facade, of_features(workspace)];
     tidy::check_tests_of_conformance(workspace, commands, report);
 }

@@ -206,4 +206,7 @@ pub use hub_core::{
     Builder, GreenError, GreenThread, HubRef, Timeout, Trampoline, TrampolineError, get_hub, kill, scope, shield,
     sleep, spawn, spawn_after, spawn_after_local, spawn_n, trampoline, try_get_hub, use_hub_with, with_timeout,
 };
+#[cfg(feature = "loop")]
+#[doc(inline)]
+pub use hub_loop as gevent;
 pub use registry::{get_default_hub, register_hub, use_hub};

@@ -1,0 +1,263 @@
+//! Watchers of descriptors.
+
+use std::cell::Cell;
+use std::io::{PipeReader, Read, Write, pipe};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::green::quiet_panic;
+use crate::support::{alone, run};
+use crate::{LONG, Log, SHORT};
+use greenhub::debug::hub_exceptions;
+use greenhub::gevent::{Io, Run, Watcher, WatcherError, event_loop};
+use greenhub::hub::Readiness;
+use greenhub::{Interest, TrampolineError, sleep, spawn, trampoline};
+
+/// Returns a pipe whose reader is watched with `watcher`.
+fn watched_pipe() -> (Rc<PipeReader>, std::io::PipeWriter, Io) {
+    let (reader, writer) = pipe().unwrap();
+    let reader = Rc::new(reader);
+    let watcher = event_loop().io(Rc::clone(&reader), Interest::READ).unwrap();
+    (reader, writer, watcher)
+}
+
+fn read_byte(reader: &PipeReader) -> u8 {
+    let mut byte = [0];
+    (&mut &*reader).read_exact(&mut byte).unwrap();
+    byte[0]
+}
+
+#[test]
+fn the_callback_gets_the_readiness() {
+    run("the_callback_gets_the_readiness", || {
+        let (_reader, mut writer, watcher) = watched_pipe();
+        let log = Log::new();
+        let events = log.clone();
+        watcher
+            .start(move |watcher, readiness| {
+                events.push(readiness.contains(Readiness::READ));
+                watcher.stop();
+            })
+            .unwrap();
+        writer.write_all(b"x").unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.take(), [true]);
+    });
+}
+
+#[test]
+fn a_descriptor_that_stays_ready_is_told_in_each_turn() {
+    run("a_descriptor_that_stays_ready_is_told_in_each_turn", || {
+        let (reader, mut writer, watcher) = watched_pipe();
+        let calls = Rc::new(Cell::new(0));
+        let count = Rc::clone(&calls);
+        watcher
+            .start(move |watcher, _| {
+                count.set(count.get() + 1);
+                if count.get() == 5 {
+                    watcher.stop();
+                }
+            })
+            .unwrap();
+        writer.write_all(b"x").unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(calls.get(), 5);
+        assert_eq!(read_byte(&reader), b'x');
+    });
+}
+
+#[test]
+fn two_watchers_of_one_direction_are_both_told() {
+    run("two_watchers_of_one_direction_are_both_told", || {
+        let (reader, mut writer, first) = watched_pipe();
+        let second = event_loop().io(Rc::clone(&reader), Interest::READ).unwrap();
+        let log = Log::new();
+        for (name, watcher) in [("first", &first), ("second", &second)] {
+            let log = log.clone();
+            watcher
+                .start(move |watcher, _| {
+                    log.push(name);
+                    watcher.stop();
+                })
+                .unwrap();
+        }
+        writer.write_all(b"x").unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.take(), ["first", "second"]);
+    });
+}
+
+#[test]
+fn reading_and_writing_of_one_socket_are_independent() {
+    run("reading_and_writing_of_one_socket_are_independent", || {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let here = Rc::new(here);
+        let reads = event_loop().io(Rc::clone(&here), Interest::READ).unwrap();
+        let writes = event_loop().io(Rc::clone(&here), Interest::WRITE).unwrap();
+        let log = Log::new();
+        let (read, written) = (log.clone(), log.clone());
+        reads
+            .start(move |watcher, _| {
+                read.push("read");
+                watcher.stop();
+            })
+            .unwrap();
+        writes
+            .start(move |watcher, _| {
+                written.push("write");
+                watcher.stop();
+            })
+            .unwrap();
+        sleep(SHORT);
+        assert_eq!(log.take(), ["write"]);
+        assert!(reads.is_active());
+        there.write_all(b"x").unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.take(), ["read"]);
+    });
+}
+
+#[test]
+fn one_watcher_of_both_directions_is_told_of_each() {
+    run("one_watcher_of_both_directions_is_told_of_each", || {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        there.write_all(b"x").unwrap();
+        let watcher = event_loop().io(here, Interest::BOTH).unwrap();
+        let log = Log::new();
+        let events = log.clone();
+        watcher
+            .start(move |watcher, readiness| {
+                events.push(readiness.contains(Readiness::READ) && readiness.contains(Readiness::WRITE));
+                watcher.stop();
+            })
+            .unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.take(), [true], "both in one event");
+    });
+}
+
+#[test]
+fn the_events_change_only_while_the_watcher_is_stopped() {
+    run("the_events_change_only_while_the_watcher_is_stopped", || {
+        let (here, _there) = UnixStream::pair().unwrap();
+        let watcher = event_loop().io(here, Interest::READ).unwrap();
+        watcher.start(|_, _| ()).unwrap();
+        let refused = watcher.set_events(Interest::WRITE).unwrap_err();
+        assert!(matches!(refused, WatcherError::Active { setting: "events" }), "{refused}");
+        watcher.stop();
+        watcher.set_events(Interest::WRITE).unwrap();
+        assert_eq!(watcher.events(), Interest::WRITE);
+        assert_eq!(watcher.wait(LONG).unwrap(), Readiness::WRITE);
+    });
+}
+
+#[test]
+fn a_watcher_of_nothing_is_refused() {
+    run("a_watcher_of_nothing_is_refused", || {
+        let (reader, _writer) = pipe().unwrap();
+        let refused = event_loop().io(reader, Interest::NONE).unwrap_err();
+        assert!(matches!(refused, WatcherError::Refused(TrampolineError::Interest { .. })), "{refused}");
+    });
+}
+
+#[test]
+fn a_callback_that_panics_closes_its_watcher() {
+    alone("a_callback_that_panics_closes_its_watcher", || {
+        hub_exceptions(false);
+        let (_reader, mut writer, watcher) = watched_pipe();
+        let calls = Rc::new(Cell::new(0));
+        let count = Rc::clone(&calls);
+        watcher
+            .start(move |_, _| {
+                count.set(count.get() + 1);
+                quiet_panic("the callback");
+            })
+            .unwrap();
+        writer.write_all(b"x").unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(calls.get(), 1);
+        assert!(matches!(watcher.start(|_, _| ()), Err(WatcherError::Closed)));
+    });
+}
+
+#[test]
+fn a_green_thread_and_a_watcher_do_not_share_a_direction() {
+    run("a_green_thread_and_a_watcher_do_not_share_a_direction", || {
+        let (reader, mut writer, watcher) = watched_pipe();
+        let waits = Rc::clone(&reader);
+        let waiting = spawn(move || trampoline(&*waits, Interest::READ, None));
+        sleep(SHORT);
+        let refused = watcher.start(|_, _| ()).unwrap_err();
+        assert!(matches!(refused, WatcherError::Refused(TrampolineError::SecondSimultaneous { .. })), "{refused}");
+        writer.write_all(b"x").unwrap();
+        waiting.join().unwrap().unwrap();
+        read_byte(&reader);
+        watcher.start(|_, _| ()).unwrap();
+        let refused = trampoline(&*reader, Interest::READ, None).unwrap_err();
+        assert!(matches!(refused, TrampolineError::SecondSimultaneous { .. }), "{refused}");
+    });
+}
+
+#[test]
+fn a_refused_second_direction_leaves_the_first_one_unwatched() {
+    run("a_refused_second_direction_leaves_the_first_one_unwatched", || {
+        let (here, _there) = UnixStream::pair().unwrap();
+        let here = Rc::new(here);
+        let fd = here.as_raw_fd();
+        let registration = greenhub::get_hub().listen(Rc::clone(&here), Interest::WRITE, |_| ()).unwrap();
+        let watcher = event_loop().io(Rc::clone(&here), Interest::BOTH).unwrap();
+        assert!(watcher.start(|_, _| ()).is_err());
+        assert!(!watcher.is_active());
+        drop(registration);
+        watcher.start(|watcher, _| watcher.stop()).unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(here.as_raw_fd(), fd);
+    });
+}
+
+#[test]
+fn a_watcher_keeps_its_descriptor_open() {
+    run("a_watcher_keeps_its_descriptor_open", || {
+        let (reader, mut writer) = pipe().unwrap();
+        let watcher = event_loop().io(reader, Interest::READ).unwrap();
+        writer.write_all(b"x").expect("the watcher holds the reader");
+        drop(watcher);
+        writer.write_all(b"x").expect_err("the reader is gone");
+    });
+}
+
+#[test]
+fn a_descriptor_that_is_about_to_be_closed_tells_its_watchers() {
+    run("a_descriptor_that_is_about_to_be_closed_tells_its_watchers", || {
+        let (reader, _writer, watcher) = watched_pipe();
+        assert!(!event_loop().closing_fd(reader.as_raw_fd()), "no watcher is active");
+        let log = Log::new();
+        let calls = log.clone();
+        watcher
+            .start(move |watcher, _| {
+                calls.push(());
+                watcher.close();
+            })
+            .unwrap();
+        assert!(event_loop().closing_fd(reader.as_raw_fd()));
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.len(), 1);
+    });
+}
+
+#[test]
+fn an_idle_watcher_of_a_descriptor_does_not_delay_timers() {
+    run("an_idle_watcher_of_a_descriptor_does_not_delay_timers", || {
+        let (_reader, _writer, watcher) = watched_pipe();
+        watcher.start(|_, _| ()).unwrap();
+        let waits = greenhub::get_hub().stats().waits;
+        for _ in 0..20 {
+            event_loop().timer(SHORT).wait(None).unwrap();
+        }
+        assert!(greenhub::get_hub().stats().waits - waits <= 100, "the loop sleeps until each timer");
+        assert!(!watcher.is_pending());
+        assert!(watcher.wait(Duration::ZERO).is_err());
+    });
+}

@@ -1,0 +1,153 @@
+//! Watchers that keep the loop alive, and the ways to run it.
+
+use std::io::pipe;
+
+use crate::support::run;
+use crate::{LONG, Log, SHORT};
+use greenhub::gevent::{Run, Watcher, event_loop};
+use greenhub::hub::LoopErrorKind;
+use greenhub::{Interest, get_hub, spawn};
+
+#[test]
+fn a_run_with_nothing_active_returns_at_once() {
+    run("a_run_with_nothing_active_returns_at_once", || {
+        for how in [Run::UntilIdle, Run::Once, Run::NoWait, Run::UntilIdle] {
+            assert!(!event_loop().run(how).unwrap(), "{how:?}");
+        }
+    });
+}
+
+#[test]
+fn a_watcher_that_is_not_counted_does_not_keep_the_loop_alive() {
+    run("a_watcher_that_is_not_counted_does_not_keep_the_loop_alive", || {
+        let (reader, _writer) = pipe().unwrap();
+        let io = event_loop().io(reader, Interest::READ).unwrap();
+        let timer = event_loop().timer(LONG);
+        let check = event_loop().check();
+        io.set_counted(false);
+        io.start(|_, _| ()).unwrap();
+        timer.start(|_, ()| ()).unwrap();
+        check.start(|_, ()| ()).unwrap();
+        assert_eq!(event_loop().counts().active, 2);
+        assert!(event_loop().run(Run::NoWait).unwrap());
+        for _ in 0..2 {
+            timer.set_counted(false);
+            check.set_counted(false);
+        }
+        assert_eq!(event_loop().counts().active, 0);
+        assert!(!event_loop().run(Run::UntilIdle).unwrap());
+        io.set_counted(true);
+        assert!(event_loop().run(Run::NoWait).unwrap());
+        assert_eq!(event_loop().counts().active, 1);
+        assert!(io.is_active() && timer.is_active() && check.is_active());
+    });
+}
+
+#[test]
+fn each_kind_of_watcher_keeps_the_loop_alive() {
+    run("each_kind_of_watcher_keeps_the_loop_alive", || {
+        fn check(watcher: &impl Watcher) {
+            assert!(event_loop().run(Run::NoWait).unwrap(), "{watcher:?}");
+            watcher.stop();
+            assert!(!event_loop().run(Run::NoWait).unwrap(), "{watcher:?}");
+        }
+        let (reader, _writer) = pipe().unwrap();
+        let io = event_loop().io(reader, Interest::READ).unwrap();
+        io.start(|_, _| ()).unwrap();
+        check(&io);
+        let timer = event_loop().timer(LONG);
+        timer.start(|_, ()| ()).unwrap();
+        check(&timer);
+        let prepare = event_loop().prepare();
+        prepare.start(|_, ()| ()).unwrap();
+        check(&prepare);
+        let idle = event_loop().idle();
+        idle.start(|_, ()| ()).unwrap();
+        check(&idle);
+        let fork = event_loop().fork();
+        fork.start(|_, ()| ()).unwrap();
+        check(&fork);
+    });
+}
+
+#[test]
+fn one_counted_watcher_of_a_direction_is_enough() {
+    run("one_counted_watcher_of_a_direction_is_enough", || {
+        let (reader, _writer) = pipe().unwrap();
+        let reader = std::rc::Rc::new(reader);
+        let watchers = [(), ()].map(|()| event_loop().io(std::rc::Rc::clone(&reader), Interest::READ).unwrap());
+        watchers.iter().for_each(|watcher| watcher.start(|_, _| ()).unwrap());
+        watchers[0].set_counted(false);
+        assert!(event_loop().run(Run::NoWait).unwrap());
+        watchers[1].stop();
+        assert!(!event_loop().run(Run::NoWait).unwrap());
+        watchers[0].set_counted(true);
+        assert!(event_loop().run(Run::NoWait).unwrap());
+    });
+}
+
+#[test]
+fn a_single_run_waits_for_one_batch() {
+    run("a_single_run_waits_for_one_batch", || {
+        let log = Log::new();
+        let timers = [SHORT, LONG].map(|after| {
+            let timer = event_loop().timer(after);
+            let log = log.clone();
+            timer.start(move |_, ()| log.push(after)).unwrap();
+            timer
+        });
+        assert!(event_loop().run(Run::Once).unwrap());
+        while log.len() == 0 {
+            assert!(event_loop().run(Run::Once).unwrap());
+        }
+        assert_eq!(log.take(), [SHORT]);
+        drop(timers);
+    });
+}
+
+#[test]
+fn a_run_without_a_wait_does_not_wait() {
+    run("a_run_without_a_wait_does_not_wait", || {
+        let timer = event_loop().timer(LONG);
+        timer.start(|_, ()| panic!("an hour has passed")).unwrap();
+        assert!(event_loop().run(Run::NoWait).unwrap());
+    });
+}
+
+#[test]
+fn green_threads_run_beside_watchers() {
+    run("green_threads_run_beside_watchers", || {
+        let log = Log::new();
+        let timer = event_loop().repeating(SHORT, SHORT);
+        let ticks = log.clone();
+        timer.start(move |_, ()| ticks.push(())).unwrap();
+        timer.set_counted(false);
+        let calls = log.clone();
+        spawn(move || {
+            while calls.len() < 3 {
+                greenhub::sleep(SHORT);
+            }
+        });
+        assert!(!event_loop().run(Run::UntilIdle).unwrap());
+        assert!(log.len() >= 3);
+    });
+}
+
+#[test]
+fn only_the_main_greenlet_runs_the_loop() {
+    run("only_the_main_greenlet_runs_the_loop", || {
+        let refused = spawn(|| event_loop().run(Run::UntilIdle).unwrap_err().kind());
+        assert_eq!(refused.join().unwrap(), LoopErrorKind::InMainloop);
+    });
+}
+
+#[test]
+fn each_os_thread_has_a_loop_of_its_own() {
+    run("each_os_thread_has_a_loop_of_its_own", || {
+        let timer = event_loop().timer(LONG);
+        timer.start(|_, ()| ()).unwrap();
+        let other = std::thread::spawn(|| event_loop().counts().active);
+        assert_eq!(other.join().unwrap(), 0);
+        assert_eq!(event_loop().backend(), get_hub().name());
+    });
+}

@@ -1,0 +1,42 @@
+//! gevent's event loop, by the feature `loop`.
+
+mod churn;
+mod descriptors;
+mod liveness;
+mod phases;
+#[path = "../it/support/mod.rs"]
+mod support;
+mod timers;
+mod waits;
+mod watchers;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+const SHORT: Duration = Duration::from_millis(1);
+
+/// A time that no test waits for.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// What callbacks have written, in their order.
+#[derive(Clone, Default)]
+struct Log<T>(Rc<RefCell<Vec<T>>>);
+
+impl<T> Log<T> {
+    fn new() -> Log<T> {
+        Log(Rc::default())
+    }
+
+    fn push(&self, entry: T) {
+        self.0.borrow_mut().push(entry);
+    }
+
+    fn take(&self) -> Vec<T> {
+        self.0.take()
+    }
+
+    fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+}

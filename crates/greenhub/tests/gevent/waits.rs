@@ -1,0 +1,182 @@
+//! Green threads that wait for watchers.
+
+use std::io::{Write, pipe};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::run;
+use crate::{LONG, Log, SHORT};
+use greenhub::gevent::{Run, WaitError, Watcher, event_loop};
+use greenhub::hub::{LoopErrorKind, Readiness};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, Interest, get_hub, sleep, spawn, with_timeout};
+
+fn error(text: &str) -> GreenError {
+    GreenError::Panic(greenhub::greenthread::Panic::new(Box::new(text.to_owned())))
+}
+
+#[test]
+fn a_wait_returns_the_event_and_stops_the_watcher() {
+    run("a_wait_returns_the_event_and_stops_the_watcher", || {
+        let (reader, mut writer) = pipe().unwrap();
+        let io = Rc::new(event_loop().io(reader, Interest::READ).unwrap());
+        let watcher = Rc::clone(&io);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        assert!(io.is_active());
+        writer.write_all(b"x").unwrap();
+        assert!(waiting.join().unwrap().unwrap().contains(Readiness::READ));
+        assert!(!io.is_active());
+    });
+}
+
+#[test]
+fn a_second_wait_is_refused_at_once_and_the_first_goes_on() {
+    run("a_second_wait_is_refused_at_once_and_the_first_goes_on", || {
+        let timer = Rc::new(event_loop().timer(5 * SHORT));
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        assert!(matches!(timer.wait(None), Err(WaitError::ConcurrentUse)));
+        assert!(timer.start(|_, ()| ()).is_err());
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_wait_for_a_watcher_with_a_callback_is_refused() {
+    run("a_wait_for_a_watcher_with_a_callback_is_refused", || {
+        let log = Log::new();
+        let calls = log.clone();
+        let timer = event_loop().timer(SHORT);
+        timer.start(move |_, ()| calls.push(())).unwrap();
+        assert!(matches!(timer.wait(None), Err(WaitError::ConcurrentUse)));
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.len(), 1);
+    });
+}
+
+#[test]
+fn a_wait_ends_at_its_limit() {
+    run("a_wait_ends_at_its_limit", || {
+        let timer = event_loop().timer(LONG);
+        assert!(matches!(timer.wait(SHORT), Err(WaitError::TimedOut)));
+        assert!(!timer.is_active());
+        assert_eq!(get_hub().stats().timers, 0);
+    });
+}
+
+#[test]
+fn a_timeout_and_a_kill_stop_the_watcher() {
+    run("a_timeout_and_a_kill_stop_the_watcher", || {
+        let timer = Rc::new(event_loop().timer(LONG));
+        assert!(with_timeout(SHORT, || timer.wait(None)).is_err());
+        assert!(!timer.is_active());
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        waiting.kill();
+        assert!(!timer.is_active());
+        assert_eq!(get_hub().stats().timers, 0);
+        assert_eq!(event_loop().counts().active, 0);
+    });
+}
+
+#[test]
+fn a_canceled_wait_gets_the_error_in_a_later_turn() {
+    run("a_canceled_wait_gets_the_error_in_a_later_turn", || {
+        let log = Log::new();
+        let timer = Rc::new(event_loop().timer(LONG));
+        let (watcher, outcomes) = (Rc::clone(&timer), log.clone());
+        let waiting = spawn(move || outcomes.push(watcher.wait(None).unwrap_err().to_string()));
+        yield_now();
+        assert!(timer.cancel_wait(error("canceled here")));
+        log.push("returned".to_owned());
+        waiting.join().unwrap();
+        let log = log.take();
+        assert!(log[0] == "returned" && log[1].contains("canceled here"), "{log:?}");
+    });
+}
+
+#[test]
+fn a_cancellation_without_a_waiter_does_nothing() {
+    run("a_cancellation_without_a_waiter_does_nothing", || {
+        let timer = event_loop().timer(SHORT);
+        assert!(!timer.cancel_wait(error("nobody waits")));
+        timer.wait(None).unwrap();
+    });
+}
+
+#[test]
+fn a_wait_that_has_ended_is_not_canceled() {
+    run("a_wait_that_has_ended_is_not_canceled", || {
+        let timer = Rc::new(event_loop().timer(LONG));
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        timer.cancel_wait(error("the first"));
+        timer.cancel_wait(error("the second"));
+        let outcome = waiting.join().unwrap().unwrap_err().to_string();
+        assert!(outcome.contains("the first"), "{outcome}");
+        // The second one finds another wait, and leaves it alone.
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(5 * SHORT));
+        assert!(matches!(waiting.join().unwrap(), Err(WaitError::TimedOut)));
+    });
+}
+
+#[test]
+fn a_cancellation_comes_before_a_deadline_that_the_loop_has_not_seen() {
+    run("a_cancellation_comes_before_a_deadline_that_the_loop_has_not_seen", || {
+        let timer = Rc::new(event_loop().timer(SHORT));
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        std::thread::sleep(5 * SHORT);
+        timer.cancel_wait(error("canceled here"));
+        let outcome = waiting.join().unwrap();
+        assert!(matches!(outcome, Err(WaitError::Canceled(_))), "{outcome:?}");
+    });
+}
+
+#[test]
+fn a_close_ends_the_wait_with_an_error() {
+    run("a_close_ends_the_wait_with_an_error", || {
+        let timer = Rc::new(event_loop().timer(LONG));
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        timer.close();
+        assert!(!waiting.is_finished(), "the close does not switch");
+        assert!(matches!(waiting.join().unwrap(), Err(WaitError::Closed)));
+    });
+}
+
+#[test]
+fn a_wait_in_a_callback_is_refused() {
+    run("a_wait_in_a_callback_is_refused", || {
+        let log = Log::new();
+        let outcomes = log.clone();
+        let timer = event_loop().timer(SHORT);
+        timer
+            .start(move |_, ()| {
+                let outcome = event_loop().timer(SHORT).wait(None);
+                outcomes
+                    .push(matches!(outcome, Err(WaitError::Loop(error)) if error.kind() == LoopErrorKind::InMainloop));
+            })
+            .unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.take(), [true]);
+    });
+}
+
+#[test]
+fn a_hub_that_is_replaced_ends_the_wait_of_main() {
+    run("a_hub_that_is_replaced_ends_the_wait_of_main", || {
+        let timer = event_loop().timer(LONG);
+        get_hub().schedule_once(Duration::ZERO, || get_hub().abort());
+        assert!(matches!(timer.wait(None), Err(WaitError::Loop(_))));
+        assert!(!timer.is_active());
+        sleep(SHORT);
+    });
+}

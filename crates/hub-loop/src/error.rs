@@ -1,0 +1,52 @@
+//! The errors of watchers.
+
+use hub_core::{GreenError, LoopError, TrampolineError};
+
+/// The reason why a watcher could not be started or changed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatcherError {
+    /// The watcher was closed.
+    #[error("the watcher was closed; make another one")]
+    Closed,
+    /// The setting cannot change while the watcher is active.
+    #[error("the watcher is active; stop it before you change its {setting}")]
+    Active {
+        /// The setting.
+        setting: &'static str,
+    },
+    /// The watcher has no callback yet.
+    #[error("the watcher has no callback yet; call `start` first")]
+    NoCallback,
+    /// The hub of the watcher was replaced or shut down. gevent's `HubDestroyed`.
+    #[error("the hub of this watcher was replaced or shut down; make the watcher anew from `event_loop()`")]
+    HubDestroyed,
+    /// The hub refuses the descriptor.
+    #[error(transparent)]
+    Refused(#[from] TrampolineError),
+}
+
+/// The reason why a wait for a watcher ended without its event.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The limit has elapsed.
+    #[error("the wait for a watcher timed out")]
+    TimedOut,
+    /// Another green thread waits for the watcher, or the watcher is active with a callback. gevent's
+    /// `ConcurrentObjectUseError`.
+    #[error("this watcher is in use already; make one watcher for each wait")]
+    ConcurrentUse,
+    /// The watcher was closed during the wait.
+    #[error("the watcher was closed during the wait")]
+    Closed,
+    /// The wait was canceled with an error.
+    #[error("the wait for a watcher was canceled: {0}")]
+    Canceled(GreenError),
+    /// The watcher could not be started.
+    #[error(transparent)]
+    Watcher(#[from] WatcherError),
+    /// The caller cannot wait.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+}

@@ -1,0 +1,242 @@
+//! The loop of an OS thread, and its methods that make watchers.
+
+use std::cell::Cell;
+use std::fmt;
+use std::os::fd::{AsFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use hub_core::hub::{Interest, Time};
+use hub_core::{HubGone, LoopError, LoopErrorKind, Remote, TimerHandle};
+
+use crate::error::WatcherError;
+use crate::io::Io;
+use crate::phase::{Check, Fork, Idle, Prepare};
+use crate::state::State;
+use crate::timer::Timer;
+use crate::watcher::Watch;
+
+/// Returns the loop of this OS thread. gevent's `get_hub().loop`. Does not switch.
+///
+/// It is the main loop of the OS thread's hub, which runs green threads, too. A loop of its own is an OS thread of its own.
+///
+/// ```
+/// println!("this thread waits by {}", greenhub::gevent::event_loop().backend());
+/// ```
+///
+/// # Panics
+///
+/// Panics if the hub cannot be built, as [`get_hub`](hub_core::get_hub) does.
+#[must_use]
+pub fn event_loop() -> Loop {
+    Loop { state: State::here() }
+}
+
+/// The loop of an OS thread.
+///
+/// It is a handle: clones are the same loop.
+#[derive(Clone)]
+pub struct Loop {
+    state: Rc<State>,
+}
+
+/// The way in which [`Loop::run`] runs.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Run {
+    /// Until nothing is left that keeps the loop alive.
+    #[default]
+    UntilIdle,
+    /// One turn, which waits for an event. libev's `EVRUN_ONCE`.
+    Once,
+    /// One turn without a wait. libev's `EVRUN_NOWAIT`.
+    NoWait,
+}
+
+/// The counters of a loop.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Counts {
+    /// The turns of the loop. gevent's `loop.iteration`.
+    pub iteration: u64,
+    /// The callbacks of watchers that are in progress: 1 in a callback, else 0. gevent's `loop.depth`.
+    pub depth: usize,
+    /// The watchers with an event that was not delivered. gevent's `loop.pendingcnt`.
+    pub pending: usize,
+    /// The active watchers that keep the loop alive. gevent's `loop.activecnt`.
+    pub active: usize,
+}
+
+impl Loop {
+    /// Makes a watcher of a descriptor, for reading, writing or both. Does not switch.
+    ///
+    /// The watcher owns `fd`; an `Rc` shares it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `events` is empty, or if the descriptor is not open.
+    pub fn io(&self, fd: impl AsFd + 'static, events: Interest) -> Result<Io, WatcherError> {
+        Io::of(Rc::clone(&self.state), Rc::new(fd), events)
+    }
+
+    /// Makes a timer that is called once, `after` its start. Does not switch.
+    pub fn timer(&self, after: Duration) -> Timer {
+        Timer::of(Rc::clone(&self.state), after, Duration::ZERO)
+    }
+
+    /// Makes a timer that is called `after` its start, and then once in every period `every`. Does not switch.
+    ///
+    /// A period of zero makes it a timer that is called once.
+    pub fn repeating(&self, after: Duration, every: Duration) -> Timer {
+        Timer::of(Rc::clone(&self.state), after, every)
+    }
+
+    /// Makes a watcher that is called in each turn in which nothing else has happened. Does not switch.
+    pub fn idle(&self) -> Idle {
+        Watch::of_phase(Rc::clone(&self.state))
+    }
+
+    /// Makes a watcher that is called before each wait of the hub. Does not switch.
+    pub fn prepare(&self) -> Prepare {
+        Watch::of_phase(Rc::clone(&self.state))
+    }
+
+    /// Makes a watcher that is called after each wait of the hub. Does not switch.
+    pub fn check(&self) -> Check {
+        Watch::of_phase(Rc::clone(&self.state))
+    }
+
+    /// Makes a watcher that is called once in a forked child. Does not switch.
+    pub fn fork(&self) -> Fork {
+        Watch::of_phase(Rc::clone(&self.state))
+    }
+
+    /// Calls `f` from the loop, once, in the order of such calls. Does not switch. gevent's `loop.run_callback`.
+    ///
+    /// It is [`HubRef::schedule_once`](hub_core::HubRef::schedule_once) without a delay: the call keeps its place among
+    /// ready green threads. A call that is made by a callback is carried out in the next turn.
+    #[track_caller]
+    pub fn run_callback(&self, f: impl FnOnce() + 'static) -> Callback {
+        let is_pending = Rc::new(Cell::new(true));
+        let pending = Rc::clone(&is_pending);
+        let timer = self.state.hub().schedule_once(Duration::ZERO, move || {
+            pending.set(false);
+            f();
+        });
+        Callback { timer, is_pending }
+    }
+
+    /// Calls `f` from the loop of `remote`, on any OS thread. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, and drops `f`, if that loop has ended.
+    pub fn run_callback_threadsafe(remote: &Remote, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
+        remote.spawn(f)
+    }
+
+    /// Runs the loop. Switches. Only the main greenlet may call it. gevent's `loop.run`.
+    ///
+    /// Returns whether something is left that keeps the loop alive: active watchers, green threads, timers.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error that the main loop has for the main greenlet, and
+    /// [`LoopErrorKind::InMainloop`] from a callback and for any other greenlet.
+    pub fn run(&self, how: Run) -> Result<bool, LoopError> {
+        let hub = self.state.hub();
+        match how {
+            Run::UntilIdle => hub.join(None).map(|is_done| !is_done),
+            Run::NoWait => hub.join(Duration::ZERO).map(|is_done| !is_done),
+            Run::Once => {
+                let calls = self.calls();
+                if hub.join(Duration::ZERO)? {
+                    return Ok(false);
+                }
+                if self.calls() == calls {
+                    match hub.run_once(None) {
+                        Err(error) if error.kind() == LoopErrorKind::LoopExit => return Ok(false),
+                        turned => turned?,
+                    }
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Returns the number of delivered events so far.
+    fn calls(&self) -> u64 {
+        self.state.delivered()
+    }
+
+    /// Returns the time of the present turn. gevent's `loop.now`. Does not switch.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.state.hub().cached_now()
+    }
+
+    /// Takes a new sample of the clock and returns it. gevent's `loop.update_now`. Does not switch.
+    pub fn update_now(&self) -> Time {
+        self.state.hub().now()
+    }
+
+    /// Returns the counters of the loop. Does not switch.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            iteration: self.state.hub().stats().turns,
+            depth: self.state.depth(),
+            pending: self.state.undelivered(),
+            active: self.state.counted(),
+        }
+    }
+
+    /// Returns the name of the hub: `"epoll"`, `"poll"`… gevent's `loop.backend`.
+    #[must_use]
+    pub fn backend(&self) -> &'static str {
+        self.state.hub().name()
+    }
+
+    /// Delivers an event to each active watcher of a descriptor that is about to be closed. Does not switch.
+    ///
+    /// Returns whether there is one. The caller then closes the descriptor in a later turn. gevent's `loop.closing_fd`.
+    pub fn closing_fd(&self, fd: RawFd) -> bool {
+        self.state.mark_descriptor(fd)
+    }
+}
+
+impl fmt::Debug for Loop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Loop");
+        shown.field("backend", &self.backend());
+        if self.state.is_current() {
+            let Counts { pending, active, .. } = self.counts();
+            shown.field("pending", &pending).field("active", &active).finish()
+        } else {
+            shown.field("destroyed", &true).finish()
+        }
+    }
+}
+
+/// A call that [`Loop::run_callback`] has queued.
+///
+/// Dropping it changes nothing: the call is made all the same.
+#[derive(Debug)]
+pub struct Callback {
+    timer: TimerHandle,
+    is_pending: Rc<Cell<bool>>,
+}
+
+impl Callback {
+    /// Takes the call back. Does not switch. Returns false if it was made or taken back before.
+    pub fn stop(&self) -> bool {
+        self.is_pending.set(false);
+        self.timer.cancel()
+    }
+
+    /// Returns whether the call has neither been made nor taken back.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.is_pending.get()
+    }
+}

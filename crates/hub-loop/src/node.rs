@@ -1,0 +1,319 @@
+//! The state that all kinds of watchers share: callback, event, priority, liveness.
+//!
+//! Ground rules:
+//! - A callback is taken out of its cell for the call. If the watcher was started anew meanwhile, the cell has another
+//!   one, and the old one is dropped.
+//! - A node is queued at most once. It stays queued if its event is taken back, and is skipped then.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+
+use hub_core::Unparker;
+use hub_core::internal::{call_contained, drop_contained};
+
+use crate::error::{WaitError, WatcherError};
+use crate::state::{Priority, State};
+use crate::watcher::Watch;
+
+/// The part of a watcher that differs between the kinds.
+pub trait Kind: Sized + 'static {
+    /// The event that the callback gets.
+    type Event: 'static;
+
+    /// The name of the kind.
+    const NAME: &'static str;
+    /// Whether a callback that panics closes the watcher.
+    const CLOSES_ON_PANIC: bool = false;
+    /// Whether the hub does not know the watcher, so that this crate keeps the loop alive for it.
+    const IS_COUNTED_HERE: bool = false;
+
+    /// Begins to watch.
+    fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError>;
+
+    /// Ends what [`arm`](Kind::arm) has begun.
+    fn disarm(&self, node: &Node<Self>);
+
+    /// Merges an event with an earlier one that was not delivered.
+    fn merge(earlier: Self::Event, later: Self::Event) -> Self::Event {
+        drop(earlier);
+        later
+    }
+
+    /// Called before an event is delivered. Returns whether the watcher stays active.
+    fn stays_active(&self) -> bool {
+        true
+    }
+
+    /// Tells the hub whether the armed watcher keeps the loop alive.
+    fn set_counted(&self, node: &Node<Self>, counted: bool) {
+        let _ = (node, counted);
+    }
+
+    /// Writes the settings of the watcher.
+    fn describe(&self, shown: &mut fmt::DebugStruct<'_, '_>) {
+        let _ = shown;
+    }
+}
+
+type Function<K> = dyn FnMut(&Watch<K>, <K as Kind>::Event);
+
+struct Callback<K: Kind> {
+    function: Box<Function<K>>,
+    made_at: &'static Location<'static>,
+}
+
+/// A watcher without its handle.
+pub struct Node<K: Kind> {
+    pub(crate) state: Rc<State>,
+    pub(crate) kind: K,
+    callback: RefCell<Option<Callback<K>>>,
+    /// The event that was not delivered.
+    event: RefCell<Option<K::Event>>,
+    is_queued: Cell<bool>,
+    is_active: Cell<bool>,
+    is_counted: Cell<bool>,
+    is_closed: Cell<bool>,
+    priority: Cell<Priority>,
+    /// The green thread that waits for the watcher, and the end of its wait.
+    waiting: Cell<Option<Waiting>>,
+    outcome: RefCell<Option<Result<K::Event, WaitError>>>,
+}
+
+impl<K: Kind> fmt::Debug for Node<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct(K::NAME);
+        self.kind.describe(&mut shown);
+        shown.field("active", &self.is_active()).field("pending", &self.is_pending());
+        shown.field("counted", &self.is_counted()).field("priority", &self.priority()).finish()
+    }
+}
+
+/// The wait of a green thread for a watcher.
+#[derive(Copy, Clone)]
+enum Waiting {
+    /// It has not parked yet.
+    Begun,
+    Parked(Unparker),
+}
+
+impl<K: Kind> Node<K> {
+    pub(crate) fn new(state: Rc<State>, kind: K) -> Rc<Node<K>> {
+        Rc::new(Node {
+            state,
+            kind,
+            callback: RefCell::default(),
+            event: RefCell::default(),
+            is_queued: Cell::default(),
+            is_active: Cell::default(),
+            is_counted: Cell::new(true),
+            is_closed: Cell::default(),
+            priority: Cell::default(),
+            waiting: Cell::default(),
+            outcome: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.is_active.get() && self.state.is_current()
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.event.borrow().is_some()
+    }
+
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted.get()
+    }
+
+    pub(crate) fn priority(&self) -> Priority {
+        self.priority.get()
+    }
+
+    pub(crate) fn set_priority(&self, priority: Priority) -> Result<(), WatcherError> {
+        if self.is_active() {
+            return Err(WatcherError::Active { setting: "priority" });
+        }
+        self.priority.set(priority);
+        Ok(())
+    }
+
+    pub(crate) fn set_counted(&self, counted: bool) {
+        if self.is_counted.replace(counted) == counted || !self.is_active() {
+            return;
+        }
+        self.state.count(counted, K::IS_COUNTED_HERE);
+        self.kind.set_counted(self, counted);
+    }
+
+    /// Sets the callback.
+    pub(crate) fn set_callback(&self, function: Box<Function<K>>, made_at: &'static Location<'static>) {
+        let former = self.callback.replace(Some(Callback { function, made_at }));
+        drop_contained(former);
+    }
+
+    pub(crate) fn has_callback(&self) -> bool {
+        self.callback.borrow().is_some()
+    }
+
+    /// Begins to watch, unless it does already.
+    pub(crate) fn activate(self: &Rc<Self>) -> Result<(), WatcherError> {
+        if self.is_closed.get() {
+            return Err(WatcherError::Closed);
+        }
+        if !self.state.is_current() {
+            return Err(WatcherError::HubDestroyed);
+        }
+        if self.is_active.get() {
+            return Ok(());
+        }
+        self.is_active.set(true);
+        if let Err(error) = self.kind.arm(self) {
+            self.is_active.set(false);
+            return Err(error);
+        }
+        if self.is_counted.get() {
+            self.state.count(true, K::IS_COUNTED_HERE);
+        } else {
+            self.kind.set_counted(self, false);
+        }
+        Ok(())
+    }
+
+    /// Ends the watch. The event that was not delivered is dropped.
+    pub(crate) fn deactivate(&self) {
+        self.end_watch();
+        let event = self.event.take();
+        if event.is_some() {
+            self.state.remove_undelivered();
+        }
+        drop_contained(event);
+    }
+
+    /// Ends the watch, and keeps the event.
+    fn end_watch(&self) {
+        if self.is_active.replace(false) {
+            if self.is_counted.get() {
+                self.state.count(false, K::IS_COUNTED_HERE);
+            }
+            self.kind.disarm(self);
+        }
+    }
+
+    /// Closes the watcher for good. A green thread that waits for it gets an error.
+    pub(crate) fn close(&self) {
+        self.is_closed.set(true);
+        self.deactivate();
+        self.end_wait(|| Err(WaitError::Closed));
+        let callback = self.callback.take();
+        drop_contained(callback);
+    }
+
+    /// Marks the watcher as pending with an event.
+    pub(crate) fn mark(self: &Rc<Self>, event: K::Event) {
+        if self.is_closed.get() {
+            return drop_contained(event);
+        }
+        let event = match self.event.take() {
+            Some(earlier) => K::merge(earlier, event),
+            None => {
+                self.state.add_undelivered();
+                event
+            }
+        };
+        self.event.replace(Some(event));
+        if !self.is_queued.replace(true) {
+            self.state.queue(Rc::clone(self) as Rc<dyn Deliver>, self.priority.get());
+        }
+    }
+
+    /// Begins the wait of a green thread.
+    pub(crate) fn begin_wait(self: &Rc<Self>) -> Result<NodeWait<'_, K>, WaitError> {
+        if self.waiting.get().is_some() || self.is_active() {
+            return Err(WaitError::ConcurrentUse);
+        }
+        self.activate()?;
+        self.waiting.set(Some(Waiting::Begun));
+        Ok(NodeWait(self))
+    }
+
+    /// Returns the green thread that waits for the watcher.
+    pub(crate) fn waiter(&self) -> Option<Unparker> {
+        match self.waiting.get() {
+            Some(Waiting::Parked(unparker)) => Some(unparker),
+            _ => None,
+        }
+    }
+
+    /// Ends the wait of a green thread, if there is one.
+    pub(crate) fn end_wait(&self, outcome: impl FnOnce() -> Result<K::Event, WaitError>) -> bool {
+        let Some(waiting) = self.waiting.get() else { return false };
+        if self.outcome.borrow().is_none() {
+            self.outcome.replace(Some(outcome()));
+        }
+        if let Waiting::Parked(unparker) = waiting {
+            unparker.unpark();
+        }
+        true
+    }
+}
+
+/// The wait of a green thread for a watcher. `Drop` ends it and stops the watcher, however the wait ends.
+pub(crate) struct NodeWait<'a, K: Kind>(&'a Rc<Node<K>>);
+
+impl<K: Kind> NodeWait<'_, K> {
+    /// Names the next park of the caller as that of the wait.
+    pub(crate) fn parks_by(&self, unparker: Unparker) {
+        self.0.waiting.set(Some(Waiting::Parked(unparker)));
+    }
+
+    /// Returns the end of the wait, once.
+    pub(crate) fn take_outcome(&self) -> Option<Result<K::Event, WaitError>> {
+        self.0.outcome.take()
+    }
+}
+
+impl<K: Kind> Drop for NodeWait<'_, K> {
+    fn drop(&mut self) {
+        self.0.waiting.set(None);
+        self.0.deactivate();
+        drop_contained(self.0.outcome.take());
+    }
+}
+
+/// A node of any kind, in the queue of pending watchers.
+pub(crate) trait Deliver {
+    /// Delivers the event, unless it was taken back.
+    fn deliver(self: Rc<Self>);
+}
+
+impl<K: Kind> Deliver for Node<K> {
+    fn deliver(self: Rc<Self>) {
+        self.is_queued.set(false);
+        let Some(event) = self.event.take() else { return };
+        self.state.remove_undelivered();
+        if !self.kind.stays_active() {
+            self.end_watch();
+        }
+        if self.waiting.get().is_some() {
+            let mut event = Some(event);
+            self.end_wait(|| Ok(event.take().expect("the outcome is taken once")));
+            return drop_contained(event);
+        }
+        let callback = self.callback.take();
+        let Some(mut callback) = callback else { return drop_contained(event) };
+        let watch = Watch::view(Rc::clone(&self));
+        let call = || (callback.function)(&watch, event);
+        let returned = self.state.nested(|| call_contained(|| format!("{watch:?}"), callback.made_at, call));
+        if !returned && K::CLOSES_ON_PANIC {
+            self.close();
+        }
+        let keeps = !self.is_closed.get() && self.callback.borrow().is_none();
+        if keeps {
+            self.callback.replace(Some(callback));
+        } else {
+            drop_contained(callback);
+        }
+    }
+}

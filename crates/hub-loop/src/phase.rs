@@ -1,0 +1,131 @@
+//! Watchers of the phases of a turn.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+use hub_core::internal::hook_shared;
+use hub_core::{Hook, Phase};
+
+use crate::error::WatcherError;
+use crate::node::{Kind, Node};
+use crate::state::State;
+use crate::watcher::Watch;
+
+/// The places of the phases in the parameter of [`PhaseKind`].
+const PREPARE: u8 = 0;
+const CHECK: u8 = 1;
+const IDLE: u8 = 2;
+const FORK: u8 = 3;
+
+/// A watcher that is called before each wait of the hub. gevent's `loop.prepare`.
+///
+/// Made by [`Loop::prepare`](crate::Loop::prepare).
+pub type Prepare = Watch<PhaseKind<PREPARE>>;
+
+/// A watcher that is called after each wait of the hub. gevent's `loop.check`.
+///
+/// Made by [`Loop::check`](crate::Loop::check).
+pub type Check = Watch<PhaseKind<CHECK>>;
+
+/// A watcher that is called in each turn in which nothing else has happened. gevent's `loop.idle`.
+///
+/// Made by [`Loop::idle`](crate::Loop::idle). While one is active the loop does not sleep.
+pub type Idle = Watch<PhaseKind<IDLE>>;
+
+/// A watcher that is called once in a forked child, before other watchers. gevent's `loop.fork`.
+///
+/// Made by [`Loop::fork`](crate::Loop::fork).
+pub type Fork = Watch<PhaseKind<FORK>>;
+
+/// The part of a watcher of a phase that other watchers do not have.
+#[derive(Debug)]
+pub struct PhaseKind<const PHASE: u8>(());
+
+impl<const PHASE: u8> Watch<PhaseKind<PHASE>> {
+    /// Creates a watcher of the phase.
+    pub(crate) fn of_phase(state: Rc<State>) -> Self {
+        Watch::new(Node::new(state, PhaseKind(())))
+    }
+}
+
+impl<const PHASE: u8> Kind for PhaseKind<PHASE> {
+    type Event = ();
+
+    const NAME: &'static str = ["Prepare", "Check", "Idle", "Fork"][PHASE as usize];
+    const IS_COUNTED_HERE: bool = true;
+
+    fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError> {
+        node.state.phases.add(PHASE, Rc::clone(node) as Rc<dyn Marked>);
+        Ok(())
+    }
+
+    fn disarm(&self, node: &Node<Self>) {
+        node.state.phases.remove(PHASE, node);
+    }
+}
+
+/// A watcher of some phase.
+trait Marked {
+    fn mark(self: Rc<Self>);
+}
+
+impl<const PHASE: u8> Marked for Node<PhaseKind<PHASE>> {
+    fn mark(self: Rc<Self>) {
+        Node::mark(&self, ());
+    }
+}
+
+/// The active watchers of each phase.
+pub(crate) struct PhaseNodes {
+    nodes: [RefCell<Vec<Rc<dyn Marked>>>; 4],
+    /// Keeps the loop from sleeping while an idle watcher is active.
+    idle: RefCell<Option<Hook>>,
+    idle_hook: Rc<dyn Fn()>,
+}
+
+impl PhaseNodes {
+    pub(crate) fn new(own: &Weak<State>) -> PhaseNodes {
+        let own = Weak::clone(own);
+        let idle_hook = Rc::new(move || {
+            if let Some(state) = own.upgrade()
+                && !state.takes_delivered()
+            {
+                state.phases.mark(Phase::Idle);
+            }
+        });
+        PhaseNodes { nodes: Default::default(), idle: RefCell::default(), idle_hook }
+    }
+
+    fn add(&self, phase: u8, node: Rc<dyn Marked>) {
+        self.nodes[phase as usize].borrow_mut().push(node);
+        self.update_idle();
+    }
+
+    fn remove(&self, phase: u8, node: &dyn Marked) {
+        let place = std::ptr::from_ref(node).cast::<()>();
+        self.nodes[phase as usize].borrow_mut().retain(|other| Rc::as_ptr(other).cast::<()>() != place);
+        self.update_idle();
+    }
+
+    fn update_idle(&self) {
+        let is_needed = !self.nodes[IDLE as usize].borrow().is_empty();
+        if is_needed == self.idle.borrow().is_some() {
+            return;
+        }
+        let hook = is_needed.then(|| hook_shared(Phase::Idle, Rc::clone(&self.idle_hook)));
+        let former = self.idle.replace(hook);
+        drop(former);
+    }
+
+    /// Marks the active watchers of a phase as pending.
+    pub(crate) fn mark(&self, phase: Phase) {
+        let place = match phase {
+            Phase::Prepare => PREPARE,
+            Phase::Check => CHECK,
+            Phase::Idle => IDLE,
+            _ => FORK,
+        };
+        // Marking runs no foreign code.
+        self.nodes[place as usize].borrow().iter().for_each(|node| Rc::clone(node).mark());
+    }
+}

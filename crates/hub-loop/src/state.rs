@@ -1,0 +1,200 @@
+//! The loop of one OS thread: the pending watchers, and the hooks that deliver their events.
+//!
+//! Ground rule: a callback is foreign code. It is called and dropped while no cell is borrowed.
+
+use std::array;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::RawFd;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use hub_core::hub::Interest;
+use hub_core::internal::hook_shared;
+use hub_core::{Hook, HubRef, Phase, get_hub};
+
+use crate::io::Fan;
+use crate::node::Deliver;
+use crate::phase::PhaseNodes;
+
+/// The priority of a watcher: among the pending watchers of a turn, a higher one is called first.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Priority {
+    /// gevent's -2.
+    Lowest,
+    /// gevent's -1.
+    Low,
+    /// gevent's 0, the default.
+    #[default]
+    Normal,
+    /// gevent's 1.
+    High,
+    /// gevent's 2.
+    Highest,
+}
+
+impl Priority {
+    const COUNT: usize = Priority::Highest as usize + 1;
+}
+
+thread_local! {
+    static STATE: RefCell<Weak<State>> = const { RefCell::new(Weak::new()) };
+}
+
+/// The part of the loop of one OS thread that all its watchers share. It ends with the last of them.
+pub(crate) struct State {
+    hub: HubRef,
+    /// The watchers with an event, by priority.
+    pending: [RefCell<VecDeque<Rc<dyn Deliver>>>; Priority::COUNT],
+    /// The number of watchers with an event that was not delivered.
+    undelivered: Cell<usize>,
+    /// The number of active watchers that keep the loop alive.
+    counted: Cell<usize>,
+    /// Those of them that the hub does not know: watchers of phases.
+    counted_here: Cell<usize>,
+    /// The number of callbacks in progress.
+    depth: Cell<usize>,
+    /// The number of events that were delivered.
+    delivered: Cell<u64>,
+    /// That number at the last look of an idle watcher.
+    delivered_before: Cell<u64>,
+    pub(crate) fans: RefCell<HashMap<(RawFd, Interest), Weak<Fan>>>,
+    pub(crate) phases: PhaseNodes,
+    /// The hooks of this loop, removed with it.
+    hooks: RefCell<Vec<Hook>>,
+}
+
+impl State {
+    /// Returns the state of the calling OS thread and its present hub.
+    pub(crate) fn here() -> Rc<State> {
+        let hub = get_hub();
+        let known = STATE.try_with(|state| state.borrow().upgrade()).ok().flatten();
+        if let Some(state) = known.filter(|state| state.hub.id() == hub.id()) {
+            return state;
+        }
+        let state = Rc::new_cyclic(|own| State::new(hub, own));
+        let _ = STATE.try_with(|slot| slot.replace(Rc::downgrade(&state)));
+        state
+    }
+
+    fn new(hub: HubRef, own: &Weak<State>) -> State {
+        let hook = |phase, call: fn(&State)| {
+            let own = Weak::clone(own);
+            hook_shared(phase, Rc::new(move || own.upgrade().iter().for_each(|state| call(state))))
+        };
+        let hooks = [
+            hook(Phase::Check, State::check),
+            hook(Phase::Prepare, State::prepare),
+            hook(Phase::Fork, |state| state.phases.mark(Phase::Fork)),
+        ];
+        State {
+            hub,
+            pending: array::from_fn(|_| RefCell::default()),
+            undelivered: Cell::new(0),
+            counted: Cell::new(0),
+            counted_here: Cell::new(0),
+            depth: Cell::new(0),
+            delivered: Cell::new(0),
+            delivered_before: Cell::new(0),
+            fans: RefCell::default(),
+            phases: PhaseNodes::new(own),
+            hooks: RefCell::new(hooks.into()),
+        }
+    }
+
+    pub(crate) fn hub(&self) -> &HubRef {
+        &self.hub
+    }
+
+    /// Returns whether the hub of this state is still that of its OS thread.
+    pub(crate) fn is_current(&self) -> bool {
+        self.hub.is_current()
+    }
+
+    fn check(&self) {
+        self.phases.mark(Phase::Check);
+        self.deliver();
+    }
+
+    fn prepare(&self) {
+        self.phases.mark(Phase::Prepare);
+        self.deliver();
+        if self.undelivered.get() != 0 {
+            // Callbacks have fed watchers. The next turn delivers those, so the hub must not sleep.
+            self.hub.schedule_once(Duration::ZERO, || ());
+        }
+    }
+
+    /// Queues a watcher whose event has come.
+    pub(crate) fn queue(&self, node: Rc<dyn Deliver>, priority: Priority) {
+        self.pending[priority as usize].borrow_mut().push_back(node);
+    }
+
+    pub(crate) fn add_undelivered(&self) {
+        self.undelivered.set(self.undelivered.get() + 1);
+    }
+
+    pub(crate) fn remove_undelivered(&self) {
+        self.undelivered.set(self.undelivered.get() - 1);
+    }
+
+    pub(crate) fn undelivered(&self) -> usize {
+        self.undelivered.get()
+    }
+
+    /// Calls the callbacks of the watchers that are pending now, not of those that become pending meanwhile.
+    fn deliver(&self) {
+        if self.undelivered.get() == 0 {
+            return;
+        }
+        let due = array::from_fn::<usize, { Priority::COUNT }, _>(|priority| self.pending[priority].borrow().len());
+        for (queue, due) in self.pending.iter().zip(due).rev() {
+            for _ in 0..due {
+                let next = queue.borrow_mut().pop_front();
+                let Some(node) = next else { break };
+                self.delivered.set(self.delivered.get() + 1);
+                node.deliver();
+            }
+        }
+    }
+
+    /// Returns the number of events that were delivered.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.get()
+    }
+
+    /// Returns whether an event was delivered since the last call.
+    pub(crate) fn takes_delivered(&self) -> bool {
+        self.delivered_before.replace(self.delivered.get()) != self.delivered.get()
+    }
+
+    /// Counts a callback in progress while `call` runs, which does not unwind.
+    pub(crate) fn nested<R>(&self, call: impl FnOnce() -> R) -> R {
+        self.depth.set(self.depth.get() + 1);
+        let result = call();
+        self.depth.set(self.depth.get() - 1);
+        result
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.depth.get()
+    }
+
+    /// Counts an active watcher that keeps the loop alive, or counts it no more. `is_here`: the hub does not know it.
+    pub(crate) fn count(&self, is_counted: bool, is_here: bool) {
+        let change = |number: &Cell<usize>| {
+            number.set(if is_counted { number.get() + 1 } else { number.get() - 1 });
+        };
+        change(&self.counted);
+        if is_here {
+            change(&self.counted_here);
+            if let Some(hook) = self.hooks.borrow().first() {
+                hook.set_counted(self.counted_here.get() != 0);
+            }
+        }
+    }
+
+    pub(crate) fn counted(&self) -> usize {
+        self.counted.get()
+    }
+}

@@ -1,0 +1,188 @@
+//! Watchers of time.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::panic::Location;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use hub_core::TimerHandle;
+use hub_core::hub::Time;
+use hub_core::internal::schedule_shared;
+
+use crate::error::WatcherError;
+use crate::node::{Kind, Node};
+use crate::state::State;
+use crate::watcher::Watch;
+
+/// A watcher of time: called once after a delay, or again and again. gevent's `loop.timer`.
+///
+/// Made by [`Loop::timer`](crate::Loop::timer) and [`Loop::repeating`](crate::Loop::repeating). A timer without a period
+/// stops before its callback is called. A timer with a period does not drift: the next call is due one period after the
+/// last one was. Periods that have passed by then are skipped.
+///
+/// ```
+/// use greenhub::gevent::{Watcher, event_loop};
+/// use std::time::Duration;
+/// let timer = event_loop().timer(Duration::from_millis(1));
+/// timer.wait(None)?; // a green thread waits in place of a callback
+/// assert!(!timer.is_active());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type Timer = Watch<TimerKind>;
+
+/// The part of a [`Timer`] that other watchers do not have.
+pub struct TimerKind {
+    after: Cell<Duration>,
+    /// The period; zero for a timer that is called once.
+    every: Cell<Duration>,
+    due: Cell<Time>,
+    armed: RefCell<Option<TimerHandle>>,
+    expiry: OnceCell<Rc<dyn hub_core::Timer>>,
+}
+
+impl Timer {
+    /// Creates a timer.
+    pub(crate) fn of(state: Rc<State>, after: Duration, every: Duration) -> Timer {
+        Watch::new(Node::new(
+            state,
+            TimerKind {
+                after: Cell::new(after),
+                every: Cell::new(every),
+                due: Cell::default(),
+                armed: RefCell::default(),
+                expiry: OnceCell::new(),
+            },
+        ))
+    }
+
+    /// Returns the period; zero for a timer that is called once.
+    #[must_use]
+    pub fn every(&self) -> Duration {
+        self.node().kind.every.get()
+    }
+
+    /// Sets the period, from the next call on. Does not switch. Zero makes the timer one that is called once.
+    pub fn set_every(&self, every: Duration) {
+        self.node().kind.every.set(every);
+    }
+
+    /// Starts the timer with its period as the delay, or anew if it is active. Does not switch. libev's `ev_timer_again`.
+    ///
+    /// A timer without a period stops. `callback` takes the place of the former one.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`start`](Watcher::start).
+    #[track_caller]
+    pub fn again(&self, callback: impl FnMut(&Timer, ()) + 'static) -> Result<(), WatcherError> {
+        let node = self.node();
+        let kind = &node.kind;
+        if kind.every.get().is_zero() {
+            node.deactivate();
+            return Ok(());
+        }
+        if node.is_active() {
+            kind.schedule(node, node.state.hub().now() + kind.every.get());
+        } else {
+            let after = kind.after.replace(kind.every.get());
+            let started = node.activate();
+            kind.after.set(after);
+            started?;
+        }
+        node.set_callback(Box::new(callback), Location::caller());
+        Ok(())
+    }
+}
+
+impl TimerKind {
+    /// Arms the timer of the hub, in place of an armed one.
+    fn schedule(&self, node: &Rc<Node<TimerKind>>, due: Time) {
+        let expiry = self.expiry.get_or_init(|| Rc::new(Expiry(Rc::downgrade(node))));
+        self.due.set(due);
+        let armed = schedule_shared(due, Rc::clone(expiry));
+        armed.set_counted(node.is_counted());
+        if let Some(former) = self.armed.replace(Some(armed)) {
+            former.cancel();
+        }
+    }
+
+    /// Takes an expiry in, and arms the next one.
+    fn expire(&self, node: &Rc<Node<TimerKind>>) {
+        self.armed.take();
+        let every = self.every.get();
+        if !every.is_zero() {
+            self.schedule(node, next_due(self.due.get(), every, node.state.hub().cached_now()));
+        }
+        node.mark(());
+    }
+}
+
+/// Returns the first instant after `now` that is a whole number of periods after `due`.
+fn next_due(due: Time, every: Duration, now: Time) -> Time {
+    let late = (now - due).as_nanos();
+    let missed = late / every.as_nanos() + 1;
+    due + Duration::from_nanos(u64::try_from(missed * every.as_nanos()).unwrap_or(u64::MAX))
+}
+
+impl fmt::Debug for TimerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct(Self::NAME);
+        self.describe(&mut shown);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl Kind for TimerKind {
+    type Event = ();
+
+    const NAME: &'static str = "Timer";
+
+    fn arm(&self, node: &Rc<Node<TimerKind>>) -> Result<(), WatcherError> {
+        self.schedule(node, node.state.hub().now() + self.after.get());
+        Ok(())
+    }
+
+    fn disarm(&self, _: &Node<TimerKind>) {
+        if let Some(armed) = self.armed.take() {
+            armed.cancel();
+        }
+    }
+
+    fn stays_active(&self) -> bool {
+        !self.every.get().is_zero()
+    }
+
+    fn set_counted(&self, _: &Node<TimerKind>, counted: bool) {
+        if let Some(armed) = &*self.armed.borrow() {
+            armed.set_counted(counted);
+        }
+    }
+
+    fn describe(&self, shown: &mut fmt::DebugStruct<'_, '_>) {
+        shown.field("after", &self.after.get()).field("every", &self.every.get());
+    }
+}
+
+/// The expiry of a timer. It runs no callback.
+struct Expiry(Weak<Node<TimerKind>>);
+
+impl hub_core::Timer for Expiry {
+    fn expired(&self) {
+        if let Some(node) = self.0.upgrade() {
+            node.kind.expire(&node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_call_is_a_whole_number_of_periods_later() {
+        let at = |millis| Time::default() + Duration::from_millis(millis);
+        let next = |due, now| next_due(at(due), Duration::from_millis(10), at(now));
+        assert_eq!([next(5, 5), next(5, 14), next(5, 15), next(5, 99)], [at(15), at(15), at(25), at(105)]);
+    }
+}

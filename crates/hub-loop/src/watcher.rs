@@ -1,0 +1,226 @@
+//! The handles of watchers, and the methods that all kinds have.
+
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hub_core::{Deadline, GreenError, Parked, Parker, WaitReason, get_hub};
+
+use crate::error::{WaitError, WatcherError};
+use crate::node::{Kind, Node};
+use crate::state::Priority;
+
+/// A watcher of one kind, such as [`Io`](crate::Io) or [`Timer`](crate::Timer). Its methods are those of [`Watcher`].
+///
+/// Dropping it closes the watcher.
+#[must_use = "the watcher is closed when this is dropped"]
+pub struct Watch<K: Kind> {
+    node: Rc<Node<K>>,
+    /// Whether the drop of this value closes the watcher: a callback gets a view of its watcher.
+    is_owner: bool,
+}
+
+impl<K: Kind> Watch<K> {
+    pub(crate) fn new(node: Rc<Node<K>>) -> Watch<K> {
+        Watch { node, is_owner: true }
+    }
+
+    pub(crate) fn view(node: Rc<Node<K>>) -> Watch<K> {
+        Watch { node, is_owner: false }
+    }
+
+    pub(crate) fn node(&self) -> &Rc<Node<K>> {
+        &self.node
+    }
+}
+
+impl<K: Kind> Drop for Watch<K> {
+    fn drop(&mut self) {
+        if self.is_owner {
+            self.node.close();
+        }
+    }
+}
+
+impl<K: Kind> fmt::Debug for Watch<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.node, f)
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl<K: crate::node::Kind> Sealed for super::Watch<K> {}
+}
+
+/// The methods of every watcher.
+///
+/// This trait is sealed: only the watchers of this crate implement it.
+pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
+    /// The event that the callback gets.
+    type Event;
+
+    /// Calls `callback` for each event, from the main loop. Does not switch.
+    ///
+    /// The callback gets the watcher itself and the event. It may start, stop and close watchers, its own included. If the
+    /// watcher is active already, the callback takes the place of the former one, and the schedule stays. If the callback
+    /// panics, that is reported, and the watcher stays active; an [`Io`](crate::Io) is closed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, and starts nothing, if the watcher was closed, if its hub was replaced, or if the hub refuses the
+    /// descriptor.
+    #[track_caller]
+    fn start(&self, callback: impl FnMut(&Self, Self::Event) + 'static) -> Result<(), WatcherError>;
+
+    /// Starts a stopped watcher with the callback that it has. Does not switch, and does not allocate.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`start`](Watcher::start), and [`WatcherError::NoCallback`] if it was never started.
+    fn resume(&self) -> Result<(), WatcherError>;
+
+    /// Stops the watcher: its callback is not called any more. Does not switch.
+    ///
+    /// An event that has come and was not delivered is dropped. Does nothing if the watcher is not active.
+    fn stop(&self);
+
+    /// Stops the watcher for good, and drops its callback. Does not switch.
+    ///
+    /// A green thread that [waits](Watcher::wait) for it gets [`WaitError::Closed`] in a later turn.
+    fn close(&self);
+
+    /// Delivers `event` as if it had happened, also to a watcher that was not started. Does not switch.
+    ///
+    /// The callback is called in the next turn of the loop.
+    fn feed(&self, event: Self::Event);
+
+    /// Returns whether the watcher was started, and neither stopped nor closed.
+    fn is_active(&self) -> bool;
+
+    /// Returns whether an event has come whose callback was not called.
+    fn is_pending(&self) -> bool;
+
+    /// Sets whether the active watcher keeps the loop alive. Does not switch. gevent's `ref`.
+    ///
+    /// It is on by default.
+    fn set_counted(&self, counted: bool);
+
+    /// Returns whether the active watcher keeps the loop alive.
+    fn is_counted(&self) -> bool;
+
+    /// Sets the priority.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`WatcherError::Active`] while the watcher is active.
+    fn set_priority(&self, priority: Priority) -> Result<(), WatcherError>;
+
+    /// Returns the priority.
+    fn priority(&self) -> Priority;
+
+    /// Starts the watcher, waits for one event and stops it. Switches. gevent's `hub.wait`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`WaitError::ConcurrentUse`] at once if the watcher is in use, [`WaitError::TimedOut`] if `limit` elapses,
+    /// [`WaitError::Closed`] if the watcher is closed during the wait, and [`WaitError::Canceled`] after
+    /// [`cancel_wait`](Watcher::cancel_wait). Returns an error if the watcher cannot be started, or where the caller
+    /// cannot wait, such as on the main loop.
+    fn wait(&self, limit: impl Into<Option<Duration>>) -> Result<Self::Event, WaitError>;
+
+    /// Ends the wait of a green thread with `error`, in a later turn. Does not switch. Returns false if there is none.
+    ///
+    /// A wait that has ended by then is not disturbed.
+    fn cancel_wait(&self, error: GreenError) -> bool;
+}
+
+impl<K: Kind> Watcher for Watch<K> {
+    type Event = K::Event;
+
+    #[track_caller]
+    fn start(&self, callback: impl FnMut(&Self, K::Event) + 'static) -> Result<(), WatcherError> {
+        if self.node.waiter().is_some() {
+            return Err(WatcherError::Active { setting: "callback" });
+        }
+        self.node.activate()?;
+        self.node.set_callback(Box::new(callback), Location::caller());
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), WatcherError> {
+        if !self.node.has_callback() {
+            return Err(WatcherError::NoCallback);
+        }
+        self.node.activate()
+    }
+
+    fn stop(&self) {
+        self.node.deactivate();
+    }
+
+    fn close(&self) {
+        self.node.close();
+    }
+
+    fn feed(&self, event: K::Event) {
+        self.node.mark(event);
+    }
+
+    fn is_active(&self) -> bool {
+        self.node.is_active()
+    }
+
+    fn is_pending(&self) -> bool {
+        self.node.is_pending()
+    }
+
+    fn set_counted(&self, counted: bool) {
+        self.node.set_counted(counted);
+    }
+
+    fn is_counted(&self) -> bool {
+        self.node.is_counted()
+    }
+
+    fn set_priority(&self, priority: Priority) -> Result<(), WatcherError> {
+        self.node.set_priority(priority)
+    }
+
+    fn priority(&self) -> Priority {
+        self.node.priority()
+    }
+
+    fn wait(&self, limit: impl Into<Option<Duration>>) -> Result<K::Event, WaitError> {
+        let mut deadline = Deadline::from(limit.into());
+        let wait = self.node.begin_wait()?;
+        loop {
+            if let Some(outcome) = wait.take_outcome() {
+                return outcome;
+            }
+            let parker = Parker::new(WaitReason::Event)?;
+            wait.parks_by(parker.unparker());
+            let parked = parker.park(&mut deadline)?;
+            match wait.take_outcome() {
+                Some(outcome) => return outcome,
+                None if parked == Parked::TimedOut => return Err(WaitError::TimedOut),
+                None => {}
+            }
+        }
+    }
+
+    fn cancel_wait(&self, error: GreenError) -> bool {
+        let Some(waiter) = self.node.waiter() else { return false };
+        let node = Rc::downgrade(&self.node);
+        get_hub().schedule_once(Duration::ZERO, move || {
+            if let Some(node) = node.upgrade()
+                && node.waiter() == Some(waiter)
+            {
+                node.end_wait(|| Err(WaitError::Canceled(error)));
+            }
+        });
+        true
+    }
+}
