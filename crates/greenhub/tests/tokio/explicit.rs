@@ -270,6 +270,16 @@ fn a_timer_of_tokio_fires_beside_green_threads_that_only_yield() {
 }
 
 #[test]
+fn green_threads_that_only_yield_need_no_other_event() {
+    joined("green_threads_that_only_yield_need_no_other_event", || {
+        // More turns than one poll has.
+        let greens = [(); 2].map(|()| spawn(|| (0..20_000).for_each(|_| yield_now())));
+        let ended = defer_to_green_thread(|| greens.into_iter().for_each(|green| green.join().unwrap()));
+        runtime().block_on(run_until(ended)).unwrap().unwrap();
+    });
+}
+
+#[test]
 fn green_threads_run_beside_tasks_that_only_yield() {
     joined("green_threads_run_beside_tasks_that_only_yield", || {
         let turns = Arc::new(AtomicUsize::new(0));
