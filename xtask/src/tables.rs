@@ -346,7 +346,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/greenlet/run/ending.rs",
     "crates/hub-core/src/greenlet/run/fairness.rs",
     "crates/hub-core/src/greenlet/run/hand_off.rs",
-    "crates/hub-core/src/greenlet/run/interrupt.rs",
+    "crates/hub-core/src/greenlet/run/exit_request.rs",
     "crates/hub-core/src/greenlet/run/mask.rs",
     "crates/hub-core/src/greenlet/run/park.rs",
     "crates/hub-core/src/greenlet/run/queue.rs",

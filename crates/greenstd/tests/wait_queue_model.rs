@@ -51,7 +51,7 @@ pub(crate) enum LoopError {
 pub(crate) enum Parked {
     Unparked,
     TimedOut,
-    Interrupted,
+    Exit,
 }
 
 /// The cause that ends a wait.
@@ -154,7 +154,7 @@ impl Parker {
         match by {
             Strike::Unpark => Ok(Parked::Unparked),
             Strike::Late => Ok(Parked::TimedOut),
-            Strike::Early | Strike::Kill => Ok(Parked::Interrupted),
+            Strike::Early | Strike::Kill => Ok(Parked::Exit),
             Strike::Abort => Err(LoopError::Aborted),
         }
     }

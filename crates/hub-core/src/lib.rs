@@ -122,7 +122,7 @@ pub mod internal {
 
     pub use crate::api::hook::hook_shared;
     pub use crate::api::hub_ref::{listen_shared, schedule_shared};
-    pub use crate::api::kill::{interrupt, interrupt_with, kill_progress};
+    pub use crate::api::kill::{kill_progress, request_exit, request_exit_with};
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;
     pub use crate::api::spawn::spawn_at;

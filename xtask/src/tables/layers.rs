@@ -91,7 +91,7 @@ const HUB_CORE: Layers = Layers {
                     "greenlet/run/hand_off",
                     "greenlet/run/stack_loop",
                     "greenlet/run/exits",
-                    "greenlet/run/interrupt",
+                    "greenlet/run/exit_request",
                     "greenlet/raw/route",
                 ],
                 &["greenlet/run/park"],

@@ -317,7 +317,7 @@ fn a_killed_console_closes_its_listener_and_its_clients() {
 #[test]
 fn a_console_that_is_killed_before_it_begins_leaves_nothing_behind() {
     with_console("a_console_that_is_killed_before_it_begins_leaves_nothing_behind", |console, path| {
-        assert!(hub_core::internal::interrupt(server()));
+        assert!(hub_core::internal::request_exit(server()));
         assert!(!path.exists());
         console.stop();
     });

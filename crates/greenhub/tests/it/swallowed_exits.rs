@@ -256,7 +256,7 @@ fn a_self_kill_after_a_swallowed_kill_ends_with_the_newer_error() {
         })));
         yield_now();
         let green = me.borrow().as_ref().map(|green| green.id().unwrap()).unwrap();
-        assert!(hub_core::internal::interrupt_with(green, GreenError::custom("older")));
+        assert!(hub_core::internal::request_exit_with(green, GreenError::custom("older")));
         me.borrow().as_ref().unwrap().wait_for_end().unwrap();
         assert_eq!(me.take().unwrap().join().unwrap_err().to_string(), "newer");
     });

@@ -189,7 +189,7 @@ fn the_span_is_closed_once_however_the_green_thread_ends() {
             let green = named(name, body);
             yield_now();
             if name != "times out" {
-                green.id().map(hub_core::internal::interrupt);
+                green.id().map(hub_core::internal::request_exit);
             }
             let _ = green.join();
             let span = notes.of(name);
@@ -557,7 +557,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
                 meanwhile(|event, _| {
                     if event == "exit" {
                         nothing_meanwhile();
-                        assert!(hub_core::internal::interrupt(current_id()));
+                        assert!(hub_core::internal::request_exit(current_id()));
                     }
                 });
                 wait();
@@ -570,7 +570,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             meanwhile(|event, _| {
                 if event == "enter" {
                     nothing_meanwhile();
-                    assert!(hub_core::internal::interrupt(current_id()));
+                    assert!(hub_core::internal::request_exit(current_id()));
                 }
             });
             yield_now();
@@ -738,7 +738,7 @@ fn the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer() {
         }
         let green = named("target", || sleep(LONG));
         yield_now();
-        assert!(hub_core::internal::interrupt(green.id().unwrap()));
+        assert!(hub_core::internal::request_exit(green.id().unwrap()));
         let (sender, entered) = std::sync::mpsc::channel();
         in_span(part("killer"), || {
             assert_eq!(green.kill_with(GreenError::custom(Noisy(notes, sender))), KillOutcome::Ended);

@@ -11,7 +11,7 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
-use hub_core::internal::interrupt;
+use hub_core::internal::request_exit;
 use hub_core::{Builder, GreenThread, get_hub};
 use socket2::{Domain, SockAddr, Type};
 
@@ -310,7 +310,7 @@ fn answer(line: &str) -> Option<String> {
 
 fn kill(number: &str) -> String {
     match number.parse() {
-        Ok(id) if interrupt(id) => format!("green thread {number} ends when it runs next\n"),
+        Ok(id) if request_exit(id) => format!("green thread {number} ends when it runs next\n"),
         Ok(_) => format!("there is no green thread {number}; `threads` lists the green threads\n"),
         Err(_) => format!("{number:?} is not the number of a green thread; `threads` lists the numbers\n"),
     }

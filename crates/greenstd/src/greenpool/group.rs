@@ -282,7 +282,7 @@ impl Group {
             let still = self.lock().members.get(&greenlet).is_some_and(|member| member.serial == serial);
             if still {
                 // The first kill stands. After the end of the body a kill has no effect.
-                hub_core::internal::interrupt_with(greenlet, error.clone());
+                hub_core::internal::request_exit_with(greenlet, error.clone());
             }
         }
     }

@@ -318,7 +318,7 @@ impl GreenPool {
             // The values that an earlier kill dropped may have run other green threads, so this worker may be gone.
             let still = self.lock().workers[slot];
             if let Some(worker) = worker.filter(|worker| still == Some(*worker)) {
-                hub_core::internal::interrupt(worker.greenlet);
+                hub_core::internal::request_exit(worker.greenlet);
             }
         }
     }

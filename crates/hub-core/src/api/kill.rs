@@ -59,7 +59,7 @@ pub(crate) fn end(task: &TaskRef, error: GreenError) -> KillOutcome {
         return KillOutcome::Dead;
     }
     // The caller's handle keeps the cell alive.
-    if !run::interrupt(target, exit, at_once) {
+    if !run::request_exit(target, exit, at_once) {
         return KillOutcome::Cancelled;
     }
     loop {
@@ -82,17 +82,17 @@ pub(crate) fn end(task: &TaskRef, error: GreenError) -> KillOutcome {
 /// A green thread that has not begun is cancelled. Returns false if no living green thread has the id.
 ///
 /// The id of an ended greenlet may be given to another one.
-pub fn interrupt(id: GreenletId) -> bool {
-    interrupt_with(id, GreenError::Kill)
+pub fn request_exit(id: GreenletId) -> bool {
+    request_exit_with(id, GreenError::Kill)
 }
 
-/// Like [`interrupt`], with an error of your choice, which the waiters get. Never switches by itself.
-pub fn interrupt_with(id: GreenletId, error: GreenError) -> bool {
+/// Like [`request_exit`], with an error of your choice, which the waiters get. Never switches by itself.
+pub fn request_exit_with(id: GreenletId, error: GreenError) -> bool {
     let target = local::try_get().and_then(|local| local.controls.get(id.number()));
     let Some(target) = target.filter(|target| target.kind() == Kind::Thread && target.has_task()) else {
         return false;
     };
-    run::interrupt(target, Exit::Kill(error), false);
+    run::request_exit(target, Exit::Kill(error), false);
     true
 }
 
@@ -102,13 +102,13 @@ pub fn interrupt_with(id: GreenletId, error: GreenError) -> bool {
 ///
 /// ```
 /// use greenhub::{sleep, spawn};
-/// use hub_core::internal::{KillProgress, interrupt, kill_progress};
+/// use hub_core::internal::{KillProgress, kill_progress, request_exit};
 /// use greenhub::thread::yield_now;
 /// let green = spawn(|| sleep(std::time::Duration::from_secs(3600)));
 /// yield_now();
 /// let id = green.id().unwrap();
 /// assert_eq!(kill_progress(id), KillProgress::None);
-/// interrupt(id);
+/// request_exit(id);
 /// assert_eq!(kill_progress(id), KillProgress::Striking);
 /// ```
 #[must_use]

@@ -195,7 +195,7 @@ impl<T: 'static> GreenThread<T> {
             if let Some(linked) = ended(task) {
                 // The greenlet is only woken, never switched to. It is within the scope, which removes this link when
                 // it ends.
-                run::interrupt(greenlet, Exit::Linked { scope: number, shields, linked }, false);
+                run::request_exit(greenlet, Exit::Linked { scope: number, shields, linked }, false);
             }
         };
         let scope = LinkScope { task, link: task.link(strike), greenlet, number };

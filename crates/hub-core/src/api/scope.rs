@@ -200,7 +200,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 let children: Vec<_> = self.children.borrow().iter().filter_map(|child| child.control()).collect();
                 for control in children {
                     // The child is woken, not switched to.
-                    run::interrupt(control, Exit::Kill(GreenError::Kill), false);
+                    run::request_exit(control, Exit::Kill(GreenError::Kill), false);
                 }
                 // A child that had not begun is done already.
                 if child.is_done() {

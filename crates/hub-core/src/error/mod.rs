@@ -125,7 +125,7 @@ pub enum GreenletError {
     MainLoop,
     /// An exit ended the switch, and this greenlet has caught it too often: it is not thrown again.
     #[error("the switch was ended by an exit that this greenlet has refused")]
-    Interrupted,
+    ExitRefused,
     /// The greenlet cannot be unwound, because of `panic = "abort"`.
     #[error(
         "a greenlet cannot be made to exit: this needs unwinding, and this program was built with panic = \"abort\""

@@ -304,15 +304,15 @@ impl Greenlet {
             // No handle is left, so no greenlet can switch back: it exits when the run queue gets to it. With
             // `panic = "abort"` it stays suspended.
             node.successor.set(Successor::Hub);
-            let _ = run::interrupt(me, Exit::Kill(GreenError::Kill), false);
+            let _ = run::request_exit(me, Exit::Kill(GreenError::Kill), false);
         }
         // SAFETY: the target is fresh, or suspended in this very place and in no queue, and is not `me`. Since `route`
-        // saw that, only `begin` and `interrupt` of `me` ran, and they run no foreign code. `me` is entered by the
+        // saw that, only `begin` and `request_exit` of `me` ran, and they run no foreign code. `me` is entered by the
         // greenlet that hands it a message or makes it exit.
         unsafe { thread().switch(me, target) };
         let message = me.take_message();
         run::arrive(me)?;
-        message.unwrap_or_else(|| Err(me.held_exit().map_or(GreenletError::Interrupted.into(), GreenError::from)))
+        message.unwrap_or_else(|| Err(me.held_exit().map_or(GreenletError::ExitRefused.into(), GreenError::from)))
     }
 
     /// Exits the spans of the running greenlet if `destination` leads to another one. A subscriber that runs here may

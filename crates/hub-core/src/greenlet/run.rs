@@ -5,7 +5,7 @@
 //!   back;
 //! - [`start`] and [`ending`]: how a greenlet begins, and how it ends;
 //! - [`hand_off`] and [`stack_loop`]: from one greenlet to the next, and from one body to the next on the same stack;
-//! - [`exits`] and [`interrupt`](mod@interrupt): the throw of an exit, and the request for it;
+//! - [`exits`] and [`exit_request`]: the throw of an exit, and the request for it;
 //! - [`park`]: parks and yields; [`run_ready`](mod@run_ready): the main loop's part of a turn.
 //!
 //! A greenlet that parks switches straight to the next ready one. The switch goes to the main loop only when no
@@ -18,10 +18,10 @@
 //! - No borrow of a `RefCell` or of a hub is held when a greenlet is left.
 
 mod ending;
+pub(super) mod exit_request;
 pub(super) mod exits;
 mod fairness;
 mod hand_off;
-pub(super) mod interrupt;
 pub(super) mod mask;
 pub(super) mod may_switch;
 mod park;
@@ -32,11 +32,11 @@ mod stack_loop;
 pub(super) mod start;
 
 pub(crate) use self::ending::{abandon, end_abandoned};
+pub(crate) use self::exit_request::request_exit;
 pub(crate) use self::exits::{check_exit, exit_again, exit_is_pending, exit_now, has_to_exit};
 pub(crate) use self::fairness::{charge, fire, is_yield_due, resume_hand_off, stop_hand_off, switches};
 pub use self::fairness::{set_turn_time, turn_time};
 pub(crate) use self::hand_off::end_mainloop;
-pub(crate) use self::interrupt::interrupt;
 pub(crate) use self::mask::{Mask, Shield, lift_shields};
 pub(crate) use self::may_switch::{in_mainloop, must_not_switch};
 pub(super) use self::park::arrive;

@@ -70,7 +70,7 @@ impl MainLoop {
         Ok(match wake {
             Wake::Event => Parked::Unparked,
             Wake::Deadline => Parked::TimedOut,
-            _ => Parked::Interrupted,
+            _ => Parked::Exit,
         })
     }
 

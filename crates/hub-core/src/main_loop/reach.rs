@@ -34,7 +34,7 @@ pub enum Parked {
     /// Its deadline has passed.
     TimedOut,
     /// An exit ended it. A mask holds the exit back, or the caller has to throw it.
-    Interrupted,
+    Exit,
 }
 
 /// A handle that ends the wait of one [`Parker`](crate::Parker), once.

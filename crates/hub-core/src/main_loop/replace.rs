@@ -106,7 +106,7 @@ impl MainLoop {
         } else {
             let exit = Exit::Kill(GreenError::Loop(error.clone()));
             // Queued, not switched to. Under a shield the exit waits, but nothing is left that could end this park.
-            run::interrupt(control, exit, false);
+            run::request_exit(control, exit, false);
             // A greenlet that cannot be unwound must not see its wait as granted.
             if cfg!(panic = "unwind") {
                 Waiter::new(control, ticket).wake_with(Wake::Exit);

@@ -313,7 +313,7 @@ impl MainLoop {
             Target::Timeout { greenlet, shields, timeout } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
                     // A wake-up never switches.
-                    run::interrupt(control, Exit::Timeout { scope: timeout, shields }, false);
+                    run::request_exit(control, Exit::Timeout { scope: timeout, shields }, false);
                 }
             }
             Target::Patience { greenlet, ticket } => {

@@ -30,7 +30,7 @@ pub(crate) fn finish() -> bool {
     if let Err(error) = run_to_end(local) {
         report::warn(cannot_end(local, &error));
         for green in green_threads(local) {
-            run::interrupt(green, Exit::Kill(GreenError::Kill), false);
+            run::request_exit(green, Exit::Kill(GreenError::Kill), false);
         }
         if run_to_end(local).is_err() {
             return false;

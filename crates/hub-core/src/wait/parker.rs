@@ -154,13 +154,13 @@ impl Parker {
     #[inline]
     pub fn park(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
         let parked = self.park_deferring_exit(deadline)?;
-        if parked == Parked::Interrupted {
+        if parked == Parked::Exit {
             throw_exit();
         }
         Ok(parked)
     }
 
-    /// Like [`park`](Parker::park), but returns [`Parked::Interrupted`] for an exit. Switches.
+    /// Like [`park`](Parker::park), but returns [`Parked::Exit`] for an exit. Switches.
     ///
     /// Use this in a primitive whose other side may be another OS thread. The other side may have granted the operation
     /// before its wake-up has arrived here. So the caller checks for a grant under the lock of the primitive. Without a

@@ -115,7 +115,7 @@ fn make_all_exit(local: &Local) -> Ended {
         if let Some(timer) = target.with_task(TaskRef::take_timer).flatten() {
             local.main_loop.disarm(timer);
         }
-        run::interrupt(target, ending(), false);
+        run::request_exit(target, ending(), false);
         cancelled += 1;
     }
     let unwound = local.alive().count();
@@ -124,7 +124,7 @@ fn make_all_exit(local: &Local) -> Ended {
         drop_contained(target.set_exit(ending()));
     }
     for target in local.alive() {
-        run::interrupt(target, ending(), true);
+        run::request_exit(target, ending(), true);
     }
     Ended { unwound, cancelled, abandoned: 0 }
 }
@@ -158,7 +158,7 @@ fn wait_for_all(local: &Local, limit: Option<Duration>) {
 fn strike_shielded(local: &Local) {
     for target in local.alive() {
         if run::lift_shields(target) {
-            run::interrupt(target, ending(), true);
+            run::request_exit(target, ending(), true);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hub_core::future::{sleep, try_block_on};
 use hub_core::hub::warn;
-use hub_core::internal::{KillProgress, interrupt, kill_progress};
+use hub_core::internal::{KillProgress, kill_progress, request_exit};
 use hub_core::{GreenError, GreenThread, GreenletId, LoopError, current_id};
 use rustix::io::Errno;
 use tokio::net::TcpStream;
@@ -118,7 +118,7 @@ impl Handlers {
     ///
     /// Waits for at most `limit`. Returns the number of killed handlers, and of those that are left.
     fn kill_all_within(&self, limit: Duration) -> Result<(usize, usize), LoopError> {
-        let killed = self.ids().into_iter().filter(|&id| interrupt(id)).count();
+        let killed = self.ids().into_iter().filter(|&id| request_exit(id)).count();
         let begun = Instant::now();
         loop {
             let progress: Vec<_> = self.ids().into_iter().map(kill_progress).collect();

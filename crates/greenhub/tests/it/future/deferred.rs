@@ -17,7 +17,7 @@ use greenhub::greenthread::current_id;
 use greenhub::hub::LoopErrorKind;
 use greenhub::thread::{os, yield_now};
 use greenhub::{GreenError, get_hub, sleep, spawn};
-use hub_core::internal::interrupt;
+use hub_core::internal::request_exit;
 
 use super::on_one_and_on_two;
 
@@ -103,7 +103,7 @@ fn a_deferred_returns_a_panic_and_a_kill_as_errors() {
                 yield_now();
             }
             let id = deferred.thread().id().unwrap();
-            get_hub().schedule(Duration::ZERO, move || assert!(interrupt(id)));
+            get_hub().schedule(Duration::ZERO, move || assert!(request_exit(id)));
             assert!(block_on(deferred).unwrap_err().is_kill(), "begun: {begun}");
         }
     });
@@ -307,7 +307,7 @@ fn a_remote_deferred_returns_a_panic_and_a_kill_as_errors() {
         spawn(move || {
             yield_now();
             sleep(SHORT);
-            assert!(interrupt(hear.try_recv().unwrap()));
+            assert!(request_exit(hear.try_recv().unwrap()));
         });
         assert!(block_on(deferred.unwrap()).unwrap_err().is_kill());
         assert!(reports().is_empty(), "{:?}", reports());

@@ -135,7 +135,7 @@ impl<T: 'static> Drop for Deferred<T> {
         if self.kills
             && let Some(control) = self.green.task.control()
         {
-            run::interrupt(control, Exit::Kill(GreenError::Kill), false);
+            run::request_exit(control, Exit::Kill(GreenError::Kill), false);
         }
     }
 }

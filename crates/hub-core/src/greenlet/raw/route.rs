@@ -9,8 +9,8 @@ use super::super::driver::Driver;
 use super::super::exit::{Exit, contained, drop_contained};
 use super::super::local::{self, Local};
 use super::super::payload::Payload;
+use super::super::run::exit_request::request_exit;
 use super::super::run::exits::exit_now;
-use super::super::run::interrupt::interrupt;
 use super::super::run::mask::Mask;
 use super::super::run::may_switch::must_not_switch;
 use super::super::run::queue::{current, end_switch, thread};
@@ -265,7 +265,7 @@ impl Node {
         if panicking || may_not_switch || target.is_masked() || shielded {
             self.successor.set(Successor::Hub);
             // The exit is queued instead of a switch, so no error is possible.
-            let _ = interrupt(target, exit, false);
+            let _ = request_exit(target, exit, false);
             if shielded && target.state() == State::Switched {
                 // No greenlet can switch to it any more, so its switch ends with the exit as an error.
                 end_switch(target, Wake::Exit);

@@ -1,4 +1,4 @@
-//! Makes other greenlets exit.
+//! Requests the exit of other greenlets.
 //!
 //! Ground rules: those of the [run queue](super), and
 //! - A target is entered in the call that found it parked or switched, and no foreign code runs in between.
@@ -19,7 +19,7 @@ use super::queue::{current, end_switch, thread};
 /// woken. An error of the main loop for the main greenlet waits for its next park.
 ///
 /// Returns false if there is nothing to unwind: the target has ended, or had not begun and never will.
-pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
+pub(crate) fn request_exit(target: ControlRef, exit: Exit, at_once: bool) -> bool {
     // Dropped last, because its destructor may switch.
     let _unneeded;
     // Must be first, because it may change the state of the target.
