@@ -73,7 +73,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// The same as [`start`](Watcher::start).
+    /// The same as [`start`](crate::Watcher::start).
     #[track_caller]
     pub fn again(&self, callback: impl FnMut(&Timer, ()) + 'static) -> Result<(), WatcherError> {
         let node = self.node();
