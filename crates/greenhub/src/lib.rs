@@ -42,18 +42,17 @@
 //!
 //! # Limits of waits
 //!
-//! A call that mirrors one of std has std's signature and results. Of the others, a call that always has a limit ends
-//! with `_timeout` and takes a `Duration`. A limit that may be absent is an `impl Into<Option<Duration>>`: `None`,
-//! `Some(limit)` and `limit` are all accepted. A call whose name begins with `try_` does not wait, and says "not now"
-//! by `None`, `false`, `Empty` or `Full`. (Two names are exceptions: `try_lock_for` is parking_lot's, and
-//! `try_block_on` returns the error with which `block_on` panics.)
+//! A call that mirrors one of std has std's signature and results. The others take their limit in one of three forms:
 //!
-//! A limit that was reached is an error, always of the variant `TimedOut`, beside the variants for a closed object and
+//! - A [`Duration`](std::time::Duration), if the call always has a limit. Its name ends with `_timeout`.
+//! - An `impl Into<Option<Duration>>`, if the limit may be absent: `None`, `Some(limit)` and `limit` are all accepted.
+//! - A `&mut` [`Deadline`](park::Deadline), in the calls of [`park`] from which primitives are made. A primitive that
+//!   is woken without a grant waits again, and its deadline has not moved.
+//!
+//! A limit that was reached is an error of the variant or kind `TimedOut`, beside the variants for a closed object and
 //! for a caller that cannot wait. Each of these errors converts to an `io::Error` of the kind
-//! [`TimedOut`](std::io::ErrorKind::TimedOut). [`select`](mod@select) and
-//! [`Child::wait_timeout`](process::Child::wait_timeout) return what their models return: no ready entry, and `None`.
-//! Calls that end green threads within a limit, such as [`GreenPool::kill_all_timeout`] and [`HubRef::shutdown`],
-//! return how many are left.
+//! [`TimedOut`](std::io::ErrorKind::TimedOut). Where a call that waits has a sibling named `try_`, the sibling does not
+//! wait. It says "not now" by `None`, `false`, `Empty` or `Full`.
 //!
 //! ```
 //! use greenhub::sync::{GetError, Queue};
@@ -67,6 +66,20 @@
 //! assert!(matches!(waited, Err(TrampolineError::TimedOut { .. })));
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! These are all the exceptions:
+//!
+//! | calls | difference |
+//! |---|---|
+//! | [`Mutex::try_lock_for`](sync::Mutex::try_lock_for), [`RwLock::try_read_for`](sync::RwLock::try_read_for) and [`try_write_for`](sync::RwLock::try_write_for) | have parking_lot's names, and wait. std's `TryLockError` has no variant for a limit, so `WouldBlock` says that it was reached |
+//! | [`try_block_on`](future::try_block_on), [`Group::try_wait_all`](greenpool::Group::try_wait_all) | wait. They return an error where `block_on` panics, and where `wait_all` waits for the other members |
+//! | [`with_timeout`] | returns a [`Timeout`], which has this one cause |
+//! | [`Trampoline::wait`] | returns `Custom` with the error of [`timeout_error`](Trampoline::timeout_error), if one was set |
+//! | [`Parker::park`](park::Parker::park) | returns [`Parked::TimedOut`](park::Parked::TimedOut): the primitive that calls it looks for a grant first |
+//! | [`select`](mod@select), [`Child::wait_timeout`](process::Child::wait_timeout), [`HubRef::join`] | return what their models return: no ready entry, `None`, and `false` |
+//! | [`GreenPool::kill_all_timeout`], [`Group::kill_all_timeout`](greenpool::Group::kill_all_timeout), [`HubRef::shutdown`] | end green threads within the limit, and return how many are left |
+//! | [`HubRef::run_once`] | limits the sleep of a turn, which has no result |
+//! | [`StopServe::stop_within`](net::StopServe::stop_within) | does not wait. The time limits the handlers of a server |
 //!
 //! # Where to read on
 //!
@@ -116,8 +129,8 @@
 //!    [`get_default_hub`].
 //!
 //! A name that is empty, unknown, not compiled in or not available is an error. No other hub is chosen in its place.
-//! I/O returns the error as an `io::Error`, [`try_get_hub`] as a [`HubError`](hub::HubError). [`sleep`] and [`get_hub`] panic with
-//! its message.
+//! I/O returns the error as an `io::Error`, [`try_get_hub`] as a [`HubError`](hub::HubError). [`sleep`] and [`get_hub`]
+//! panic with its message.
 //!
 //! ```
 //! # #[cfg(feature = "epoll")] {
