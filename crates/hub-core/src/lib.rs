@@ -125,6 +125,7 @@ pub mod internal {
     pub use crate::api::kill::{kill_progress, request_exit, request_exit_with};
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;
+    pub use crate::api::signal::{SignalLatch, latch_on, why_not_caught};
     pub use crate::api::spawn::spawn_at;
     pub use crate::api::use_hub::use_hub_descriptor;
     pub use crate::base::contain::drop_contained;
@@ -133,6 +134,7 @@ pub mod internal {
     pub use crate::base::os_thread::start_thread;
     pub use crate::greenlet::exit::KillProgress;
     pub use crate::main_loop::callbacks::call_contained;
+    pub use crate::main_loop::latch::{Latch, LatchWakeup};
     pub use crate::main_loop::{DEFAULT_HUB, prevents_multiple_readers};
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;

@@ -109,6 +109,7 @@ const HUB_CORE: Layers = Layers {
                 &["main_loop/deadline"],
                 &["main_loop/listener"],
                 &["main_loop/wakeup"],
+                &["main_loop/latch"],
                 &["main_loop/remote"],
                 &["main_loop/reach"],
                 &["main_loop/blocking"],

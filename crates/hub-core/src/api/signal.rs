@@ -1,8 +1,8 @@
-//! Signals that end the main loop, as Ctrl-C does in Eventlet.
+//! Signals that end the main loop, as Ctrl-C does in Eventlet, and signals that set a flag of a loop.
 //!
-//! Ground rule: the code that runs in a handler is async-signal-safe. It uses atomics, and writes once to the loop's
-//! own wake-up descriptor. It runs no code of a hub, which is foreign code. It owns its part of the mailbox, which
-//! outlives the OS thread of the loop.
+//! Ground rule: the code that runs in a handler is async-signal-safe. It uses atomics, and writes once to a descriptor
+//! of the core's own. It runs no code of a hub, which is foreign code. It owns what it uses: its part of the mailbox or
+//! its latch, which outlive the OS thread of the loop.
 
 use std::ffi::c_int;
 use std::io;
@@ -13,6 +13,7 @@ use signal_hook::low_level::{register, unregister};
 
 use super::hub_ref::try_get_hub;
 use crate::greenlet::local;
+use crate::main_loop::latch::Latch;
 use crate::main_loop::remote::Mailbox;
 
 /// A signal that interrupts the main loop while this value exists. Made by [`interrupt_on`].
@@ -89,5 +90,51 @@ impl Drop for InterruptOn {
     fn drop(&mut self) {
         unregister(self.id);
         self.mailbox.remove_signal();
+    }
+}
+
+/// Returns the reason why no program can or may catch `signal`.
+#[must_use]
+pub fn why_not_caught(signal: c_int) -> Option<&'static str> {
+    if signal_hook::consts::FORBIDDEN.contains(&signal) {
+        Some("it cannot or must not be caught; choose another one, such as SIGTERM or SIGUSR1")
+    } else if !(1..=LAST_SIGNAL).contains(&signal) {
+        Some("there is no such signal; take a number from the constants of the system, such as SIGTERM")
+    } else {
+        None
+    }
+}
+
+/// The largest number that a signal has on any architecture of the system.
+const LAST_SIGNAL: c_int = if cfg!(any(target_os = "linux", target_os = "android")) {
+    if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 127 } else { 64 }
+} else {
+    127
+};
+
+/// A signal that sets a latch while this value exists. Made by [`latch_on`].
+#[derive(Debug)]
+#[must_use = "the signal sets nothing once this is dropped"]
+pub struct SignalLatch(SigId);
+
+/// Makes `signal` set `latch`, beside everything else that it does. Does not switch.
+///
+/// # Errors
+///
+/// Returns an error if the system refuses the signal, and [`InvalidInput`](io::ErrorKind::InvalidInput) for a signal
+/// that [cannot be caught](why_not_caught).
+pub fn latch_on(signal: c_int, latch: Arc<Latch>) -> io::Result<SignalLatch> {
+    if let Some(reason) = why_not_caught(signal) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("signal {signal}: {reason}")));
+    }
+    // SAFETY: `Latch::set` is async-signal-safe: it uses atomics, and writes once to a descriptor of the core's own.
+    // `signal-hook` preserves `errno` and drops the closure, which owns the latch, outside of handlers.
+    let id = unsafe { register(signal, move || latch.set()) }?;
+    Ok(SignalLatch(id))
+}
+
+impl Drop for SignalLatch {
+    fn drop(&mut self) {
+        unregister(self.0);
     }
 }

@@ -52,6 +52,7 @@ mod hooks;
 mod hub_calls;
 mod hub_slot;
 pub(crate) mod inventory;
+pub(crate) mod latch;
 pub(crate) mod listener;
 mod listening;
 mod liveness;

@@ -1,0 +1,127 @@
+//! Flags that other OS threads and signal handlers set for a loop.
+//!
+//! Ground rules:
+//! - [`Latch::set`] is async-signal-safe. It uses atomics, and writes at most once to a descriptor of the core's own.
+//! - The flag is set before the descriptor is looked for, and [`LatchWakeup::open`] makes the descriptor before its
+//!   caller looks at flags, with a fence in between on either side. So a flag that is set without a write is seen.
+//! - The descriptor belongs to one process. Until a forked child has made its own, `set` only sets the flag there.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+use super::wakeup::{Wakeup, WakeupKind};
+use crate::base::fork::PerProcess;
+use crate::hub::Notify;
+
+/// The descriptor that becomes readable when a [`Latch`] of a loop is set.
+#[derive(Debug)]
+pub struct LatchWakeup(PerProcess<OnceLock<Arc<Wakeup>>>);
+
+impl LatchWakeup {
+    /// Makes a value without a descriptor.
+    #[must_use]
+    pub fn new() -> Arc<LatchWakeup> {
+        Arc::new(LatchWakeup(PerProcess::new()))
+    }
+
+    /// Returns the descriptor of this process, and makes it if needed. Only the thread of the loop calls it, which then
+    /// looks at all latches.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system refuses the descriptor.
+    pub fn open(&self) -> io::Result<Rc<dyn AsFd>> {
+        let wakeup = self.0.get_or_make(OnceLock::new)?;
+        if wakeup.get().is_none() {
+            // Only this thread sets it.
+            let _ = wakeup.set(Wakeup::new(WakeupKind::from_env()?)?);
+        }
+        fence(Ordering::SeqCst);
+        wakeup
+            .get()
+            .map(|wakeup| Rc::new(Arc::clone(wakeup)) as Rc<dyn AsFd>)
+            .ok_or_else(|| io::ErrorKind::Other.into())
+    }
+
+    /// Makes the descriptor unreadable. The caller then looks at all latches.
+    pub fn drain(&self) {
+        if let Some(wakeup) = self.get() {
+            wakeup.drain();
+        }
+    }
+
+    /// Returns the descriptor, if this process has made it.
+    fn get(&self) -> Option<&Wakeup> {
+        self.0.get()?.get().map(Arc::as_ref)
+    }
+}
+
+/// A flag that any OS thread and any signal handler sets, and that wakes a loop.
+#[derive(Debug)]
+pub struct Latch {
+    is_set: AtomicBool,
+    wakeup: Arc<LatchWakeup>,
+}
+
+impl Latch {
+    /// Makes a flag that is not set.
+    #[must_use]
+    pub fn new(wakeup: Arc<LatchWakeup>) -> Arc<Latch> {
+        Arc::new(Latch { is_set: AtomicBool::new(false), wakeup })
+    }
+
+    /// Sets the flag, and wakes the loop if it was not set.
+    ///
+    /// Async-signal-safe except for `errno`, which the caller saves.
+    pub fn set(&self) {
+        if self.is_set.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        fence(Ordering::SeqCst);
+        if let Some(wakeup) = self.wakeup.get() {
+            wakeup.notify();
+        }
+    }
+
+    /// Clears the flag. Returns whether it was set.
+    pub fn take(&self) -> bool {
+        // The plain load keeps a look at many latches from writing to each.
+        self.is_set.load(Ordering::SeqCst) && self.is_set.swap(false, Ordering::SeqCst)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    fn is_readable(fd: &dyn AsFd) -> bool {
+        let fd = fd.as_fd();
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
+    }
+
+    #[test]
+    fn a_latch_is_taken_once_and_makes_the_descriptor_readable_until_a_drain() {
+        let wakeup = LatchWakeup::new();
+        let latch = Latch::new(Arc::clone(&wakeup));
+        let fd = wakeup.open().unwrap();
+        latch.set();
+        latch.set();
+        assert!(is_readable(&*fd));
+        wakeup.drain();
+        assert!(!is_readable(&*fd));
+        assert!(latch.take() && !latch.take());
+    }
+
+    #[test]
+    fn a_latch_that_is_set_before_there_is_a_descriptor_stays_set() {
+        let wakeup = LatchWakeup::new();
+        let latch = Latch::new(Arc::clone(&wakeup));
+        latch.set();
+        assert!(!is_readable(&*wakeup.open().unwrap()));
+        assert!(latch.take());
+    }
+}
