@@ -1,5 +1,8 @@
 //! The errors of watchers.
 
+use std::io;
+use std::sync::Arc;
+
 use hub_core::{GreenError, LoopError, TrampolineError};
 
 /// The reason why a watcher could not be started or changed.
@@ -24,6 +27,21 @@ pub enum WatcherError {
     /// The hub refuses the descriptor.
     #[error(transparent)]
     Refused(#[from] TrampolineError),
+    /// The system refuses something that the watcher needs.
+    #[error("the watcher cannot {operation}: {error}")]
+    System {
+        /// The operation.
+        operation: &'static str,
+        /// The error of the system.
+        #[source]
+        error: Arc<io::Error>,
+    },
+}
+
+impl WatcherError {
+    pub(crate) fn system(operation: &'static str, error: impl Into<io::Error>) -> WatcherError {
+        WatcherError::System { operation, error: Arc::new(error.into()) }
+    }
 }
 
 /// The reason why a wait for a watcher ended without its event.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hub_core::hub::{Interest, Time};
 use hub_core::{HubGone, LoopError, LoopErrorKind, Remote, TimerHandle};
 
+use crate::async_::Async;
 use crate::error::WatcherError;
 use crate::io::Io;
 use crate::phase::{Check, Fork, Idle, Prepare};
@@ -109,6 +110,11 @@ impl Loop {
     /// Makes a watcher that is called once in a forked child. Does not switch.
     pub fn fork(&self) -> Fork {
         Watch::of_phase(Rc::clone(&self.state))
+    }
+
+    /// Makes a watcher that other OS threads and signal handlers wake. Does not switch.
+    pub fn async_(&self) -> Async {
+        Async::of(Rc::clone(&self.state))
     }
 
     /// Calls `f` from the loop, once, in the order of such calls. Does not switch. gevent's `loop.run_callback`.

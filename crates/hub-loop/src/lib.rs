@@ -37,6 +37,7 @@
 
 #![forbid(unsafe_code)]
 
+mod async_;
 mod error;
 mod event_loop;
 mod io;
@@ -44,8 +45,10 @@ mod node;
 mod phase;
 mod state;
 mod timer;
+mod wake;
 mod watcher;
 
+pub use self::async_::{Async, AsyncHandle};
 pub use self::error::{WaitError, WatcherError};
 pub use self::event_loop::{Callback, Counts, Loop, Run, event_loop};
 pub use self::io::Io;
@@ -62,6 +65,7 @@ struct Readme;
 /// Types that appear in the signatures of watchers and that no program names.
 #[doc(hidden)]
 pub mod kind {
+    pub use crate::async_::AsyncKind;
     pub use crate::io::IoKind;
     pub use crate::node::Kind;
     pub use crate::phase::PhaseKind;

@@ -16,6 +16,7 @@ use hub_core::{Hook, HubRef, Phase, get_hub};
 use crate::io::Fan;
 use crate::node::Deliver;
 use crate::phase::PhaseNodes;
+use crate::wake::Wake;
 
 /// The priority of a watcher: among the pending watchers of a turn, a higher one is called first.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -60,6 +61,7 @@ pub(crate) struct State {
     delivered_before: Cell<u64>,
     pub(crate) fans: RefCell<HashMap<(RawFd, Interest), Weak<Fan>>>,
     pub(crate) phases: PhaseNodes,
+    pub(crate) wake: Wake,
     /// The hooks of this loop, removed with it.
     hooks: RefCell<Vec<Hook>>,
 }
@@ -82,11 +84,8 @@ impl State {
             let own = Weak::clone(own);
             hook_shared(phase, Rc::new(move || own.upgrade().iter().for_each(|state| call(state))))
         };
-        let hooks = [
-            hook(Phase::Check, State::check),
-            hook(Phase::Prepare, State::prepare),
-            hook(Phase::Fork, |state| state.phases.mark(Phase::Fork)),
-        ];
+        let hooks =
+            [hook(Phase::Check, State::check), hook(Phase::Prepare, State::prepare), hook(Phase::Fork, State::renew)];
         State {
             hub,
             pending: array::from_fn(|_| RefCell::default()),
@@ -98,6 +97,7 @@ impl State {
             delivered_before: Cell::new(0),
             fans: RefCell::default(),
             phases: PhaseNodes::new(own),
+            wake: Wake::new(own),
             hooks: RefCell::new(hooks.into()),
         }
     }
@@ -109,6 +109,12 @@ impl State {
     /// Returns whether the hub of this state is still that of its OS thread.
     pub(crate) fn is_current(&self) -> bool {
         self.hub.is_current()
+    }
+
+    /// Makes the watchers those of a forked child.
+    fn renew(&self) {
+        self.phases.mark(Phase::Fork);
+        self.wake.renew();
     }
 
     fn check(&self) {

@@ -1,5 +1,6 @@
 //! gevent's event loop, by the feature `loop`.
 
+mod asyncs;
 mod churn;
 mod descriptors;
 mod liveness;

@@ -1,0 +1,99 @@
+//! The wake-ups of a loop by other OS threads and by signal handlers.
+//!
+//! All latches of a loop have one descriptor, made when the first of their watchers starts. When it is readable, each
+//! latch is looked at. Its listener is not counted: the watchers keep the loop alive.
+
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use hub_core::hub::{Interest, Readiness};
+use hub_core::internal::{Latch, LatchWakeup, listen_shared};
+use hub_core::{Listener, Registration};
+
+use crate::error::WatcherError;
+use crate::state::State;
+
+/// A part of the loop that a latch marks as pending.
+pub(crate) trait Latched {
+    /// Marks the watchers as pending if the latch is set. Runs no foreign code.
+    fn look(self: Rc<Self>);
+}
+
+/// The descriptor of all latches of a loop.
+pub(crate) struct Wake {
+    wakeup: Arc<LatchWakeup>,
+    registration: RefCell<Option<Registration>>,
+    listener: Rc<dyn Listener>,
+    latched: RefCell<Vec<Rc<dyn Latched>>>,
+}
+
+impl Wake {
+    pub(crate) fn new(own: &Weak<State>) -> Wake {
+        Wake {
+            wakeup: LatchWakeup::new(),
+            registration: RefCell::default(),
+            listener: Rc::new(WakeListener(Weak::clone(own))),
+            latched: RefCell::default(),
+        }
+    }
+
+    /// Makes a latch whose setting wakes this loop.
+    pub(crate) fn latch(&self) -> Arc<Latch> {
+        Latch::new(Arc::clone(&self.wakeup))
+    }
+
+    /// Looks at `latched` from now on.
+    pub(crate) fn add(&self, latched: Rc<dyn Latched>) -> Result<(), WatcherError> {
+        self.listen()?;
+        self.latched.borrow_mut().push(latched);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, latched: &dyn Latched) {
+        let place = std::ptr::from_ref(latched).cast::<()>();
+        self.latched.borrow_mut().retain(|other| Rc::as_ptr(other).cast::<()>() != place);
+    }
+
+    /// Makes the descriptor, unless there is one.
+    fn listen(&self) -> Result<(), WatcherError> {
+        if self.registration.borrow().is_some() {
+            return Ok(());
+        }
+        let fd = self.wakeup.open().map_err(|error| WatcherError::system("make its wake-up descriptor", error))?;
+        let registration = listen_shared(fd, Interest::READ, Rc::clone(&self.listener))?;
+        registration.set_counted(false);
+        self.registration.replace(Some(registration));
+        Ok(())
+    }
+
+    /// Replaces the descriptor in a forked child, which shares it with its parent.
+    pub(crate) fn renew(&self) {
+        let former = self.registration.take();
+        if former.is_some() {
+            drop(former);
+            // Without a descriptor the watchers get no events until the next start of one.
+            let _ = self.listen();
+            self.look();
+        }
+    }
+
+    /// Looks at all latches. In a child that has not made its own descriptor, that of the parent stays as it is.
+    fn look(&self) {
+        self.wakeup.drain();
+        // Marking runs no foreign code.
+        self.latched.borrow().iter().for_each(|latched| Rc::clone(latched).look());
+    }
+}
+
+/// The listener of a [`Wake`]. It runs no callback.
+struct WakeListener(Weak<State>);
+
+impl Listener for WakeListener {
+    fn ready(&self, _: RawFd, _: Readiness) {
+        if let Some(state) = self.0.upgrade() {
+            state.wake.look();
+        }
+    }
+}
