@@ -425,10 +425,10 @@ fn the_balance_is_free_permits_minus_waiters() {
 fn a_bounded_semaphore_is_not_released_above_its_start() {
     run("a_bounded_semaphore_is_not_released_above_its_start", || {
         let semaphore = BoundedSemaphore::new(2);
-        assert_eq!(semaphore.release(), Err(TooManyReleases));
+        assert!(matches!(semaphore.release(), Err(TooManyReleases { .. })));
         semaphore.acquire().unwrap();
         semaphore.release().unwrap();
-        assert_eq!(semaphore.release(), Err(TooManyReleases));
+        assert!(matches!(semaphore.release(), Err(TooManyReleases { .. })));
         let guard = semaphore.access().unwrap();
         semaphore.release().unwrap();
         // The excess release of a guard is not reported.

@@ -610,6 +610,7 @@ pub type LifoQueue<T> = OrderedQueue<T, Lifo<T>>;
 /// The error of a `task_done` without an unfinished item.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("task_done was called more often than items were put")]
+#[non_exhaustive]
 pub struct TooManyTasksDone;
 
 impl<T, O: Order<T>> OrderedQueue<T, O> {

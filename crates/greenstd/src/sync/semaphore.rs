@@ -234,6 +234,7 @@ pub struct BoundedSemaphore(Semaphore);
 /// The error of a release without a permit that was acquired.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the semaphore was released too many times")]
+#[non_exhaustive]
 pub struct TooManyReleases;
 
 impl BoundedSemaphore {
@@ -300,9 +301,12 @@ pub struct CappedSemaphore {
 /// The error of a [`CappedSemaphore`] that would start above its limit.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a semaphore capped at {limit} cannot start with {permits} permits")]
+#[non_exhaustive]
 pub struct AboveLimit {
-    permits: usize,
-    limit: usize,
+    /// The number of permits that the semaphore was to start with.
+    pub permits: usize,
+    /// The largest number of permits that it could have.
+    pub limit: usize,
 }
 
 /// An order for items that are all alike.
