@@ -9,7 +9,7 @@
 pub use hub_core::hub::Interest;
 pub use hub_core::hub::{
     Clocked, ForkAware, Hub, HubDescriptor, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time, Watched,
-    round,
+    round, warn,
 };
 pub use hub_core::{
     Embedded, Ended, Hook, HubError, HubGone, HubId, InterruptOn, Listener, LoopError, LoopErrorKind, LoopExit, Phase,

@@ -273,7 +273,7 @@ pub fn hub_exceptions(enabled: bool) {
 ///
 /// ```
 /// greenhub::debug::set_report_stream(|report| assert_eq!(report.to_string(), "only 2 descriptors are left"));
-/// hub_core::hub::warn("only 2 descriptors are left");
+/// greenhub::hub::warn("only 2 descriptors are left");
 /// ```
 pub fn warn(text: impl Into<String>) {
     tell(Report::Warning(text.into()));
