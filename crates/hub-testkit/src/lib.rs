@@ -26,6 +26,8 @@
 //! [`saboteurs`] holds hubs with one fault each, and the table of the cases that catch them.
 
 mod allocations;
+/// Called by the macros.
+#[doc(hidden)]
 pub mod cases;
 pub mod fixture;
 mod macros;
