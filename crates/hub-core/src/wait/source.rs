@@ -62,7 +62,7 @@ pub struct Source {
 
 /// The state of an operation's wait, over several parks.
 struct Wait {
-    limit: Deadline,
+    deadline: Deadline,
     doubts: Doubts,
     looks: Pauses,
     /// The system may not report every event that ends the wait.
@@ -74,7 +74,7 @@ struct Wait {
 impl Wait {
     #[inline(always)]
     fn new(timeout: Option<Duration>, retrying: bool) -> Wait {
-        Wait { limit: Deadline::from(timeout), doubts: Doubts::NONE, looks: Pauses::NONE, retrying, reported: false }
+        Wait { deadline: Deadline::from(timeout), doubts: Doubts::NONE, looks: Pauses::NONE, retrying, reported: false }
     }
 }
 
@@ -295,7 +295,7 @@ impl Source {
             return self.park_in_doubt(entered, main_loop, direction, wait);
         }
         wait.reported = true;
-        self.park_on_hub(entered, main_loop, direction, &mut wait.limit)
+        self.park_on_hub(entered, main_loop, direction, &mut wait.deadline)
     }
 
     /// Parks until the hub reports the source.
@@ -305,19 +305,19 @@ impl Source {
         entered: &Entered<&Inner>,
         main_loop: &MainLoop,
         direction: Interest,
-        limit: &mut Deadline,
+        deadline: &mut Deadline,
     ) -> io::Result<()> {
         let inner = entered.source();
         let waiting = self.prepare(entered, main_loop, direction)?;
         // SAFETY: the number is open as long as `entered` lives, which is longer than the wait. It is open for the life
         // of the registration: `close`, `into_fd` and a move make the hub end it, by a call of an operation that is
         // entered or by a request that is.
-        let waited = unsafe { main_loop.wait_for(inner.fd(), Owner::Socket(inner.id), direction, limit) };
+        let waited = unsafe { main_loop.wait_for(inner.fd(), Owner::Socket(inner.id), direction, deadline) };
         drop(waiting);
         match waited {
             Ok(_) => Ok(()),
             Err(TrampolineError::Loop(error)) if error.forbids_waits() => {
-                block_on(entered.fd(), direction, limit.duration())?;
+                block_on(entered.fd(), direction, deadline.duration())?;
                 main_loop.with_table(|table| table.make_ready(inner.fd(), inner.id, direction));
                 Ok(())
             }
@@ -340,7 +340,7 @@ impl Source {
             && let Some(pause) = wait.doubts.add(now)
         {
             // Reports that keep coming win over the timer of the deadline, so the deadline is checked here.
-            let left = wait.limit.left_at(now).unwrap_or(Duration::MAX);
+            let left = wait.deadline.left_at(now).unwrap_or(Duration::MAX);
             if left.is_zero() {
                 return Err(TrampolineError::TimedOut { fd: inner.fd() }.into());
             }
@@ -349,9 +349,9 @@ impl Source {
         // While the greenlet unwinds, a destructor waits once.
         let looks_again = wait.retrying && !std::thread::panicking();
         let pause = if looks_again { wait.looks.next() } else { Duration::MAX };
-        if wait.limit.left_at(now).unwrap_or(Duration::MAX) <= pause {
+        if wait.deadline.left_at(now).unwrap_or(Duration::MAX) <= pause {
             wait.reported = true;
-            return self.park_on_hub(entered, main_loop, direction, &mut wait.limit);
+            return self.park_on_hub(entered, main_loop, direction, &mut wait.deadline);
         }
         match self.park_on_hub(entered, main_loop, direction, &mut Deadline::from(Some(pause))) {
             Ok(()) => wait.reported = true,
@@ -549,7 +549,7 @@ fn perform_alone<R>(
                 if mem::replace(&mut wait.reported, true) && wait.doubts.add(Time::monotonic()).is_some() {
                     return Err(TrampolineError::TimedOut { fd: fd.as_raw_fd() }.into());
                 }
-                block_on(fd, direction, wait.limit.duration())?;
+                block_on(fd, direction, wait.deadline.duration())?;
             }
             Err(error) => return Err(error),
         }
