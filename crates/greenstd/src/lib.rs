@@ -118,6 +118,8 @@ pub mod future;
 pub mod greenpool;
 pub mod io;
 pub mod local;
+#[doc(alias = "monkey_patch")]
+#[doc(alias = "wrap_ssl")]
 pub mod net;
 pub mod os;
 pub mod pools;

@@ -81,6 +81,8 @@ fn check_runtime() -> io::Result<()> {
 
 /// A TCP listener of Tokio whose connections are transports, from [`listen`].
 ///
+/// It has nothing to do with the trait of this name in `greenhub::hub`, which is notified of a descriptor.
+///
 /// A second simultaneous [`accept`](Listener::accept) is an error, as a second reader of a transport is.
 #[must_use = "a listener that is dropped accepts no more"]
 pub struct Listener {

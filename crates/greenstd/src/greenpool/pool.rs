@@ -423,6 +423,7 @@ impl GreenPool {
     /// ```
     #[doc(alias = "map")]
     #[doc(alias = "starmap")]
+    #[doc(alias = "imap_unordered")]
     #[track_caller]
     pub fn imap<I, F, T>(&self, source: I, f: F) -> Imap<I::IntoIter, F, T>
     where

@@ -184,7 +184,9 @@ pub struct ClusterServer {
 type ThreadEnd = Option<Result<Served, ServeError>>;
 
 impl ClusterServer {
-    /// Returns the address at which the server listens, with the port that the system chose.
+    /// Returns the address at which the server listens.
+    ///
+    /// The port is the one that the system chose.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address

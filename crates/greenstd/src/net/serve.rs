@@ -74,7 +74,7 @@ pub trait Accept: fmt::Debug {
 /// A connection, the peer's address, and the ticket of its admission.
 pub type Accepted<L, T> = (<L as Accept>::Stream, <L as Accept>::Address, T);
 
-/// The result of a server that ended without an error.
+/// The result of a server over green sockets that ended without an error.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Served {

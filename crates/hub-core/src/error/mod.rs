@@ -357,7 +357,9 @@ impl From<GreenError> for io::Error {
     }
 }
 
-/// The error of a handle whose hub is gone: its OS thread has ended, or was left behind by a fork.
+/// The error of a handle whose hub is gone.
+///
+/// The OS thread of the hub has ended, or was left behind by a fork.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("cannot {operation} hub {hub}: its thread has ended, or was left behind by a fork")]
 pub struct HubGone {

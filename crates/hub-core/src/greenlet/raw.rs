@@ -113,7 +113,9 @@ impl Greenlet {
         Greenlet::from(Rc::new(node))
     }
 
-    /// Returns the running greenlet: a plain one, a green thread's, the main one or, in a callback, the main loop.
+    /// Returns the running greenlet.
+    ///
+    /// It is a plain one, that of a green thread, the main one or, in a callback, the main loop.
     #[doc(alias = "getcurrent")]
     #[track_caller]
     pub fn current() -> Greenlet {

@@ -177,9 +177,9 @@ impl Watched {
         if self.entry(key).is_some_and(|entry| entry.lent) { Lease::Life } else { Lease::Wait }
     }
 
-    /// Sets the waker of the present wait: it is woken when a green thread of this OS thread becomes ready.
+    /// Sets the waker of the present wait.
     ///
-    /// For a hub whose [`wait`](crate::hub::Hub::wait) runs foreign code, such as tasks of a runtime. Such code may
+    /// It is woken when a green thread of this OS thread becomes ready. For a hub whose [`wait`](crate::hub::Hub::wait) runs foreign code, such as tasks of a runtime. Such code may
     /// wake green threads, schedule callbacks or end the loop. Other OS threads are no concern of this waker. If a
     /// green thread became ready earlier in the same wait, the waker is woken at once. It is woken once in each wait.
     ///

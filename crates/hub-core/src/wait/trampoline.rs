@@ -91,6 +91,7 @@ pub fn trampoline(
 ///
 /// The same as [`trampoline`]; a timeout names one of the descriptors. Nothing stays registered. While panicking it
 /// returns [`LoopErrorKind::Panicking`](crate::LoopErrorKind::Panicking) without waiting.
+#[doc(alias = "wait_readwrite")]
 pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], deadline: &mut Deadline) -> Result<(), TrampolineError> {
     if fds.is_empty() {
         // There is no number for the error.

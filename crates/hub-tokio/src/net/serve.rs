@@ -155,7 +155,7 @@ impl fmt::Debug for Handlers {
     }
 }
 
-/// The result of a server that was stopped, from [`serve_until`].
+/// The result of a server over Tokio's sockets that was stopped, from [`serve_until`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Served {
