@@ -1,5 +1,6 @@
 //! The errors of watchers.
 
+use std::ffi::c_int;
 use std::io;
 use std::sync::Arc;
 
@@ -27,6 +28,14 @@ pub enum WatcherError {
     /// The hub refuses the descriptor.
     #[error(transparent)]
     Refused(#[from] TrampolineError),
+    /// The signal cannot be watched.
+    #[error("signal {signal} cannot be watched: {reason}")]
+    Signal {
+        /// The number of the signal.
+        signal: c_int,
+        /// The reason, and the way out.
+        reason: &'static str,
+    },
     /// The system refuses something that the watcher needs.
     #[error("the watcher cannot {operation}: {error}")]
     System {

@@ -1,6 +1,7 @@
 //! The loop of an OS thread, and its methods that make watchers.
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::fmt;
 use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use crate::async_::Async;
 use crate::error::WatcherError;
 use crate::io::Io;
 use crate::phase::{Check, Fork, Idle, Prepare};
+use crate::signal::Signal;
 use crate::state::State;
 use crate::timer::Timer;
 use crate::watcher::Watch;
@@ -110,6 +112,18 @@ impl Loop {
     /// Makes a watcher that is called once in a forked child. Does not switch.
     pub fn fork(&self) -> Fork {
         Watch::of_phase(Rc::clone(&self.state))
+    }
+
+    /// Makes a watcher of a signal. Does not switch.
+    ///
+    /// [`on_signal`](crate::on_signal) runs a handler in a green thread.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`WatcherError::Signal`] if there is no signal with this number, or if it cannot or must not be caught
+    /// (`SIGKILL`, `SIGSTOP`, `SIGILL`, `SIGFPE`, `SIGSEGV`).
+    pub fn signal(&self, signal: c_int) -> Result<Signal, WatcherError> {
+        Signal::of(Rc::clone(&self.state), signal)
     }
 
     /// Makes a watcher that other OS threads and signal handlers wake. Does not switch.

@@ -43,6 +43,7 @@ mod event_loop;
 mod io;
 mod node;
 mod phase;
+mod signal;
 mod state;
 mod timer;
 mod wake;
@@ -53,6 +54,7 @@ pub use self::error::{WaitError, WatcherError};
 pub use self::event_loop::{Callback, Counts, Loop, Run, event_loop};
 pub use self::io::Io;
 pub use self::phase::{Check, Fork, Idle, Prepare};
+pub use self::signal::{Signal, SignalHandler, on_signal};
 pub use self::state::Priority;
 pub use self::timer::Timer;
 pub use self::watcher::{Watch, Watcher};
@@ -69,5 +71,6 @@ pub mod kind {
     pub use crate::io::IoKind;
     pub use crate::node::Kind;
     pub use crate::phase::PhaseKind;
+    pub use crate::signal::SignalKind;
     pub use crate::timer::TimerKind;
 }

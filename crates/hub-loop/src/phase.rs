@@ -64,8 +64,8 @@ impl<const PHASE: u8> Kind for PhaseKind<PHASE> {
     }
 }
 
-/// A watcher of some phase.
-trait Marked {
+/// A watcher that something of the loop marks as pending, whatever its kind.
+pub(crate) trait Marked {
     fn mark(self: Rc<Self>);
 }
 

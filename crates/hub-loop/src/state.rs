@@ -5,6 +5,7 @@
 use std::array;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use hub_core::{Hook, HubRef, Phase, get_hub};
 use crate::io::Fan;
 use crate::node::Deliver;
 use crate::phase::PhaseNodes;
+use crate::signal::SignalFan;
 use crate::wake::Wake;
 
 /// The priority of a watcher: among the pending watchers of a turn, a higher one is called first.
@@ -62,6 +64,7 @@ pub(crate) struct State {
     pub(crate) fans: RefCell<HashMap<(RawFd, Interest), Weak<Fan>>>,
     pub(crate) phases: PhaseNodes,
     pub(crate) wake: Wake,
+    pub(crate) signals: RefCell<HashMap<c_int, Weak<SignalFan>>>,
     /// The hooks of this loop, removed with it.
     hooks: RefCell<Vec<Hook>>,
 }
@@ -98,6 +101,7 @@ impl State {
             fans: RefCell::default(),
             phases: PhaseNodes::new(own),
             wake: Wake::new(own),
+            signals: RefCell::default(),
             hooks: RefCell::new(hooks.into()),
         }
     }

@@ -5,6 +5,7 @@ mod churn;
 mod descriptors;
 mod liveness;
 mod phases;
+mod signals;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod timers;
