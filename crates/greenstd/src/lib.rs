@@ -96,7 +96,7 @@
 //! - For the system the descriptor is always non-blocking. `set_nonblocking` changes the behaviour of the operations,
 //!   not the mode of the descriptor.
 //! - `from_std` and `into_std` convert between std and this crate, with timeouts and mode.
-//! - They are `Send + Sync`. A socket that is used on another OS thread is watched by that thread's hub.
+//! - They are `Send + Sync`. A socket that is used on another OS thread is watched by that OS thread's hub.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -1,9 +1,9 @@
 //! The hub trait, greenlets and the main loop of greenhub.
 //!
 //! Hubs are written against this crate. Programs use `greenhub`, which re-exports it; the examples of this
-//! documentation are for such programs. The crate names no backend: a thread uses the hub given to [`use_hub_with`], or
-//! the default hub of the facade. A program that names only items of this crate gets the facade's hubs by `use greenhub
-//! as _;`.
+//! documentation are for such programs. The crate names no backend: an OS thread uses the hub given to
+//! [`use_hub_with`], or the default hub of the facade. A program that names only items of this crate gets the facade's
+//! hubs by `use greenhub as _;`.
 //!
 //! A function that may let other green threads run says "Switches" in its documentation. The other functions do not
 //! switch, with one exception: the drop of a [`Greenlet`]'s last handle.
@@ -19,8 +19,8 @@
 //! | [`hub`] | the contract between a hub and the loop, with its own front page | [`Hub`](hub::Hub), [`HubDescriptor`](hub::HubDescriptor), [`Interest`](hub::Interest), [`Watched`](hub::Watched) |
 //! | `error`, `report`, `timer_queue` | errors, the report stream, the queue of timers | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
 //! | `greenlet` | stacks, switches, exits, the run queue, the cells of green threads | [`Greenlet`], [`Payload`], [`is_exit`] |
-//! | `main_loop` | one turn after another; the table of descriptors, callbacks, mail from other threads, the blocking detector | [`Stats`], [`Listener`], [`Remote`] |
-//! | `wait` | waits for descriptors, for other threads, for jobs | [`trampoline()`], [`Source`], [`Parker`] |
+//! | `main_loop` | one turn after another; the table of descriptors, callbacks, mail from other OS threads, the blocking detector | [`Stats`], [`Listener`], [`Remote`] |
+//! | `wait` | waits for descriptors, for other OS threads, for jobs | [`trampoline()`], [`Source`], [`Parker`] |
 //! | `api` | the functions and handles that programs use | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`HubRef`], [`future`] |
 //!
 //! # Implementing a hub

@@ -81,8 +81,9 @@ pub enum Report {
     ///
     /// They wait for locks, queues, events or pool jobs.
     ///
-    /// This includes OS threads without a hub. Threads of this library that wait for work do not count. Only a signal
-    /// handler could end such a wait. For an OS thread without a hub, another thread of this library makes the report.
+    /// This includes OS threads without a hub. OS threads of this library that wait for work do not count. Only a
+    /// signal handler could end such a wait. For an OS thread without a hub, another OS thread of this library makes
+    /// the report.
     Deadlock {
         /// Each wait of a greenlet or of an OS thread without greenlets: the OS thread, the place of the spawn, and the
         /// reason.

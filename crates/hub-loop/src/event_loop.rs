@@ -24,7 +24,7 @@ use crate::watcher::Watch;
 /// It is the main loop of the OS thread's hub, which runs green threads, too. A loop of its own is an OS thread of its own.
 ///
 /// ```
-/// println!("this thread waits by {}", greenhub::gevent::event_loop().backend());
+/// println!("this OS thread waits by {}", greenhub::gevent::event_loop().backend());
 /// ```
 ///
 /// # Panics

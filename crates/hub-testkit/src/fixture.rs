@@ -197,8 +197,8 @@ impl<H: Hub> Driver<H> {
         let lent = self.lent[key.fd() as usize].take().expect("the file was entered");
         drop(Arc::into_inner(lent.file).expect("the driver is the only owner of the file"));
         assert_own();
-        // SAFETY: the number is not -1. No other thread of this process opens descriptors, so the number stays closed,
-        // and every system call with it fails with EBADF.
+        // SAFETY: the number is not -1. No other OS thread of this process opens descriptors, so the number stays
+        // closed, and every system call with it fails with EBADF.
         unsafe { BorrowedFd::borrow_raw(key.fd()) }
     }
 

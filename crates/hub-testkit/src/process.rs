@@ -72,10 +72,10 @@ pub(crate) fn assert_own() {
 /// Runs `child` in a forked child process and expects it to return without a panic.
 pub(crate) fn in_child(child: impl FnOnce()) {
     assert_own();
-    // SAFETY: by the ground rule no other thread holds a lock, so the child may allocate. The child ends by `_exit`.
+    // SAFETY: by the ground rule no other OS thread holds a lock, so the child may allocate. The child ends by `_exit`.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Child => {
-            // The watchdog's thread does not exist in the child.
+            // The watchdog's OS thread does not exist in the child.
             alarm::set(100);
             let result = catch_unwind(AssertUnwindSafe(child));
             // SAFETY: `_exit` has no preconditions. It runs no destructors of the parent's copied state.

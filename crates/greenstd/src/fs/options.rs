@@ -89,8 +89,8 @@ impl OpenOptions {
     /// Opens a file at `path` with the options specified by `self`. Switches.
     ///
     /// A green thread that still waits for an earlier descriptor of the same number is woken with an error. For a named
-    /// pipe it waits, as std does, until the other side is open. Only the calling green thread waits, and no thread of
-    /// the pool.
+    /// pipe it waits, as std does, until the other side is open. Only the calling green thread waits, and no pool
+    /// thread.
     ///
     /// # Errors
     ///

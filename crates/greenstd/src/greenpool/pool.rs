@@ -221,7 +221,7 @@ impl GreenPool {
     /// # Errors
     ///
     /// Returns an error if the pool is full and the caller cannot wait: in the main loop, while panicking, after the
-    /// end of its thread; the errors that the main loop sends to the main greenlet.
+    /// end of its OS thread; the errors that the main loop sends to the main greenlet.
     #[track_caller]
     #[doc(alias = "apply_async")]
     pub fn spawn<F, T>(&self, f: F) -> Result<GreenThread<T>, LoopError>

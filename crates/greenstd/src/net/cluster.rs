@@ -138,7 +138,7 @@ impl Cluster {
         let ready = started.and_then(|()| readiness.iter().try_fold(0, |ready, one| one.map(|()| ready + 1)));
         match ready {
             Ok(ready) if ready == count => Ok(server),
-            Ok(_) => server.stop_with_error(io::Error::other("the setup of a thread of the server panicked")),
+            Ok(_) => server.stop_with_error(io::Error::other("the setup of an OS thread of the server panicked")),
             Err(error) => server.stop_with_error(error),
         }
     }
@@ -155,7 +155,7 @@ fn serve_one<R: 'static>(
     let pool = GreenPool::new(connections);
     let served = serve_at(called_at, stop, listener, &pool, move |stream, peer| handler(stream, peer));
     if let Err(error) = &served {
-        hub_core::hub::warn(format!("thread {number} of a server ends, the others go on: {error}"));
+        hub_core::hub::warn(format!("OS thread {number} of a server ends, the others go on: {error}"));
     }
     served
 }
@@ -198,7 +198,7 @@ impl ClusterServer {
         self.threads.len()
     }
 
-    /// Returns a handle that stops the server from any thread.
+    /// Returns a handle that stops the server from any OS thread.
     #[must_use]
     pub fn stop(&self) -> StopServe {
         self.stop.clone()

@@ -111,7 +111,7 @@ pub enum ServeError {
     #[error("cannot accept connections: {0}")]
     Accept(#[source] io::Error),
     /// An OS thread of a [`Cluster`](super::Cluster) panicked outside of a handler.
-    #[error("a thread of the server panicked: {0}")]
+    #[error("an OS thread of the server panicked: {0}")]
     Panic(Panic),
     /// The caller cannot wait.
     #[error(transparent)]

@@ -9,7 +9,7 @@ use super::queue::{GetError, OrderedLightQueue, PutError};
 use super::wait_error::WaitError;
 use super::wait_queue::{Unserved, Wait, WaitQueue};
 
-/// A counter of permits, which any thread acquires and releases. Eventlet's `Semaphore`.
+/// A counter of permits, which any caller acquires and releases. Eventlet's `Semaphore`.
 ///
 /// Waiters are served in FIFO order, and no form of acquiring overtakes them. Waits with a timeout queue like the
 /// others, and [`try_acquire`](Semaphore::try_acquire) fails while there are waiters. A waiter that an exit unwinds

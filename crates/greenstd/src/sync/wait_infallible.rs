@@ -82,7 +82,7 @@ pub(super) fn until<W: Wait<Payload = ()>, R>(
     }
 }
 
-/// Panics while the thread is panicking already. In a destructor that aborts the process.
+/// Panics while the OS thread is panicking already. In a destructor that aborts the process.
 #[cold]
 #[track_caller]
 fn panic_ungranted<W: Wait>(state: &BiasedMutex<W::State>, reason: fn(&W::State) -> String) -> ! {

@@ -5,7 +5,7 @@
 //! [`HubRef::shutdown`](hub_core::HubRef::shutdown) does, while all thread-locals are alive.
 //!
 //! In an OS thread that is started by other means, such as `std::thread::scope`, [`run_and_shutdown`] does the same
-//! around the closure of the thread.
+//! around the closure of the OS thread.
 
 use std::io;
 use std::time::Duration;

@@ -212,7 +212,7 @@ fn wait_for_output<F: Future>(future: F, begin: fn() -> Grace) -> Result<F::Outp
     }
 }
 
-/// Polls a future while the thread is panicking, where nothing can switch: another OS thread may wake it.
+/// Polls a future while the OS thread is panicking, where nothing can switch: another OS thread may wake it.
 #[cold]
 fn poll_within<F: Future>(grace: &Grace, waker: &WaitWaker, polled: &mut Polled<'_, F>) -> Option<F::Output> {
     const PIECE: Duration = Duration::from_millis(1);

@@ -24,7 +24,7 @@ use crate::main_loop::{CallbackId, MainLoop, Stats};
 use crate::wait::pool;
 use crate::wait::shutdown::{self, Ended};
 
-/// Returns this thread's hub, built now on first use. Eventlet's `get_hub`. Does not switch.
+/// Returns this OS thread's hub, built now on first use. Eventlet's `get_hub`. Does not switch.
 ///
 /// ```
 /// let hub = greenhub::get_hub();
@@ -32,7 +32,7 @@ use crate::wait::shutdown::{self, Ended};
 /// assert!(!hub.is_running()); // nothing has blocked yet
 /// ```
 ///
-/// In a destructor of a thread-local that runs after the thread's green threads have ended, the returned hub does
+/// In a destructor of a thread-local that runs after the OS thread's green threads have ended, the returned hub does
 /// nothing.
 ///
 /// # Panics
@@ -50,11 +50,11 @@ pub fn get_hub() -> HubRef {
     }
 }
 
-/// Returns this thread's hub, built now on first use, or an error. Does not switch.
+/// Returns this OS thread's hub, built now on first use, or an error. Does not switch.
 ///
 /// ```
 /// match greenhub::try_get_hub() {
-///     Ok(hub) => println!("this thread waits by {}", hub.name()),
+///     Ok(hub) => println!("this OS thread waits by {}", hub.name()),
 ///     Err(error) => println!("no hub: {error}"),
 /// }
 /// ```
@@ -79,7 +79,7 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
     }
 }
 
-/// Returns whether this thread has a hub. Never builds one.
+/// Returns whether this OS thread has a hub. Never builds one.
 ///
 /// ```
 /// assert!(!greenhub::hub::has_hub());
@@ -92,11 +92,11 @@ pub fn has_hub() -> bool {
     local::try_get().is_some_and(|local| !local.main_loop.name().is_empty())
 }
 
-/// A reference to a hub of this thread. Eventlet's hub object.
+/// A reference to a hub of this OS thread. Eventlet's hub object.
 ///
 /// A reference to a replaced hub stays valid. It keeps the name and the id of the old hub, which is no longer
 /// [current](HubRef::is_current), does not run and counts nothing. Requests through it, such as a callback or a turn,
-/// go to the thread's present hub.
+/// go to the OS thread's present hub.
 ///
 /// ```
 /// let hub = greenhub::get_hub();
@@ -129,7 +129,7 @@ impl fmt::Debug for HubRef {
 }
 
 impl HubRef {
-    /// Returns a reference to the present hub of this thread or, if it was just replaced, to the next one.
+    /// Returns a reference to the present hub of this OS thread or, if it was just replaced, to the next one.
     pub(super) fn present() -> HubRef {
         let main_loop = &local::get().main_loop;
         HubRef { id: main_loop.id(), name: main_loop.name(), here: PhantomData }
@@ -141,7 +141,9 @@ impl HubRef {
         self.name
     }
 
-    /// Returns the label that the program has given to the hub of this OS thread; empty by default. gevent's `hub.name`.
+    /// Returns the label of this OS thread's hub. gevent's `hub.name`.
+    ///
+    /// It is empty unless [`set_label`](HubRef::set_label) has set it.
     #[must_use]
     pub fn label(&self) -> String {
         if self.is_current() { local::get().main_loop.with_label(str::to_owned) } else { String::new() }
@@ -168,7 +170,7 @@ impl HubRef {
         self.id
     }
 
-    /// Returns whether this is still the hub of its thread.
+    /// Returns whether this is still the hub of its OS thread.
     #[must_use]
     pub fn is_current(&self) -> bool {
         local::try_get().is_some_and(|local| local.main_loop.id() == self.id)
@@ -183,7 +185,7 @@ impl HubRef {
     /// Returns a handle for other threads: to spawn on this hub, wake it, stop it.
     ///
     /// While a handle exists, the loop never reports a wait of the main greenlet as hopeless. The handle refers to this
-    /// thread, whichever hub it uses, for as long as the thread lives.
+    /// OS thread, whichever hub it uses, for as long as the OS thread lives.
     ///
     /// ```
     /// use greenhub::{Interest, get_hub, trampoline};
@@ -455,8 +457,8 @@ impl HubRef {
     ///
     /// Returns [`LoopErrorKind::InMainloop`] from a callback, [`LoopErrorKind::InPoll`] in a poll of a future,
     /// [`LoopErrorKind::ShutdownRefused`] for any greenlet but the main one and within a [`scope`](crate::scope()) of
-    /// the main one, [`LoopErrorKind::Panicking`] while panicking, and [`LoopErrorKind::ThreadEnding`] when the thread
-    /// has ended. In all these cases nothing happens.
+    /// the main one, [`LoopErrorKind::Panicking`] while panicking, and [`LoopErrorKind::ThreadEnding`] when the OS
+    /// thread has ended. In all these cases nothing happens.
     #[doc(alias = "destroy")]
     pub fn shutdown(&self, limit: impl Into<Option<Duration>>) -> Result<Ended, LoopError> {
         shutdown::shut_down(limit.into())
@@ -472,7 +474,7 @@ impl HubRef {
     /// let hub = greenhub::get_hub();
     /// let green = greenhub::spawn(|| 7);
     /// while !green.is_finished() {
-    ///     hub.run_once(Duration::from_millis(10))?; // a turn of ours in a loop of the program's
+    ///     hub.run_once(Duration::from_millis(10))?; // one turn of the main loop, inside of the program's loop
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -542,7 +544,7 @@ impl HubRef {
     /// `None` if the hub has none.
     ///
     /// After a call of [`run_once`](HubRef::run_once), the descriptor becomes readable when the next call would find a
-    /// ready descriptor or a message of another thread. The hub owns the descriptor.
+    /// ready descriptor or a message of another OS thread. The hub owns the descriptor.
     #[must_use]
     pub fn pollable(&self) -> Option<RawFd> {
         local::get().main_loop.pollable()

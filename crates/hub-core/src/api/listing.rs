@@ -40,7 +40,7 @@ pub fn greenlets() -> Vec<GreenletInfo> {
     local::try_get().map(list_greenlets).unwrap_or_default()
 }
 
-/// Returns all descriptor waiters of this thread's hub. Does not switch.
+/// Returns all descriptor waiters of this OS thread's hub. Does not switch.
 ///
 /// Readers come first, then writers, each in the order of the descriptors' numbers. Builds no hub.
 ///

@@ -4,7 +4,8 @@
 //! - A child's cell erases lifetimes. `scope` is a function and never a guard: whatever `f` does, every child is done
 //!   and released before `scope` returns or unwinds, so its closure and its result are gone. The cell itself may live
 //!   until its green thread has woken its waiters; it contains nothing borrowed. The wait for the children is masked.
-//!   If the caller cannot wait or mask, no child is made, except in an ended thread, where the children run in place.
+//!   If the caller cannot wait or mask, no child is made, except in an ended OS thread, where the children run in
+//!   place.
 //! - Children and their results may hold handles of other children. So no cell is released before every child is done
 //!   and every result was dropped.
 
@@ -81,13 +82,13 @@ pub struct ScopedGreenThread<'scope, T> {
 /// Panics if the caller cannot wait: while panicking, in the main loop, in a poll of a future, in the main greenlet if
 /// the loop has an error for it, and if scopes are nested 255 deep in destructors of their own green threads.
 ///
-/// In a destructor of a thread-local that runs after the thread's green threads have ended, each closure runs on the
+/// In a destructor of a thread-local that runs after the OS thread's green threads have ended, each closure runs on the
 /// stack of the caller when it is joined.
 pub fn scope<'env, F, R>(f: F) -> R
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 {
-    // Refused before any child exists, since nothing could join it. In an ended thread the children run in place.
+    // Refused before any child exists, since nothing could join it. In an ended OS thread the children run in place.
     if let Err(error) = Park::current(WaitReason::Scope)
         && error.kind() != LoopErrorKind::ThreadEnding
     {
@@ -104,7 +105,7 @@ where
         env: PhantomData,
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    // The payload is caught, so the thread is not panicking while the children are waited for.
+    // The payload is caught, so the OS thread is not panicking while the children are waited for.
     let cut_short = scope.join_all(result.is_err());
     match result {
         Ok(_) if scope.failed.get() => panic!("a scoped green thread panicked"),

@@ -18,7 +18,7 @@ use crate::main_loop::remote::Mailbox;
 
 /// A signal that interrupts the main loop while this value exists. Made by [`interrupt_on`].
 ///
-/// The loop is that of the thread that called [`interrupt_on`]. The main greenlet's wait returns
+/// The loop is that of the OS thread that called [`interrupt_on`]. The main greenlet's wait returns
 /// [`LoopErrorKind::Interrupted`](crate::LoopErrorKind::Interrupted), timers and descriptors stay, and its next
 /// blocking call launches a new loop.
 ///
@@ -32,12 +32,12 @@ pub struct InterruptOn {
     mailbox: Arc<Mailbox>,
 }
 
-/// Makes `signal` interrupt the main loop of this thread. Does not switch.
+/// Makes `signal` interrupt the main loop of this OS thread. Does not switch.
 ///
 /// With `SIGINT` a program leaves its blocking call on Ctrl-C, instead of being killed by it.
 ///
-/// The signal may be delivered to any thread of the process. Other users of the `signal-hook` crate in the program get
-/// it as well. It does not keep a loop alive that has nothing else to wait for.
+/// The signal may be delivered to any OS thread of the process. Other users of the `signal-hook` crate in the program
+/// get it as well. It does not keep a loop alive that has nothing else to wait for.
 ///
 /// A hub that cannot watch descriptors notices the signal within 50 ms, any other hub at once.
 ///
@@ -68,7 +68,7 @@ pub fn interrupt_on(signal: c_int) -> io::Result<InterruptOn> {
     }
     try_get_hub()?;
     let mailbox = local::get().main_loop.mailbox().ok_or_else(|| {
-        io::Error::other(format!("cannot interrupt a loop on signal {signal}: this thread has no hub"))
+        io::Error::other(format!("cannot interrupt a loop on signal {signal}: this OS thread has no hub"))
     })?;
     let interrupts = Arc::clone(&mailbox);
     // SAFETY: `Mailbox::interrupt_in_handler` is async-signal-safe: it uses atomics, and writes once to a descriptor of

@@ -16,9 +16,9 @@ use crate::wait::grace::Grace;
 /// Other green threads run meanwhile. A sleep of zero lets each ready green thread run once.
 ///
 /// While panicking it blocks the OS thread, for at most the time of
-/// [`set_panicking_grace`](crate::set_panicking_grace). In a destructor of a thread-local that runs after the thread's
-/// green threads have ended, it blocks the OS thread like std's. In a callback of the main loop and in a poll of a
-/// future a sleep of zero does nothing.
+/// [`set_panicking_grace`](crate::set_panicking_grace). In a destructor of a thread-local that runs after the OS
+/// thread's green threads have ended, it blocks the OS thread like std's. In a callback of the main loop and in a poll
+/// of a future a sleep of zero does nothing.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

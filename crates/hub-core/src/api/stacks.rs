@@ -16,7 +16,7 @@ pub fn default_stack_size() -> usize {
     stack::default_size()
 }
 
-/// Sets the default stack size in bytes, for all threads of the process. Does not switch.
+/// Sets the default stack size in bytes, for all OS threads of the process. Does not switch.
 ///
 /// It applies to green threads that begin from now on without a [`Builder::stack_size`](crate::Builder::stack_size). It
 /// is rounded up to a power of two, at least 64 KiB. A stack takes address space of that size, but memory only for the

@@ -1,4 +1,4 @@
-//! Chooses the hub of the calling thread.
+//! Chooses the hub of the calling OS thread.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use crate::greenlet::local;
 use crate::hub::{Hub, HubDescriptor, ManualClock};
 use crate::main_loop::{HubBuilder, default_builder};
 
-/// Sets the hub of the calling thread to one of your own, built on first use. Does not switch.
+/// Sets the hub of the calling OS thread to one of your own, built on first use. Does not switch.
 ///
 /// The present hub is dropped: its timers, callbacks and descriptors are forgotten, and its system objects are closed.
 /// Green threads that sleep, wait for a descriptor or with a limit, or have not begun because of a delay are unwound.
@@ -41,7 +41,7 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
         .replace_hub(Some(HubBuilder { name: "given to use_hub_with".to_owned(), build: Box::new(again) }))
 }
 
-/// Sets the hub of the calling thread by descriptor. Does not switch.
+/// Sets the hub of the calling OS thread by descriptor. Does not switch.
 ///
 /// The rules are those of [`use_hub_with`]. `None` restores the default choice. A hub that fails is rebuilt at the next
 /// blocking call, and its waiters stay.

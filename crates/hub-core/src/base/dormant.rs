@@ -1,15 +1,15 @@
 //! Dormant OS threads: they do nothing until another OS thread of this process wakes them.
 //!
 //! A main greenlet that waits for a lock or a queue is lost if no other OS thread can serve it. A pool thread that
-//! waits for work cannot serve it, nor can an OS thread that itself waits for a lock or a queue. Each such thread
-//! therefore enters the table before it sleeps, and leaves it before it does anything else. A thread whose loop or
+//! waits for work cannot serve it, nor can an OS thread that itself waits for a lock or a queue. Each such OS thread
+//! therefore enters the table before it sleeps, and leaves it before it does anything else. An OS thread whose loop or
 //! whole execution has stood still for a while compares the table with the system's list of OS threads.
 //!
-//! The comparison is exact. No thread can leave the table while the table is locked. An OS thread outside the table
-//! counts as awake, including a thread that enters at this moment. A waker that ended before the list was read has left
-//! a trace: a message, a queued job, or an ended wait. No thread of the table can remove the trace while the table is
-//! locked, so the traces are checked after the list was read. A queued job keeps only idle threads of its own pool
-//! awake: behind threads that wait for each other it never starts.
+//! The comparison is exact. No OS thread can leave the table while the table is locked. An OS thread outside the table
+//! counts as awake, including an OS thread that enters at this moment. A waker that ended before the list was read has
+//! left a trace: a message, a queued job, or an ended wait. No OS thread of the table can remove the trace while the
+//! table is locked, so the traces are checked after the list was read. A queued job keeps only idle OS threads of its
+//! own pool awake: behind OS threads that wait for each other it never starts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub(crate) struct Dormant {
 /// The state of all other OS threads of the process.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Others {
-    /// There are no others, except threads of this library that wait for work.
+    /// There are no others, except OS threads of this library that wait for work.
     Idle,
     /// All OS threads wait for each other, the caller included. Contains a line for each wait. Returned only once.
     Deadlocked(Vec<String>),
@@ -41,7 +41,7 @@ pub(crate) enum Others {
     Awake,
 }
 
-/// The wait of a thread.
+/// The wait of an OS thread.
 pub(crate) enum Waits {
     /// The OS thread waits as a whole.
     Thread(WaitReason),
@@ -61,7 +61,7 @@ struct Entry {
     number: u64,
     thread: system::Id,
     role: Role,
-    /// Whether the thread is temporarily not dormant.
+    /// Whether the OS thread is temporarily not dormant.
     awake: bool,
 }
 
@@ -75,7 +75,8 @@ struct Table {
 static TABLE: PerProcess<Mutex<Table>> = PerProcess::new();
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// The time that a thread stands still before it first compares the table. The interval doubles up to `LONGEST_LOOK`.
+/// The time that an OS thread stands still before it first compares the table. The interval doubles up to
+/// `LONGEST_LOOK`.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_secs(1);
 pub(crate) const LONGEST_LOOK: Duration = Duration::from_secs(16);
 
@@ -84,22 +85,22 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 }
 
 impl Dormant {
-    /// Enters a thread of this library that waits for work.
+    /// Enters an OS thread of this library that waits for work.
     ///
-    /// The thread counts as awake once `is_idle` returns false. `is_idle` must not take a lock that is held while the
-    /// value is dropped.
+    /// The OS thread counts as awake once `is_idle` returns false. `is_idle` must not take a lock that is held while
+    /// the value is dropped.
     pub(crate) fn worker(is_idle: impl Fn() -> bool + Send + 'static) -> Dormant {
         Dormant::enter(|| Role::Worker(Box::new(is_idle)))
     }
 
-    /// Enters a thread that only another OS thread can wake from `sleep`.
+    /// Enters an OS thread that only another OS thread can wake from `sleep`.
     pub(crate) fn waiter(waits: Waits, sleep: Arc<dyn Sleep>, ticket: u64) -> Dormant {
         Dormant::enter(|| Role::Waiter { waits, sleep, ticket })
     }
 
     fn enter(role: impl FnOnce() -> Role) -> Dormant {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Without an entry the thread counts as awake, which errs on the safe side.
+        // Without an entry the OS thread counts as awake, which errs on the safe side.
         if let Some(thread) = system::this_thread()
             && let Ok(table) = TABLE.get_or_make(Mutex::default)
         {
@@ -126,7 +127,7 @@ impl Dormant {
         table.deadlock()
     }
 
-    /// Counts the thread as awake or dormant, without clearing a reported deadlock.
+    /// Counts the OS thread as awake or dormant, without clearing a reported deadlock.
     pub(crate) fn set_awake(&self, awake: bool) {
         let Some(table) = TABLE.get() else { return };
         if let Some(entry) = lock(table).entries.iter_mut().find(|entry| entry.number == self.number) {
@@ -155,7 +156,7 @@ pub fn while_idle<R>(wait: impl FnOnce() -> R) -> R {
 }
 
 impl Table {
-    /// Returns whether any other thread waits for others.
+    /// Returns whether any other OS thread waits for others.
     ///
     /// Returns `None` if one of them is awake, or the caller itself, whose entry has the number `caller`.
     fn others_wait(&self, caller: u64) -> Option<bool> {
@@ -212,7 +213,7 @@ mod system {
 
     pub(super) type Id = i32;
 
-    /// Returns the system's ID of the calling thread.
+    /// Returns the system's ID of the calling OS thread.
     pub(super) fn this_thread() -> Option<Id> {
         thread_local! {
             /// The ID, with the fork generation in which it was read.
@@ -229,7 +230,7 @@ mod system {
         Some(id)
     }
 
-    /// Returns all threads of the process except the caller, or `None` if the system does not list them.
+    /// Returns all OS threads of the process except the caller, or `None` if the system does not list them.
     pub(super) fn other_threads() -> Option<Vec<Id>> {
         let this = this_thread()?;
         let mut all = Vec::new();

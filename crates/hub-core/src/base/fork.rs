@@ -5,15 +5,15 @@
 //!
 //! Ground rules of the hook:
 //!
-//! 1. It may run where only async-signal-safe functions are allowed: every other thread is gone and may have held any
-//!    lock. So it writes to atomics and to thread-local cells, and does nothing else.
+//! 1. It may run where only async-signal-safe functions are allowed: every other OS thread is gone and may have held
+//!    any lock. So it writes to atomics and to thread-local cells, and does nothing else.
 //! 2. The thread-locals are const-initialized and have no destructor. An access is an address calculation: it registers
-//!    nothing, and cannot fail at the end of a thread.
+//!    nothing, and cannot fail at the end of an OS thread.
 //!
 //! Ground rules of [`PerProcess`]:
 //!
-//! 1. An entry lives as long as its `PerProcess`. There is one entry per fork generation. If another thread was using
-//!    an entry during the fork, that use never finishes in the child. So the entry of an ancestor is leaked.
+//! 1. An entry lives as long as its `PerProcess`. There is one entry per fork generation. If another OS thread was
+//!    using an entry during the fork, that use never finishes in the child. So the entry of an ancestor is leaked.
 //! 2. `current` is null or points to an entry that came from a `Box`. Only `drop` frees a published entry.
 
 use std::cell::Cell;
@@ -24,10 +24,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// The number of forks of this process and its ancestors since the hook was installed.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-/// The token of the thread that survived the last fork; 0 if it never had one.
+/// The token of the OS thread that survived the last fork; 0 if it never had one.
 static SURVIVOR: AtomicU64 = AtomicU64::new(0);
 static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
-/// The first token that was given to a thread after the last fork.
+/// The first token that was given to an OS thread after the last fork.
 static FIRST_TOKEN: AtomicU64 = AtomicU64::new(0);
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
@@ -38,8 +38,8 @@ thread_local! {
 
 /// Installs the hook that detects later forks. Cheap if it is installed already.
 ///
-/// Two threads at once may both register the hook. It then runs twice per fork, which has no other effect than running
-/// once. A lock here could be held by a thread that a fork leaves behind.
+/// Two OS threads at once may both register the hook. It then runs twice per fork, which has no other effect than
+/// running once. A lock here could be held by an OS thread that a fork leaves behind.
 pub(crate) fn install() -> io::Result<()> {
     if INSTALLED.load(Ordering::Acquire) {
         return Ok(());
@@ -55,7 +55,7 @@ pub(crate) fn install() -> io::Result<()> {
 }
 
 extern "C" fn in_child() {
-    // Relaxed: no other thread exists, and later threads are started after this.
+    // Relaxed: no other OS thread exists, and later OS threads are started after this.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     SURVIVOR.store(TOKEN.get(), Ordering::Relaxed);
     FIRST_TOKEN.store(NEXT_TOKEN.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -70,19 +70,19 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Returns whether the calling thread came through a fork since the last call of [`take_forked`].
+/// Returns whether the calling OS thread came through a fork since the last call of [`take_forked`].
 #[inline]
 pub(crate) fn is_forked() -> bool {
     FORKED.get()
 }
 
-/// Returns whether the calling thread came through a fork since the last call.
+/// Returns whether the calling OS thread came through a fork since the last call.
 #[inline]
 pub(crate) fn take_forked() -> bool {
     FORKED.get() && FORKED.replace(false)
 }
 
-/// Returns a number unique among the threads of this process and those that a fork left behind. Never 0.
+/// Returns a number unique among the OS threads of this process and those that a fork left behind. Never 0.
 #[inline]
 pub(crate) fn this_thread() -> u64 {
     match TOKEN.get() {
@@ -98,7 +98,7 @@ fn new_token() -> u64 {
     token
 }
 
-/// Returns whether a fork left that thread behind. Such a thread exists only in an ancestor.
+/// Returns whether a fork left that OS thread behind. Such an OS thread exists only in an ancestor.
 #[inline]
 pub(crate) fn is_left_behind(thread: u64) -> bool {
     thread < FIRST_TOKEN.load(Ordering::Relaxed) && thread != SURVIVOR.load(Ordering::Relaxed)
@@ -112,7 +112,7 @@ pub(crate) fn left_behind(generation: u32, thread: u64) -> bool {
     generation != self::generation() && thread != SURVIVOR.load(Ordering::Relaxed)
 }
 
-/// Returns the token of the thread that survived the last fork; 0 if it had no token, or there was no fork.
+/// Returns the token of the OS thread that survived the last fork; 0 if it had no token, or there was no fork.
 pub(crate) fn survivor() -> u64 {
     SURVIVOR.load(Ordering::Relaxed)
 }
@@ -137,7 +137,7 @@ pub(crate) fn is_shared_with_parent(_process: u32, _fd: RawFd) -> bool {
 
 /// A value of which each process has its own.
 ///
-/// A forked child makes a new value, because threads left behind by the fork may hold the locks of the old one.
+/// A forked child makes a new value, because OS threads left behind by the fork may hold the locks of the old one.
 #[derive(Debug)]
 pub struct PerProcess<T> {
     current: AtomicPtr<Entry<T>>,
@@ -214,7 +214,7 @@ pub(crate) mod tests {
 
     /// Forks, and returns whether `in_child` returned true in the child.
     pub(crate) fn holds_in_child(in_child: fn() -> bool) -> bool {
-        // SAFETY: other threads of the test program may hold locks. The child runs only `in_child`, and leaves by
+        // SAFETY: other OS threads of the test program may hold locks. The child runs only `in_child`, and leaves by
         // `_exit`. The callers keep `in_child` free of such locks.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
@@ -231,7 +231,7 @@ pub(crate) mod tests {
 
     /// Runs `body`, that of the test `name`, in a process in which no other test runs.
     ///
-    /// A child may then panic: no other thread can hold a lock of std for its own panic.
+    /// A child may then panic: no other OS thread can hold a lock of std for its own panic.
     pub(crate) fn in_own_process(name: &str, body: fn()) {
         const ALONE: &str = "GREENHUB_TEST_ALONE";
         if std::env::var_os(ALONE).is_some() {
@@ -239,7 +239,7 @@ pub(crate) mod tests {
         }
         let program = std::env::current_exe().unwrap();
         let mut test = std::process::Command::new(program);
-        // With two test threads, the test runs in a thread beside the main one, however the tests were started.
+        // With two test threads, the test runs in an OS thread beside the main one, however the tests were started.
         test.args([name, "--exact", "--nocapture", "--test-threads=2"]).env(ALONE, "1");
         let output = test.output().unwrap();
         let output_text = String::from_utf8_lossy(&output.stdout);

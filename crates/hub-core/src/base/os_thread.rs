@@ -12,15 +12,15 @@ const STACK: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// Returns an error if the system cannot start a thread.
+/// Returns an error if the system cannot start an OS thread.
 pub fn start_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // A thread inherits the mask of the thread that starts it, so it never has a moment in which a signal could be
-    // delivered to it.
+    // An OS thread inherits the mask of the OS thread that starts it, so it never has a moment in which a signal could
+    // be delivered to it.
     let _masked = SignalsBlocked::new()?;
     thread::Builder::new().name(name).stack_size(STACK).spawn(body).map(drop)
 }
 
-/// Blocks every signal of the calling thread, except those of the thread's own faults.
+/// Blocks every signal of the calling OS thread, except those of its own faults.
 struct SignalsBlocked {
     before: SigSet,
 }

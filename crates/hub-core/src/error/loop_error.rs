@@ -273,12 +273,12 @@ impl fmt::Display for LoopErrorKind {
             LoopErrorKind::Wait => "waiting on the hub failed",
             LoopErrorKind::Panic => "the hub panicked",
             LoopErrorKind::Stack => "no stack for another greenlet",
-            LoopErrorKind::ThreadEnding => "this thread is ending: green threads cannot block any more",
+            LoopErrorKind::ThreadEnding => "this OS thread is ending: green threads cannot block any more",
             LoopErrorKind::ShutdownRefused => {
                 "cannot shut down from here: call it in the main greenlet of the OS thread, outside of any scope"
             }
             LoopErrorKind::Panicking => {
-                "cannot wait while panicking: switching away would confuse the panic of this thread"
+                "cannot wait while panicking: switching away would confuse the panic of this OS thread"
             }
         })
     }
@@ -323,13 +323,15 @@ impl From<LoopError> for io::Error {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoopExit {
-    /// Each parked green thread: its name, the place where it was spawned, and its reason to wait.
+    /// The parked green threads, as text for a report.
+    ///
+    /// Each has its name, the place where it was spawned, and its reason to wait.
     pub parked: Vec<String>,
 }
 
 impl fmt::Display for LoopExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this call would block forever: no timer, descriptor or other thread can wake the main greenlet")?;
+        write!(f, "this call would block forever: no timer, descriptor or other OS thread can wake the main greenlet")?;
         match self.parked.len() {
             0 => write!(f, "; no other green thread is parked"),
             count => write!(f, "; {count} parked: {}", self.parked.join(", ")),

@@ -90,7 +90,7 @@ pub enum HubError {
         error: Arc<io::Error>,
     },
     /// The OS thread is ending and accepts no new hub.
-    #[error("this thread is ending: it has no hub any more")]
+    #[error("this OS thread is ending: it has no hub any more")]
     ThreadEnding,
 }
 
@@ -361,7 +361,7 @@ impl From<GreenError> for io::Error {
 ///
 /// The OS thread of the hub has ended, or was left behind by a fork.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("cannot {operation} hub {hub}: its thread has ended, or was left behind by a fork")]
+#[error("cannot {operation} hub {hub}: its OS thread has ended, or was left behind by a fork")]
 pub struct HubGone {
     pub(crate) operation: &'static str,
     pub(crate) hub: HubId,

@@ -164,8 +164,8 @@ impl Deref for ControlRef {
     type Target = Control;
     #[inline]
     fn deref(&self) -> &Control {
-        // SAFETY: blocks are never moved or unmapped while their OS thread lives, a reference cannot leave the thread
-        // (it is !Send through the pointer), and all fields are cells.
+        // SAFETY: blocks are never moved or unmapped while their OS thread lives, a reference cannot leave the OS
+        // thread (it is !Send through the pointer), and all fields are cells.
         unsafe { self.0.as_ref() }
     }
 }

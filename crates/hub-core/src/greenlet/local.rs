@@ -1,15 +1,15 @@
 //! The state of one OS thread: its greenlets, their memory, its main loop.
 //!
 //! Ground rules:
-//! - A [`Local`] is made at the first use on an OS thread and stays until the thread ends. Only [`free_late`] frees it.
-//!   That runs in a destructor of a thread-local, on the stack of the main greenlet, when no other greenlet and no cell
-//!   is left. Every frame of this crate that ran before has returned by then, or is in a `main` that called `exit` and
-//!   is never returned to.
+//! - A [`Local`] is made at the first use on an OS thread and stays until the OS thread ends. Only [`free_late`] frees
+//!   it. That runs in a destructor of a thread-local, on the stack of the main greenlet, when no other greenlet and no
+//!   cell is left. Every frame of this crate that ran before has returned by then, or is in a `main` that called `exit`
+//!   and is never returned to.
 //! - The references that `get` and `try_get` lend are arguments, local variables, and fields of guards with a lifetime.
 //!   No value that outlives the frame of such a call has one: no static, no thread-local, no future, no handle. With
 //!   the rule above, none is in use when the state is freed. The watchdog of the blocking detector, on another OS
 //!   thread, refers to a part of the state, which it pins.
-//! - After the end the thread is in the state `ended`, and switches nowhere: `Park::current` and all other ways to
+//! - After the end the OS thread is in the state `ended`, and switches nowhere: `Park::current` and all other ways to
 //!   leave a greenlet refuse. `try_get` then returns `None`. `get` returns the state that is left, or makes a state in
 //!   which nothing begins, so that destructors that run later get errors.
 //! - An abandoned greenlet is never entered again. Its stack, its control block and everything that refers to them stay
@@ -52,7 +52,7 @@ pub(crate) struct Local {
     pinned: Cell<bool>,
 }
 
-/// Ends the thread's greenlets, as a destructor of a thread-local.
+/// Ends the OS thread's greenlets, as a destructor of a thread-local.
 struct Guard;
 
 impl Drop for Guard {
@@ -61,10 +61,10 @@ impl Drop for Guard {
     }
 }
 
-/// Guards of an OS thread. The first is registered with the state of the thread, the others one by one later.
+/// Guards of an OS thread. The first is registered with the state of the OS thread, the others one by one later.
 ///
 /// Destructors of thread-locals run in the reverse order of their registration on Linux, and in no reliable order
-/// elsewhere. The first guard that is dropped ends the thread. With a single guard, the thread-locals made after it
+/// elsewhere. The first guard that is dropped ends the OS thread. With a single guard, the thread-locals made after it
 /// would be destroyed while green threads can still run.
 macro_rules! guards {
     ($($name:ident)*) => {
@@ -101,7 +101,7 @@ pub(crate) fn get() -> &'static Local {
     }
 }
 
-/// Returns this OS thread's state, if it was made and the thread has not ended.
+/// Returns this OS thread's state, if it was made and the OS thread has not ended.
 #[inline]
 pub(crate) fn try_get() -> Option<&'static Local> {
     // SAFETY: as in `get`.
@@ -112,7 +112,7 @@ pub(crate) fn try_get() -> Option<&'static Local> {
 ///
 /// # Errors
 ///
-/// Returns [`LoopErrorKind::ThreadEnding`] after the end of the thread.
+/// Returns [`LoopErrorKind::ThreadEnding`] after the end of the OS thread.
 #[inline]
 pub(crate) fn get_unless_ended() -> Result<&'static Local, LoopError> {
     get_if_any().ok_or_else(|| LoopErrorKind::ThreadEnding.into())
@@ -245,7 +245,7 @@ impl Local {
     /// Returns the size of the stack of the main loop, in bytes; zero if no loop runs.
     pub(crate) fn main_loop_stack_size(&self) -> usize {
         // SAFETY: the main loop keeps its stack until it has ended, and stack headers are never freed while their
-        // thread's state exists.
+        // OS thread's state exists.
         self.main_loop_greenlet
             .get()
             .and_then(|mainloop| mainloop.stack())
@@ -273,7 +273,7 @@ pub(super) unsafe fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
 
 /// Marks this OS thread as ended: [`try_get`] finds no state any more, no body begins, and nothing switches.
 ///
-/// Returns the state, unless the thread had ended or has none.
+/// Returns the state, unless the OS thread had ended or has none.
 pub(crate) fn mark_ended() -> Option<&'static Local> {
     let thread = thread();
     thread.ended.set(true);
@@ -312,7 +312,7 @@ pub(crate) unsafe fn free_late() {
     // Destructors of values that the main loop still holds find that the OS thread has ended.
     thread.forget_late();
     // SAFETY: no cell is in use, so no handle is left. The only greenlet left is the main one, which runs this. The
-    // thread has forgotten the pointer, and frames do not refer to it, by the contract. The state was leaked by
+    // OS thread has forgotten the pointer, and frames do not refer to it, by the contract. The state was leaked by
     // `create`.
     unsafe {
         this.controls.unmap();

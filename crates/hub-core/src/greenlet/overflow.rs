@@ -1,12 +1,12 @@
 //! The handling of stack overflows: a message that names the greenlet, and the end of the process.
 //!
 //! The process has one handler, for the two signals that an access to a guard may raise. A fault elsewhere is passed to
-//! the handler that was installed before. That is usually std's, which reports overflows of threads.
+//! the handler that was installed before. That is usually std's, which reports overflows of OS threads.
 //!
 //! Ground rules:
 //! - The handler runs on the OS thread's alternate signal stack, which may have 8 KiB, at any point of any code. It
-//!   takes no lock and no memory, reads only cells of its own thread, and writes only to its own frame and to standard
-//!   error.
+//!   takes no lock and no memory, reads only cells of its own OS thread, and writes only to its own frame and to
+//!   standard error.
 //! - Everything that the handler needs is in place before the handler is installed.
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ pub(crate) fn set_describe(describe: Describe) {
 
 /// Ensures that an overflow on this OS thread is reported. Called for each new slab.
 pub(super) fn watch() {
-    // A thread that is ending has released its alternate stack and gets no other.
+    // An OS thread that is ending has released its alternate stack and gets no other.
     let _ = ALTERNATE.try_with(|_| ());
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
@@ -128,7 +128,7 @@ fn report(stack: StackRef) -> ! {
         Some(describe) => describe(stack, &mut |text| message.push_within(DESCRIPTION, text)),
         None => message.push(b"a greenlet"),
     }
-    // SAFETY: the stack was found in the list of this thread's slabs, so it is mapped.
+    // SAFETY: the stack was found in the list of this OS thread's slabs, so it is mapped.
     let size = unsafe { stack.as_ref() }.size();
     message.push(b" has overflowed its stack of ");
     message.push_number(size >> 10);
@@ -178,7 +178,7 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
 
 /// The stack for signal handlers of this OS thread, if this module has installed it.
 ///
-/// std gives one to the main thread and to the threads it starts. Other threads have none.
+/// std gives one to the main thread and to the OS threads it starts. Other OS threads have none.
 struct AlternateStack {
     memory: Option<(*mut c_void, usize)>,
 }
@@ -213,7 +213,8 @@ impl AlternateStack {
         let mut stack = unsafe { MaybeUninit::<stack_t>::zeroed().assume_init() };
         stack.ss_sp = base.cast();
         stack.ss_size = len;
-        // SAFETY: the memory is used by no other code, and stays until this thread has another alternate stack or none.
+        // SAFETY: the memory is used by no other code, and stays until this OS thread has another alternate stack or
+        // none.
         if unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) } != 0 {
             let error = io::Error::last_os_error();
             // SAFETY: the mapping from above, which is not in use.

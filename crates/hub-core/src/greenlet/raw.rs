@@ -270,7 +270,7 @@ impl Greenlet {
         if cfg!(panic = "abort") && matches!(message, Err(GreenError::Kill)) {
             return Err(GreenletError::Unsupported.into());
         }
-        // A handle can outlive the state of its thread.
+        // A handle can outlive the state of its OS thread.
         let Some(local) = local::try_get() else { return Err(LoopError::from(LoopErrorKind::ThreadEnding).into()) };
         let me = run::current();
         run::may_leave(me, WaitReason::Switch)?;

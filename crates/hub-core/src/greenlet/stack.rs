@@ -367,7 +367,7 @@ impl Stacks {
             if current.is_unused() {
                 // SAFETY: all of its stacks are idle, and their roots at rest, as `give` promised. No list and no class
                 // refers to one of them any more. This is the OS thread that mapped the slab, because `Stacks` does not
-                // leave its thread.
+                // leave its OS thread.
                 unsafe { Slab::unmap(slab) };
             } else {
                 current.idle.set(0);

@@ -147,14 +147,14 @@ pub trait Hub {
 
     /// Returns the time of the clock that deadlines refer to. It never goes backwards.
     ///
-    /// Hubs that one thread uses in succession should count from the same beginning, because timeouts outlive a
+    /// Hubs that one OS thread uses in succession should count from the same beginning, because timeouts outlive a
     /// replaced hub.
     fn now(&self) -> Time {
         Time::monotonic()
     }
 }
 
-/// Ends a [`Hub::wait`] from another thread.
+/// Ends a [`Hub::wait`] from another OS thread.
 ///
 /// The loop never calls it in a signal handler, so it may lock, allocate and run any code.
 ///

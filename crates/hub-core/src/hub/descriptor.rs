@@ -35,7 +35,7 @@ pub struct HubDescriptor {
     pub aliases: &'static [&'static str],
     /// Returns whether this system can run the hub. Must not fail and must leave nothing behind.
     pub available: fn() -> bool,
-    /// Makes a hub for the calling thread.
+    /// Makes a hub for the calling OS thread.
     pub build: fn() -> io::Result<Box<dyn Hub>>,
 }
 

@@ -79,7 +79,8 @@ impl Readiness {
     pub const WRITE: Readiness = Readiness(WRITE);
     /// No more data will arrive after the data that is there.
     ///
-    /// The cause is a half close, a hang-up or an error. The flag is sticky: a short read does not make the descriptor unready once END was reported.
+    /// The cause is a half close, a hang-up or an error. The flag is sticky: a short read does not make the descriptor
+    /// unready once END was reported.
     pub const END: Readiness = Readiness(END);
     /// The number is no descriptor any more, and the hub has dropped it.
     pub const INVALID: Readiness = Readiness(INVALID);

@@ -1,4 +1,4 @@
-//! The construction of a thread's hub: the choice of the thread, or the default of the facade.
+//! The construction of an OS thread's hub: its own choice, or the default of the facade.
 
 use std::io;
 
@@ -13,9 +13,9 @@ pub(crate) struct HubBuilder {
     pub(crate) build: Box<dyn FnMut() -> io::Result<Box<dyn Hub>>>,
 }
 
-/// The default choice of a hub, for threads that have chosen none. The facade sets it.
+/// The default choice of a hub, for OS threads that have chosen none. The facade sets it.
 ///
-/// At most one element is expected; the first is used. Without an element a thread has to call
+/// At most one element is expected; the first is used. Without an element an OS thread has to call
 /// [`use_hub_with`](crate::use_hub_with). `#[linkme::distributed_slice(hub_core::internal::DEFAULT_HUB)]` adds an
 /// element; programs leave that to `greenhub`.
 #[distributed_slice]

@@ -8,7 +8,7 @@ use crate::base::id::HubId;
 use crate::greenlet::stack;
 use crate::hub::{Hub, Rearm};
 
-/// The hub of a thread, and the choice of the next one.
+/// The hub of an OS thread, and the choice of the next one.
 pub(super) struct HubSlot {
     id: Cell<u64>,
     /// Empty while there is no hub.

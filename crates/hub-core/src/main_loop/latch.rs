@@ -27,8 +27,8 @@ impl LatchWakeup {
         Arc::new(LatchWakeup(PerProcess::new()))
     }
 
-    /// Returns the descriptor of this process, and makes it if needed. Only the thread of the loop calls it, which then
-    /// looks at all latches.
+    /// Returns the descriptor of this process, and makes it if needed. Only the OS thread of the loop calls it, which
+    /// then looks at all latches.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl LatchWakeup {
     pub fn open(&self) -> io::Result<Rc<dyn AsFd>> {
         let wakeup = self.0.get_or_make(OnceLock::new)?;
         if wakeup.get().is_none() {
-            // Only this thread sets it.
+            // Only this OS thread sets it.
             let _ = wakeup.set(Wakeup::new(WakeupKind::from_env()?)?);
         }
         fence(Ordering::SeqCst);

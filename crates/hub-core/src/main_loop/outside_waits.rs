@@ -14,13 +14,13 @@ use crate::greenlet::target::Target;
 use crate::timer_queue::TimerId;
 
 impl MainLoop {
-    /// Returns whether other threads can end the waits of this thread, which has a hub.
+    /// Returns whether other OS threads can end the waits of this OS thread, which has a hub.
     #[inline]
     pub(crate) fn is_reachable(&self) -> bool {
         self.standstill.is_reachable() && !self.slot.is_empty()
     }
 
-    /// Makes this thread reachable for other threads that end its waits, and builds its hub if there is none.
+    /// Makes this OS thread reachable for other OS threads that end its waits, and builds its hub if there is none.
     #[cold]
     pub(crate) fn be_reachable(&self) -> Result<(), LoopError> {
         self.ensure_hub()?;
@@ -29,8 +29,8 @@ impl MainLoop {
         Ok(())
     }
 
-    /// Like [`be_reachable`](MainLoop::be_reachable), but a thread that needs no hub may do without one that cannot be
-    /// built: its next wait blocks the OS thread.
+    /// Like [`be_reachable`](MainLoop::be_reachable), but an OS thread that needs no hub may do without one that cannot
+    /// be built: its next wait blocks the OS thread.
     #[cold]
     pub(crate) fn prepare_wait(&self, local: &Local) -> Result<(), LoopError> {
         match self.be_reachable() {

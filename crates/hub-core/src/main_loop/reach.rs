@@ -80,7 +80,7 @@ impl Unparker {
 
     /// Returns whether the waiter belongs to an OS thread that a fork has left behind.
     ///
-    /// Such a thread belongs to an ancestor of this process, so there is no waiter to wake.
+    /// Such an OS thread belongs to an ancestor of this process, so there is no waiter to wake.
     #[inline]
     #[must_use]
     pub fn is_left_behind(self) -> bool {
@@ -106,13 +106,13 @@ fn threads() -> io::Result<&'static Threads> {
     THREADS.get_or_make(Threads::default)
 }
 
-/// The entries of this thread in the table. They are removed when it ends.
+/// The entries of this OS thread in the table. They are removed when it ends.
 struct Registered {
     /// The fork generation in which the mailbox was entered, plus one; 0 if it was not.
     mailbox: Cell<u32>,
-    /// The same for the entry of the thread itself.
+    /// The same for the entry of the OS thread itself.
     plain: Cell<u32>,
-    /// The reason of the thread's present wait as a whole.
+    /// The reason of the OS thread's present wait as a whole.
     reason: Cell<WaitReason>,
     itself: OnceCell<Arc<Plain>>,
 }
@@ -131,7 +131,7 @@ thread_local! {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // After the removal below, no waiter of this thread can be found.
+        // After the removal below, no waiter of this OS thread can be found.
         local::end_with_thread_locals();
         if let Some(threads) = THREADS.get() {
             threads.forget(fork::this_thread());
@@ -139,7 +139,7 @@ impl Drop for Registered {
     }
 }
 
-/// Removes the calling thread, which has ended: its green threads cannot be unparked any more.
+/// Removes the calling OS thread, which has ended: its green threads cannot be unparked any more.
 pub(crate) fn forget_thread() {
     let _ = REGISTERED.try_with(|registered| {
         registered.mailbox.set(0);
@@ -150,14 +150,14 @@ pub(crate) fn forget_thread() {
     }
 }
 
-/// Records that the calling thread has abandoned `greenlets`.
+/// Records that the calling OS thread has abandoned `greenlets`.
 pub(crate) fn abandon(greenlets: impl Iterator<Item = u32>) {
     if let Some(threads) = THREADS.get() {
         threads.register(fork::this_thread(), |reach| reach.abandoned.extend(greenlets));
     }
 }
 
-/// Makes this thread reachable by `mailbox`. A repeated call is cheap.
+/// Makes this OS thread reachable by `mailbox`. A repeated call is cheap.
 pub(crate) fn register(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> io::Result<()> {
     let now = fork::generation() + 1;
     let known = REGISTERED.try_with(|registered| registered.mailbox.get() == now).unwrap_or(false);
@@ -168,7 +168,7 @@ pub(crate) fn register(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> io::Re
     Ok(())
 }
 
-/// After a fork, registers the child's first thread again and delivers the early wake-ups.
+/// After a fork, registers the child's first OS thread again and delivers the early wake-ups.
 pub(crate) fn register_again(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> io::Result<()> {
     let before = REGISTERED.try_with(|registered| registered.mailbox.get()).unwrap_or(0);
     if before == 0 { Ok(()) } else { register(mailbox) }
@@ -199,9 +199,9 @@ pub(crate) fn reason() -> WaitReason {
     REGISTERED.try_with(|registered| registered.reason.get()).unwrap_or(WaitReason::Park)
 }
 
-/// Removes the calling thread from the table if its thread-local is destroyed.
+/// Removes the calling OS thread from the table if its thread-local is destroyed.
 ///
-/// A wait in a later destructor enters the thread again, and no destructor is left that would remove it.
+/// A wait in a later destructor enters the OS thread again, and no destructor is left that would remove it.
 pub(crate) fn forget_if_ending() {
     if REGISTERED.try_with(|_| ()).is_err()
         && let Some(threads) = THREADS.get()
@@ -301,7 +301,7 @@ pub(crate) struct Threads {
 #[derive(Default)]
 struct Entries {
     reach: HashMap<u64, Reach>,
-    /// In a forked child, wake-ups for its first thread until that registers again.
+    /// In a forked child, wake-ups for its first OS thread until that registers again.
     early: Vec<Unparker>,
 }
 
@@ -319,7 +319,7 @@ impl Threads {
                 state.early.push(unparker);
                 return true;
             }
-            // The thread of the waiter has ended.
+            // The OS thread of the waiter has ended.
             None => Route::None,
         };
         drop(state);
@@ -331,7 +331,7 @@ impl Threads {
         let Entries { reach, early } = &mut *state;
         let reach = reach.entry(thread).or_default();
         change(reach);
-        // All early wake-ups are for the child's first thread, even if another one registers before it.
+        // All early wake-ups are for the child's first OS thread, even if another one registers before it.
         if thread == fork::survivor() && reach.mailbox.is_some() {
             let early: Vec<_> = early.drain(..).map(|unparker| (reach.route(unparker), unparker)).collect();
             drop(state);
@@ -339,12 +339,12 @@ impl Threads {
         }
     }
 
-    /// Returns the state of the waits that a thread makes as a whole.
+    /// Returns the state of the waits that an OS thread makes as a whole.
     pub(crate) fn plain(&self, thread: u64) -> Arc<Plain> {
         Arc::clone(self.lock().reach.entry(thread).or_default().plain.get_or_insert_default())
     }
 
-    /// Removes a thread, which has ended.
+    /// Removes an OS thread, which has ended.
     pub(crate) fn forget(&self, thread: u64) {
         let left = self.lock().reach.remove(&thread);
         drop(left);
@@ -373,7 +373,7 @@ impl Reach {
 impl Route {
     fn unpark(self, unparker: Unparker) -> bool {
         match (self, unparker.number()) {
-            // A mailbox that refuses the message belongs to an ending thread.
+            // A mailbox that refuses the message belongs to an ending OS thread.
             (Route::Mailbox(mailbox), Some(greenlet)) => {
                 mailbox.post(Message::Wake { greenlet, ticket: unparker.ticket }).is_ok()
             }

@@ -22,11 +22,12 @@ static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 /// serve. It comes once until a green thread has run again. `None`, the default, switches it off. The setting applies
 /// to the whole process.
 ///
-/// Two other cases do not depend on this setting. If there is no other OS thread, except idle threads of this library,
-/// the main greenlet gets [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit) instead. If all other OS threads
-/// wait for each other in this way, or in a pool job, that is reported once as a [`Report::Deadlock`]; the library does
-/// not choose which of the waits should fail. Both are found where the system lists its threads (Linux): after a second
-/// or, if an OS thread has ended in the meantime, at the loop's next check, at most 16 seconds later.
+/// Two other cases do not depend on this setting. If there is no other OS thread, except idle OS threads of this
+/// library, the main greenlet gets [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit) instead. If all other OS
+/// threads wait for each other in this way, or in a pool job, that is reported once as a [`Report::Deadlock`]; the
+/// library does not choose which of the waits should fail. Both are found where the system lists its OS threads
+/// (Linux): after a second or, if an OS thread has ended in the meantime, at the loop's next check, at most 16 seconds
+/// later.
 pub fn set_quiet_time(quiet: impl Into<Option<Duration>>) {
     let nanos = quiet.into().map_or(u64::MAX, |quiet| u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX));
     QUIET_TIME.store(nanos, Ordering::Relaxed);
@@ -46,7 +47,7 @@ pub fn quiet_time() -> Option<Duration> {
 /// The source of a possible wake-up for a main greenlet without a timer.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum WakeSource {
-    /// A descriptor or a message of this thread, or a handle that the program holds.
+    /// A descriptor or a message of this OS thread, or a handle that the program holds.
     Here,
     /// A pending job, which keeps the loop alive.
     Job,
@@ -59,7 +60,7 @@ pub(super) enum WakeSource {
 /// The number of waits that only other OS threads can end, and the time for which the loop has stood still.
 #[derive(Default)]
 pub(super) struct Standstill {
-    /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
+    /// The generation of forks in which this OS thread was made reachable, plus one; 0: not yet.
     reachable: Cell<u32>,
     /// Whether the next wait blocks the OS thread. No hub could be built, and the wait needs none.
     blocks: Cell<bool>,
@@ -147,7 +148,8 @@ impl Standstill {
         false
     }
 
-    /// Reports from this thread. The stream is foreign code, which may wake greenlets of this thread and of others.
+    /// Reports from this OS thread. The stream is foreign code, which may wake greenlets of this OS thread and of
+    /// others.
     fn tell(&self, report: Report) {
         let dormant = self.dormant.take();
         if let Some(dormant) = &dormant {
@@ -162,7 +164,7 @@ impl Standstill {
         }
     }
 
-    /// Counts the calling thread as dormant, and looks for other threads.
+    /// Counts the calling OS thread as dormant, and looks for other OS threads.
     fn fall_dormant(&self, local: &Local, mailbox: &Arc<Mailbox>) -> Others {
         let enter = || Dormant::waiter(Waits::Greenlets(waits(local)), Arc::clone(mailbox) as Arc<dyn Sleep>, 0);
         self.dormant.borrow_mut().get_or_insert_with(enter).others()
@@ -175,7 +177,7 @@ impl Standstill {
     }
 }
 
-/// Returns a description of each wait on this thread.
+/// Returns a description of each wait on this OS thread.
 fn waits(local: &Local) -> Vec<String> {
     let main = format!("the main greenlet, {}", local.main.reason().as_str());
     std::iter::once(main).chain(describe::parked(local)).collect()

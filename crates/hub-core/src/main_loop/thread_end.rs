@@ -62,7 +62,7 @@ fn end(this: &Local) {
     let mut abandoned: Vec<String> = this.alive().map(|control| describe::abandoned(this, control)).collect();
     abandoned.extend((0..sent).map(|_| "sent by another OS thread, not begun".to_owned()));
     run::clear_queue(this);
-    // SAFETY: the main greenlet runs this, the thread has ended, and its loop is closed and its queue empty.
+    // SAFETY: the main greenlet runs this, the OS thread has ended, and its loop is closed and its queue empty.
     unsafe { run::end_mainloop(this) };
     if !abandoned.is_empty() {
         report::abandoned(abandoned);
@@ -76,7 +76,7 @@ impl MainLoop {
         self.detector.take().is_none_or(|detector| detector.end())
     }
 
-    /// Drops the hub and the wake-up descriptor of an ended OS thread, which other threads cannot reach any more.
+    /// Drops the hub and the wake-up descriptor of an ended OS thread, which other OS threads cannot reach any more.
     ///
     /// Leaks the callbacks, because they own values of the program.
     fn close_hub(&self) {

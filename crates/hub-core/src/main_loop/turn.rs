@@ -23,7 +23,7 @@ const MAX_CUTS: usize = 4;
 /// The next wait of the hub.
 struct Sleep {
     timeout: Option<Duration>,
-    /// The time to sleep when only `source`, outside of this thread, could wake the main greenlet.
+    /// The time to sleep when only `source`, outside of this OS thread, could wake the main greenlet.
     idle: Option<Duration>,
     source: WakeSource,
 }
@@ -99,8 +99,8 @@ impl MainLoop {
         timers.next_deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Waits on the hub, then samples the clock for the timers. `had_mail`: the turn has found mail. `reported`: the last
-    /// wait has reported a descriptor.
+    /// Waits on the hub, then samples the clock for the timers. `had_mail`: the turn has found mail. `reported`: the
+    /// last wait has reported a descriptor.
     fn wait(&self, local: &Local, had_mail: bool, reported: bool) {
         // In a child it wakes the greenlets that wait for the parent's pool jobs, which never finish here.
         if let Err(error) = self.notice_fork() {

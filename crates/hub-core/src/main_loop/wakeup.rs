@@ -1,4 +1,4 @@
-//! The descriptor by which another thread ends the loop's sleep.
+//! The descriptor by which another OS thread ends the loop's sleep.
 
 use std::env;
 use std::io;
@@ -124,7 +124,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)
 }
 
-/// Creates a pipe without `pipe2`. A fork and exec of another thread may inherit it before its flags are set.
+/// Creates a pipe without `pipe2`. A fork and exec of another OS thread may inherit it before its flags are set.
 #[cfg(target_vendor = "apple")]
 fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (read, write) = rustix::pipe::pipe()?;

@@ -1,23 +1,23 @@
 //! A lock that costs next to nothing as long as only one OS thread uses it.
 //!
-//! The lock is *biased* to the first thread that locks it, its owner. The owner locks and unlocks with plain loads and
-//! stores. When another thread comes, the bias ends for good: that thread marks it in `owner`, makes the system put a
-//! memory barrier into all threads of the process, and waits until the owner is not inside. From then on it is an
-//! ordinary lock. Where the system has no such barrier, it is ordinary from the beginning.
+//! The lock is *biased* to the first OS thread that locks it, its owner. The owner locks and unlocks with plain loads
+//! and stores. When another OS thread comes, the bias ends for good: that OS thread marks it in `owner`, makes the
+//! system put a memory barrier into all OS threads of the process, and waits until the owner is not inside. From then
+//! on it is an ordinary lock. Where the system has no such barrier, it is ordinary from the beginning.
 //!
 //! Ground rules:
 //!
-//! 1. `owner` changes only under `shared`: from `NO_OWNER` to a thread, and from there to `UNBIASED`, which stays. (If
-//!    the barrier fails, `owner` is set back to the thread before `shared` is unlocked.)
-//! 2. `inside` is written only by the owner, or by a thread that was the owner when its entry began.
+//! 1. `owner` changes only under `shared`: from `NO_OWNER` to an OS thread, and from there to `UNBIASED`, which stays.
+//!    (If the barrier fails, `owner` is set back to the OS thread before `shared` is unlocked.)
+//! 2. `inside` is written only by the owner, or by an OS thread that was the owner when its entry began.
 //! 3. There are two entries. The owner sets `inside`, and finds after that that it is still the owner. Any other
-//!    thread, or the former owner, holds `shared` while `owner` is `UNBIASED`. Either no thread was ever the owner, or
-//!    `inside` was seen false after the barrier that follows the end of the bias.
+//!    OS thread, or the former owner, holds `shared` while `owner` is `UNBIASED`. Either no OS thread was ever the
+//!    owner, or `inside` was seen false after the barrier that follows the end of the bias.
 //! 4. The two entries exclude each other. The owner stores `inside`, passes the light barrier, and loads `owner`. The
-//!    other thread stores `owner`, passes the heavy barrier, and loads `inside`. So at least one of the loads sees the
-//!    other thread's store.
-//! 5. A guard does not leave its thread, and only the thread that made it drops it. A guard that is forgotten leaves
-//!    the lock locked.
+//!    other OS thread stores `owner`, passes the heavy barrier, and loads `inside`. So at least one of the loads sees
+//!    the other OS thread's store.
+//! 5. A guard does not leave its OS thread, and only the OS thread that made it drops it. A guard that is forgotten
+//!    leaves the lock locked.
 
 mod barrier;
 #[cfg(all(test, loom))]
@@ -44,8 +44,8 @@ use crate::base::sync::{AtomicBool, AtomicU64, nap, yield_now};
 /// As long as only one OS thread uses it, locking takes a few loads and stores. The first other OS thread ends that,
 /// once, at the price of a system call.
 ///
-/// A thread that finds it locked blocks the OS thread, so it must be held only briefly. While a green thread holds it,
-/// nothing may switch.
+/// A caller that finds it locked blocks its OS thread, so it must be held only briefly. While a green thread holds
+/// it, nothing may switch.
 ///
 /// ```
 /// use greenhub::park::BiasedMutex;
@@ -59,7 +59,7 @@ pub struct BiasedMutex<T: ?Sized> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: by rules 3 and 4 only one of the threads that call `lock` gets access to the value at a time.
+// SAFETY: by rules 3 and 4 only one of the OS threads that call `lock` gets access to the value at a time.
 unsafe impl<T: ?Sized + Send> Sync for BiasedMutex<T> {}
 
 // It has no poison: its users change the value only by code that cannot panic.
@@ -71,7 +71,7 @@ impl<T: ?Sized> RefUnwindSafe for BiasedMutex<T> {}
 pub struct BiasedMutexGuard<'a, T: ?Sized> {
     mutex: &'a BiasedMutex<T>,
     entry: Entry,
-    /// A guard stays on its thread.
+    /// A guard stays on its OS thread.
     not_send: PhantomData<*mut ()>,
 }
 
@@ -101,11 +101,11 @@ impl<T: ?Sized> BiasedMutex<T> {
     ///
     /// # Panics
     ///
-    /// Panics if this thread already holds the lock and the lock is biased to it. If the lock is not biased, it
+    /// Panics if this OS thread already holds the lock and the lock is biased to it. If the lock is not biased, it
     /// deadlocks.
     ///
-    /// Panics in a forked child if the owner was inside at the fork: that thread does not exist in the child, and the
-    /// value is half changed. If the lock was ordinary by then, the child deadlocks, as with std's.
+    /// Panics in a forked child if the owner was inside at the fork: that OS thread does not exist in the child, and
+    /// the value is half changed. If the lock was ordinary by then, the child deadlocks, as with std's.
     ///
     /// Panics if the system refuses the memory barrier that it granted before. Locks that are biased by then stay with
     /// their owners, and new locks are ordinary.
@@ -121,7 +121,7 @@ impl<T: ?Sized> Deref for BiasedMutexGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: by rules 3 and 4 no other thread gets access to the value until this entry is left.
+        // SAFETY: by rules 3 and 4 no other OS thread gets access to the value until this entry is left.
         unsafe { &*self.mutex.value.get() }
     }
 }
@@ -160,7 +160,7 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for BiasedMutexGuard<'_, T> {
     }
 }
 
-/// The two values of `owner` that are not the token of a thread.
+/// The two values of `owner` that are not the token of an OS thread.
 const NO_OWNER: u64 = u64::MAX;
 const UNBIASED: u64 = u64::MAX - 1;
 
@@ -231,7 +231,7 @@ impl Bias {
             }
             owner if owner == me => {
                 drop(shared);
-                assert!(!self.inside.load(Relaxed), "a lock was locked again by the thread that holds it");
+                assert!(!self.inside.load(Relaxed), "a lock was locked again by the OS thread that holds it");
                 return self.enter(me);
             }
             owner => self.end_bias(owner),
@@ -244,15 +244,15 @@ impl Bias {
     fn end_bias(&self, owner: u64) {
         assert!(
             !(fork::is_left_behind(owner) && self.inside.load(Relaxed)),
-            "a lock was held by a thread that a fork has left behind: the value it protects is half changed"
+            "a lock was held by an OS thread that a fork has left behind: the value it protects is half changed"
         );
         self.owner.store(UNBIASED, Relaxed);
         if let Err(error) = barrier::heavy() {
             self.owner.store(owner, Relaxed);
-            panic!("a lock cannot be taken over from another thread, as the system refuses membarrier now: {error}");
+            panic!("a lock cannot be taken over from another OS thread, as the system refuses membarrier now: {error}");
         }
-        // This takes a moment, or as long as the owner gets no processor: a thread of a lower priority gets it only
-        // from a thread that sleeps.
+        // This takes a moment, or as long as the owner gets no processor: an OS thread of a lower priority gets it only
+        // from an OS thread that sleeps.
         let mut rounds = 0;
         while self.inside.load(Acquire) {
             rounds += 1;

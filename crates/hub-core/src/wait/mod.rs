@@ -1,4 +1,4 @@
-//! Waits of greenlets and of OS threads: for descriptors, for other threads, for jobs.
+//! Waits of greenlets and of OS threads: for descriptors, for other OS threads, for jobs.
 //!
 //! [`source`] and [`trampoline`] wait for descriptors. Locks and queues are built on [`parker`] and [`biased`];
 //! [`holder`] describes the holder of a lock. [`pool`], [`offload`] and [`leftover`] run jobs on OS threads. [`sleep`]

@@ -4,7 +4,7 @@
 //! - A job that borrows is given to the pool with its lifetime erased. From then on `offload_scoped` neither returns
 //!   nor unwinds before [`Done`] says that the job, its borrows and the job's handle to the result are gone. The wait
 //!   is masked. If the loop cannot wait, the wait blocks the OS thread. In a forked child the job does not exist: its
-//!   thread is the parent's.
+//!   OS thread is the parent's.
 
 use std::any::Any;
 use std::io;
@@ -28,8 +28,8 @@ use crate::report::{self, Report};
 ///
 /// Only the calling green thread waits. An exit strikes at once: the job goes on, and its result is dropped. An `Err`
 /// or a panic that is dropped this way is [reported](crate::set_report_stream), as that of a green thread is: see
-/// [`spawn`](crate::spawn). The job runs on the calling thread while panicking, after the end of the thread's green
-/// threads, within another job, and with `EVENTLET_THREADPOOL_SIZE=0`.
+/// [`spawn`](crate::spawn). The job runs on the calling OS thread while panicking, after the end of the OS thread's
+/// green threads, within another job, and with `EVENTLET_THREADPOOL_SIZE=0`.
 ///
 /// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. The OS thread
 /// takes its next job only when they have ended. If nothing can wake them, they are reported and killed.
@@ -84,7 +84,7 @@ fn execute<T: Send + 'static>(
     loop {
         park.park_deferring_exit()?;
         if fork::generation() != process {
-            // In this process nothing ends the job, and nothing unlocks a mutex that its thread has locked.
+            // In this process nothing ends the job, and nothing unlocks a mutex that its OS thread has locked.
             let outcome = slot.try_lock().ok().and_then(|mut slot| slot.result.take());
             return outcome.ok_or_else(left_behind)?.map_err(JobError::Panic);
         }
@@ -214,8 +214,8 @@ impl ThreadPool {
     /// Runs `job` on an OS thread of this pool, and waits for it. Switches.
     ///
     /// Like `tpool::execute`, which uses the default pool: an exit strikes at once, the job goes on, and its failure is
-    /// reported. The job runs on the calling thread while panicking, after the end of the thread's green threads, and
-    /// within a job of any pool.
+    /// reported. The job runs on the calling OS thread while panicking, after the end of the OS thread's green threads,
+    /// and within a job of any pool.
     ///
     /// # Errors
     ///
@@ -292,7 +292,7 @@ fn left_behind() -> JobError {
     io::Error::other("the process was forked while the job ran, which goes on in the parent alone").into()
 }
 
-/// Runs the job on the calling thread. An exit of the caller passes through.
+/// Runs the job on the calling OS thread. An exit of the caller passes through.
 fn run_inline<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
     catch_unwind(AssertUnwindSafe(job)).map_err(|payload| match payload.downcast::<Payload>() {
         Ok(exit) => resume_unwind(exit),
@@ -300,8 +300,8 @@ fn run_inline<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
     })
 }
 
-/// Returns the first park of a caller and the mailbox of its thread. `None` if the job has to run on the calling
-/// thread.
+/// Returns the first park of a caller and the mailbox of its OS thread. `None` if the job has to run on the calling
+/// OS thread.
 fn begin(pool: &ThreadPool) -> Result<Option<(Park, Arc<Mailbox>)>, JobError> {
     if pool::is_here() || pool.runs_in_caller()? {
         return Ok(None);
@@ -389,7 +389,7 @@ impl Done {
         let process = fork::generation();
         loop {
             if fork::generation() != process {
-                // No thread of this process uses what the job borrows.
+                // No OS thread of this process uses what the job borrows.
                 let over = self.state.try_lock().is_ok_and(|state| state.over);
                 return if over { Ok(()) } else { Err(LeftBehind) };
             }

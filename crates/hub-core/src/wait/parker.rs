@@ -1,4 +1,4 @@
-//! Waits that any thread may end: locks, queues and events are built on them.
+//! Waits that any OS thread may end: locks, queues and events are built on them.
 //!
 //! A [`Parker`] is one wait of its caller: of a green thread, which parks, or of a plain OS thread, which blocks
 //! itself. Its [`Unparker`] identifies that wait and no other. It consists of a few numbers and may outlive the wait,
@@ -47,9 +47,9 @@ use crate::report::{self, Report};
 #[derive(Debug)]
 #[must_use = "nothing is waited for before `park`"]
 pub struct Parker {
-    /// Numbers only: a parker may outlive the memory of the thread's greenlets, and is kept in registers.
+    /// Numbers only: a parker may outlive the memory of the OS thread's greenlets, and is kept in registers.
     unparker: Unparker,
-    /// A parker stays on its thread.
+    /// A parker stays on its OS thread.
     not_send: PhantomData<*mut ()>,
 }
 
@@ -144,7 +144,7 @@ impl Parker {
     /// # Errors
     ///
     /// Returns the error that the main loop has for the main greenlet. Returns an error while panicking, and for a
-    /// green thread's wait after the end of its thread. Returns an error if the caller came to a place without waits
+    /// green thread's wait after the end of its OS thread. Returns an error if the caller came to a place without waits
     /// since the parker was made: a poll of a future, or between two turns of a loop that it embeds.
     ///
     /// # Panics

@@ -1,10 +1,10 @@
 //! Pools of OS threads for jobs that block and cannot wait on a hub, such as name resolution.
 //!
 //! Each kind of job has a pool of its own, so slow jobs of one kind do not delay those of another. A pool starts a
-//! thread when a job finds no idle one, up to a bound. A thread ends when it has been idle for a while. The threads
-//! block the signals that other threads should receive. A forked child starts with empty pools.
+//! OS thread when a job finds no idle one, up to a bound. An OS thread ends when it has been idle for a while. The OS
+//! threads block the signals that other OS threads should receive. A forked child starts with empty pools.
 //!
-//! While jobs wait for a busy pool, the pool has a monitor: one more thread, which reports jobs that are queued for
+//! While jobs wait for a busy pool, the pool has a monitor: one more OS thread, which reports jobs that are queued for
 //! long. The pool threads cannot do this, because each may be stuck in its job. A caller would need a timer for each
 //! job.
 
@@ -34,7 +34,7 @@ const DEFAULT_SIZE: usize = 20;
 const IDLE: Duration = Duration::from_secs(10);
 /// The time after which a queued job is reported.
 const LATE: Duration = Duration::from_secs(1);
-/// The time that an ending thread waits for the green threads of its jobs.
+/// The time that an ending OS thread waits for the green threads of its jobs.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The value of [`ThreadPool::size`] until the first job reads the environment.
 const UNSET: usize = usize::MAX;
@@ -42,7 +42,7 @@ const UNSET: usize = usize::MAX;
 /// The pool of `tpool::execute`.
 pub(crate) static JOBS: ThreadPool = ThreadPool::named("greenhub-pool", UNSET);
 
-/// The number of threads and jobs of all pools.
+/// The number of OS threads and jobs of all pools.
 static USAGE: PerProcess<Usage> = PerProcess::new();
 
 #[derive(Default)]
@@ -58,8 +58,8 @@ pub(crate) fn usage() -> (usize, usize) {
 
 /// Sets the maximum number of OS threads for `tpool::execute`. Does not switch.
 ///
-/// The default is `EVENTLET_THREADPOOL_SIZE`, or else 20. The setting applies from the next job on: surplus threads end
-/// after their job.
+/// The default is `EVENTLET_THREADPOOL_SIZE`, or else 20. The setting applies from the next job on: surplus OS threads
+/// end after their job.
 pub fn set_num_threads(size: NonZeroUsize) {
     JOBS.size.store(size.get().min(UNSET - 1), Ordering::Relaxed);
 }
@@ -75,8 +75,8 @@ pub fn num_threads() -> io::Result<usize> {
 
 /// Ends the OS threads of `tpool::execute`. Does not switch.
 ///
-/// Idle threads end at once, the others after their job and the queued jobs. The call does not wait for them. A later
-/// job starts new threads.
+/// Idle OS threads end at once, the others after their job and the queued jobs. The call does not wait for them. A
+/// later job starts new OS threads.
 pub fn end_threads() {
     JOBS.end();
 }
@@ -92,12 +92,12 @@ thread_local! {
 
 /// A pool of OS threads for jobs that block.
 ///
-/// Only the green thread that submits a job waits for it. A thread is started when a job finds no idle one and the pool
-/// has fewer threads than its size. Further jobs are queued. A job that is queued for more than a second is
-/// [reported](crate::set_report_stream), once. A thread that has been idle for ten seconds ends.
+/// Only the green thread that submits a job waits for it. An OS thread is started when a job finds no idle one and the
+/// pool has fewer OS threads than its size. Further jobs are queued. A job that is queued for more than a second is
+/// [reported](crate::set_report_stream), once. An OS thread that has been idle for ten seconds ends.
 ///
-/// Dropping the pool ends its threads: idle threads at once, the others after their job and the queued jobs. The drop
-/// does not wait for them. A forked child starts with an empty pool.
+/// Dropping the pool ends its OS threads: idle OS threads at once, the others after their job and the queued jobs. The
+/// drop does not wait for them. A forked child starts with an empty pool.
 ///
 /// ```
 /// use greenhub::tpool::Pool;
@@ -117,10 +117,10 @@ pub struct ThreadPool {
 impl ThreadPool {
     /// Creates a pool of at most `size` OS threads. None is started before the first job.
     ///
-    /// With a size of 0 each job runs on the thread of its caller, and blocks it.
+    /// With a size of 0 each job runs on the OS thread of its caller, and blocks it.
     #[must_use]
     pub const fn new(size: usize) -> ThreadPool {
-        // `UNSET` itself is no size; one thread less is as good as no bound.
+        // `UNSET` itself is no size; one OS thread less is as good as no bound.
         ThreadPool::named("greenhub-own", if size == UNSET { UNSET - 1 } else { size })
     }
 
@@ -153,8 +153,8 @@ impl ThreadPool {
         Ok(before.err().unwrap_or(asked))
     }
 
-    /// Returns whether jobs run on the thread of the caller, because the size is 0. Warns once if the environment says
-    /// so.
+    /// Returns whether jobs run on the OS thread of the caller, because the size is 0. Warns once if the environment
+    /// says so.
     ///
     /// # Errors
     ///
@@ -163,20 +163,20 @@ impl ThreadPool {
         static WARNED: AtomicBool = AtomicBool::new(false);
         let none = self.size()? == 0;
         if none && std::ptr::eq(self, &JOBS) && !WARNED.swap(true, Ordering::Relaxed) {
-            report::warn(format!("{VARIABLE} is 0: each job runs on the thread of its caller, and blocks it"));
+            report::warn(format!("{VARIABLE} is 0: each job runs on the OS thread of its caller, and blocks it"));
         }
         Ok(none)
     }
 
-    /// Queues `job`. Never waits for a free thread.
+    /// Queues `job`. Never waits for a free OS thread.
     ///
-    /// A panic of `job` does not leave its thread. After each job the thread calls `after`, and takes another job if
-    /// that returns true.
+    /// A panic of `job` does not leave its OS thread. After each job the OS thread calls `after`, and takes another job
+    /// if that returns true.
     ///
     /// # Errors
     ///
-    /// Returns an error if the size cannot be determined, or if the system refuses a thread and the pool has none that
-    /// could run the job later. `job` is dropped.
+    /// Returns an error if the size cannot be determined, or if the system refuses an OS thread and the pool has none
+    /// that could run the job later. `job` is dropped.
     pub(crate) fn submit(&self, job: Job, after: fn() -> bool) -> io::Result<()> {
         let size = self.size()?;
         let usage = USAGE.get_or_make(Usage::default)?;
@@ -204,18 +204,18 @@ impl fmt::Debug for ThreadPool {
 
 fn parse_size(value: &str) -> io::Result<usize> {
     value.trim().parse().map_err(|error| {
-        let message = format!("{VARIABLE}={value:?} is not a number of threads: {error}");
+        let message = format!("{VARIABLE}={value:?} is not a number of OS threads: {error}");
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })
 }
 
-/// The state that the threads of a pool share with the submitters of jobs.
+/// The state that the OS threads of a pool share with the submitters of jobs.
 struct Threads {
     name: &'static str,
     idle: Duration,
     late: Duration,
     usage: &'static Usage,
-    /// The number of queued jobs, and of those that were not reported yet. The table of dormant threads reads them
+    /// The number of queued jobs, and of those that were not reported yet. The table of dormant OS threads reads them
     /// without the lock.
     queued: AtomicUsize,
     unreported: AtomicUsize,
@@ -234,12 +234,12 @@ struct Queued {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Queued>,
-    /// The number of threads.
+    /// The number of OS threads.
     workers: usize,
-    /// The number of idle threads, including those that were notified and have not woken up yet.
+    /// The number of idle OS threads, including those that were notified and have not woken up yet.
     idle: usize,
     size: usize,
-    /// The number of calls of `end`. A thread that was started before the last one ends.
+    /// The number of calls of `end`. An OS thread that was started before the last one ends.
     ends: u64,
     monitor: Monitor,
 }
@@ -285,7 +285,7 @@ impl Threads {
     fn submit(self: &Arc<Self>, job: Job, after: fn() -> bool, size: usize) -> io::Result<()> {
         let mut state = self.lock();
         state.size = size;
-        // Each queued job has one idle thread on its way.
+        // Each queued job has one idle OS thread on its way.
         let mut has_thread = state.idle > state.queue.len();
         if !has_thread && state.workers < size {
             let born = state.ends;
@@ -295,12 +295,12 @@ impl Threads {
                     state.workers += 1;
                     self.usage.threads.fetch_add(1, Ordering::Relaxed);
                 }
-                // A busy thread takes the job later.
+                // A busy OS thread takes the job later.
                 Err(_) if state.workers > 0 => {}
                 Err(error) => {
                     // The destructor of the job may submit another one.
                     drop(state);
-                    let message = format!("cannot start a thread for a job that blocks: {error}");
+                    let message = format!("cannot start an OS thread for a job that blocks: {error}");
                     return Err(io::Error::new(error.kind(), message));
                 }
             }
@@ -358,14 +358,14 @@ impl Threads {
         self.usage.threads.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Removes the calling thread, which cannot take another job. Returns false if no other thread could take a queued
-    /// job.
+    /// Removes the calling OS thread, which cannot take another job. Returns false if no other OS thread could take a
+    /// queued job.
     fn leave(self: &Arc<Self>, after: fn() -> bool) -> bool {
         let mut state = self.lock();
         if state.queue.len() > state.idle {
             let born = state.ends;
             if self.start("", move |threads| threads.work(born, after)).is_ok() {
-                // The new thread replaces this one.
+                // The new OS thread replaces this one.
                 self.usage.threads.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
@@ -377,7 +377,7 @@ impl Threads {
         true
     }
 
-    /// Returns the next job. Returns `None` if the thread is surplus, which is then removed.
+    /// Returns the next job. Returns `None` if the OS thread is surplus, which is then removed.
     fn next_job(self: &Arc<Self>, born: u64) -> Option<Job> {
         let mut state = self.lock();
         if state.workers <= state.size {
@@ -400,7 +400,7 @@ impl Threads {
         None
     }
 
-    /// Takes the first queued job, for a thread that is awake.
+    /// Takes the first queued job, for an OS thread that is awake.
     fn take_first(&self, state: &mut State) -> Option<Job> {
         let queued = state.queue.pop_front()?;
         self.queued.fetch_sub(1, Ordering::Release);
@@ -494,7 +494,7 @@ mod tests {
         }
     }
 
-    /// Waits until other threads have made `holds` true; a hang fails.
+    /// Waits until other OS threads have made `holds` true; a hang fails.
     fn until(expectation: &str, mut holds: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !holds() {

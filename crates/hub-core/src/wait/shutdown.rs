@@ -1,4 +1,4 @@
-//! The ordered end of a thread's green threads, while the thread-locals of the OS thread are alive.
+//! The ordered end of an OS thread's green threads, while the thread-locals of the OS thread are alive.
 //!
 //! ```text
 //! refuse new bodies → make all exit → run the loop until all have ended or the deadline → lift the shields
@@ -48,7 +48,7 @@ impl Ended {
 ///
 /// An OS thread with green threads should call this as its outermost function. The shutdown waits for at most `limit`
 /// (`None`: without a limit). It takes place also if `f` panics, and the panic continues after it. From then on the
-/// thread has no green threads: in destructors of thread-locals a call that would switch blocks the OS thread, or
+/// OS thread has no green threads: in destructors of thread-locals a call that would switch blocks the OS thread, or
 /// returns an error.
 ///
 /// Within a green thread, and wherever else a shutdown is impossible, it only runs `f`.

@@ -24,8 +24,8 @@ pub struct Sleep {
 
 /// Returns a future that is ready when `duration` has passed. Does not switch.
 ///
-/// The clock is that of this thread's hub. No runtime is needed: the timer is one of the main loop. In straight-line
-/// code, [`sleep`](crate::sleep()) is shorter. After the end of the thread's green threads a poll is ready at once,
+/// The clock is that of this OS thread's hub. No runtime is needed: the timer is one of the main loop. In straight-line
+/// code, [`sleep`](crate::sleep()) is shorter. After the end of the OS thread's green threads a poll is ready at once,
 /// since no loop is left.
 ///
 /// ```
@@ -49,7 +49,7 @@ impl Future for Sleep {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        // At the end of a thread there is no loop any more, and nothing to wait for.
+        // At the end of an OS thread there is no loop any more, and nothing to wait for.
         let Some(local) = local::get_if_any() else { return Poll::Ready(()) };
         let main_loop = &local.main_loop;
         let here = main_loop.mailbox();

@@ -40,8 +40,8 @@ pub use crate::main_loop::descriptors::ReadHint;
 ///
 /// The OS thread is not blocked.
 ///
-/// It is `Send + Sync`. A wait registers it at the hub of the waiting thread, and deregisters it from the hub of the
-/// thread that waited before. Two hubs cannot wait for one source at the same time.
+/// It is `Send + Sync`. A wait registers it at the hub of the waiting OS thread, and deregisters it from the hub of the
+/// OS thread that waited before. Two hubs cannot wait for one source at the same time.
 ///
 /// ```
 /// use greenhub::park::{ReadHint, Source};
@@ -501,8 +501,8 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// Returns an error if the source was closed, or if the number is still registered at the hub of another thread and
-    /// cannot be duplicated.
+    /// Returns an error if the source was closed, or if the number is still registered at the hub of another OS thread
+    /// and cannot be duplicated.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let Some(entered) = Entered::unless_gone(&self.inner).filter(|_| !self.is_closed()) else {
             return Err(self.inner.closed_error());
@@ -531,7 +531,7 @@ fn yield_if_exhausted(error: io::Error) -> io::Error {
     }
 }
 
-/// Performs `op` in a destructor at the end of a thread, where there is no loop any more. It blocks for at most the
+/// Performs `op` in a destructor at the end of an OS thread, where there is no loop any more. It blocks for at most the
 /// grace.
 #[cold]
 fn perform_alone<R>(

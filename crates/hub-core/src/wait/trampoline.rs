@@ -38,7 +38,7 @@ use crate::main_loop::descriptors::Owner;
 /// - An event that the system does not report ends no wait. A writer to a Unix socket is not notified of its own
 ///   `shutdown(Write)`, nor of a `shutdown(Read)` of its peer. The sockets of greenstd notify it.
 ///
-/// While panicking, and after the end of the thread's green threads, the wait blocks the OS thread, for at most the
+/// While panicking, and after the end of the OS thread's green threads, the wait blocks the OS thread, for at most the
 /// time of [`set_panicking_grace`](crate::set_panicking_grace).
 ///
 /// ```
@@ -276,7 +276,7 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
     }
 }
 
-/// Notifies this thread's hub that the number `fd` is about to be closed. Never switches.
+/// Notifies this OS thread's hub that the number `fd` is about to be closed. Never switches.
 ///
 /// It is for a close by other means than the drop of the owner. Eventlet's `notify_close`. The waiters of the number
 /// are woken with an error, and a new descriptor with the same number never wakes them. Without waiters, nothing
@@ -307,7 +307,7 @@ pub fn notify_close(fd: RawFd) {
     number_changed(fd);
 }
 
-/// Notifies this thread's hub that the number `fd` names a new file. Never switches.
+/// Notifies this OS thread's hub that the number `fd` names a new file. Never switches.
 ///
 /// Waiters for the old file are woken with an error, and the new owner may wait at once. Eventlet's `notify_opened`.
 ///

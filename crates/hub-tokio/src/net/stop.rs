@@ -12,8 +12,8 @@ use crate::transport::unless;
 
 /// A handle that stops servers over Tokio's sockets. Eventlet's `StopServe`.
 ///
-/// Any OS thread may use it. Clones stop the same servers. Servers over green sockets have a `StopServe` of their own, in
-/// `greenhub::net`.
+/// Any OS thread may use it. Clones stop the same servers. Servers over green sockets have a `StopServe` of their own,
+/// in `greenhub::net`.
 ///
 /// Dropping it stops nothing. A stop is permanent: a server that is started with a stopped handle ends at once.
 ///

@@ -56,7 +56,7 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// Returns [`HubGone`] if the hub's thread has ended; `f` is dropped, on the calling thread.
+    /// Returns [`HubGone`] if the hub's OS thread has ended; `f` is dropped, on the calling OS thread.
     #[track_caller]
     pub fn defer<T: Send + 'static>(
         &self,

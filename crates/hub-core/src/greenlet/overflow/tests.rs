@@ -91,7 +91,7 @@ fn a_description_that_is_too_long_is_cut() {
 
 /// Runs `body` on an OS thread that std does not know, and that therefore has no alternate stack.
 fn on_foreign_thread(body: extern "C" fn(*mut c_void) -> *mut c_void) {
-    // SAFETY: a plain thread, started with default attributes and joined once.
+    // SAFETY: a plain OS thread, started with default attributes and joined once.
     unsafe {
         let mut thread: pthread_t = std::mem::zeroed();
         assert_eq!(libc::pthread_create(&raw mut thread, ptr::null(), body, ptr::null_mut()), 0);
@@ -146,7 +146,7 @@ fn an_alternate_stack_has_room_for_a_signal_frame_and_the_handler() {
         let least = signal_frame().max(libc::SIGSTKSZ) + (16 << 10);
         assert!((least..least + page_size()).contains(&size), "{size}");
         drop(ours);
-        // SAFETY: this is the stack that std has made for this thread, and takes back at its end.
+        // SAFETY: this is the stack that std has made for this OS thread, and takes back at its end.
         assert_eq!(unsafe { libc::sigaltstack(&raw const of_std, ptr::null_mut()) }, 0);
     })
     .join()
@@ -174,7 +174,7 @@ fn an_alternate_stack_is_out_of_use_before_its_memory_is_given_back() {
         assert!(!AlternateStack::exists());
         // An alternate stack that is not in use any more leaves the current one installed.
         let ours = AlternateStack { memory: Some(AlternateStack::make().unwrap()) };
-        // SAFETY: this is the stack that std has made for this thread, and takes back at its end.
+        // SAFETY: this is the stack that std has made for this OS thread, and takes back at its end.
         assert_eq!(unsafe { libc::sigaltstack(&raw const of_std, ptr::null_mut()) }, 0);
         drop(ours);
         assert_eq!(AlternateStack::current().unwrap().ss_sp, of_std.ss_sp);

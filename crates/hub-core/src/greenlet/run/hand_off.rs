@@ -176,7 +176,7 @@ impl RunQueue {
     #[inline]
     pub(in super::super) unsafe fn switch(&self, me: ControlRef, next: ControlRef) {
         // SAFETY: `next` is suspended or fresh, by the contract, and is entered here by the context that is taken out.
-        // Control blocks are never unmapped while their thread runs, so the place for the context of `me` is valid.
+        // Control blocks are never unmapped while their OS thread runs, so the place for the context of `me` is valid.
         unsafe {
             next.set_state(State::Running);
             self.current.set(Some(next));
@@ -248,7 +248,7 @@ pub(crate) unsafe fn end_mainloop(local: &Local) {
     if let Some(mainloop) = local.main_loop_greenlet.get() {
         // SAFETY: the main greenlet runs this, by the contract, and is left. The main loop is suspended and in no
         // queue. It runs nothing else, because the queue is empty, and returns, because the loop is closed. In an ended
-        // thread the greenlet that returns goes to the main greenlet.
+        // OS thread the greenlet that returns goes to the main greenlet.
         unsafe {
             local.main.set_state(State::Switched);
             thread().switch(local.main, mainloop);

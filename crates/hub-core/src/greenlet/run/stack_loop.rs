@@ -25,7 +25,7 @@ use crate::hub::Stamp;
 /// until it is given back.
 #[inline]
 pub(in super::super) unsafe fn enter_stack(stack: StackRef) -> usize {
-    // SAFETY: stack headers are never freed while their thread's state exists.
+    // SAFETY: stack headers are never freed while their OS thread's state exists.
     match unsafe { stack.as_ref() }.context.replace(0) {
         0 => {
             overflow::set_describe(describe::write_owner);
@@ -68,7 +68,7 @@ fn run_current() -> (usize, *const Cell<usize>) {
                 if goes_on { thread.main_loop_greenlet(local).ok() } else { None }
             }
             Kind::Raw => run_raw(me),
-            Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
+            Kind::Main => unreachable!("the main greenlet has the OS thread's own stack"),
         };
         // After a plain greenlet the successor is chosen already, and foreign code must not run before the jump. None
         // does here: `run_raw` has dropped the locals and cleared the exits, its spans have ended with its body, and a

@@ -192,7 +192,7 @@ impl Slab {
         let colour = (index * 5 % COLOURS) * LINE;
         let header = self.headers.wrapping_add(index);
         // SAFETY: by the contract there is a stack of this number, hence room for its header in the mapping, which only
-        // this thread writes.
+        // this OS thread writes.
         unsafe {
             header.write(Stack {
                 next: Cell::new(ptr::null_mut()),
@@ -227,7 +227,7 @@ impl Slab {
         Ok(())
     }
 
-    /// Unlinks the slab from the thread's list and unmaps it.
+    /// Unlinks the slab from the OS thread's list and unmaps it.
     ///
     /// # Safety
     ///

@@ -576,8 +576,8 @@ fn a_forked_child_guards_its_own_stacks_and_not_its_parent_s() {
     // The lowest address of the first guard that was not due yet.
     let low = header(&taken).bottom().addr() - Geometry::of_class(class_of(SIZE)).guard;
     let later = header(&taken).bottom().with_addr(low + 32 * stride);
-    // SAFETY: the child only takes stacks, touches memory and ends. This process has one other thread, which waits for
-    // the test.
+    // SAFETY: the child only takes stacks, touches memory and ends. This process has one other OS thread, which waits
+    // for the test.
     match unsafe { libc::fork() } {
         0 => {
             let child = (0..40).map(|_| stacks.take(SIZE).unwrap()).last().unwrap();

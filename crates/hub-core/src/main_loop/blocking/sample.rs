@@ -11,10 +11,10 @@
 //!
 //! Ground rules:
 //! - The handler runs on the watched OS thread, at any point of any code. It takes no lock, allocates nothing, makes no
-//!   system call, and writes to its [`SampleSlot`] alone. It reads words of its own thread that are written whole, and
-//!   follows them only to objects that live as long as the words point there. Control blocks are never unmapped while
-//!   their thread lives. A block points to a cell only while the cell runs ([`run_task`](crate::greenlet) fences the
-//!   end of that).
+//!   system call, and writes to its [`SampleSlot`] alone. It reads words of its own OS thread that are written whole,
+//!   and follows them only to objects that live as long as the words point there. Control blocks are never unmapped
+//!   while their OS thread lives. A block points to a cell only while the cell runs ([`run_task`](crate::greenlet)
+//!   fences the end of that).
 //! - The handler alone writes a slot, between `ASKED` and `FILLED`. The watchdog alone reads it, from `FILLED` on. The
 //!   state passes it from one to the other.
 //! - `SLOT` points to a slot that lives: [`Sampling`] sets it, and clears it before it drops its share of the slot.
@@ -97,7 +97,7 @@ struct SampleSlot {
     own_stack: Option<Range<usize>>,
 }
 
-// SAFETY: `state` says which thread may touch the sample, and passes it on with release and acquire.
+// SAFETY: `state` says which OS thread may touch the sample, and passes it on with release and acquire.
 unsafe impl Sync for SampleSlot {}
 
 /// A sample: the greenlet that ran.
@@ -134,7 +134,7 @@ impl Sample {
 }
 
 thread_local! {
-    /// The slot of this thread. It has no destructor, since a signal handler reads it.
+    /// The slot of this OS thread. It has no destructor, since a signal handler reads it.
     static SLOT: Cell<*const SampleSlot> = const { Cell::new(ptr::null()) };
 }
 
@@ -169,7 +169,7 @@ impl Sampling {
         Ok(WatchedThread { slot: Arc::clone(&self.slot), heartbeat, thread: Recipient::this()? })
     }
 
-    /// Makes this thread answer from now on, in place of an earlier sampling.
+    /// Makes this OS thread answer from now on, in place of an earlier sampling.
     pub(super) fn begin(&self) {
         SLOT.set(Arc::as_ptr(&self.slot));
     }
@@ -247,7 +247,7 @@ fn answer(context: *const c_void) -> bool {
     let asked =
         |slot: &&SampleSlot| slot.state.compare_exchange(ASKED, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok();
     let Some(slot) = slot.filter(asked) else { return false };
-    // SAFETY: the state was ASKED and is FILLING now, so this thread owns the slot.
+    // SAFETY: the state was ASKED and is FILLING now, so this OS thread owns the slot.
     let sample = unsafe { &mut *slot.sample.get() };
     sample.epoch = run::run_epoch();
     sample.len = 0;
@@ -388,8 +388,8 @@ mod tests {
         sampling.begin();
         let send = || {
             watched.thread.send(SIGNAL).unwrap();
-            // A signal to the calling thread has arrived by now, except under valgrind, which delivers it with the next
-            // call.
+            // A signal to the calling OS thread has arrived by now, except under valgrind, which delivers it with the
+            // next call.
             std::thread::sleep(Duration::from_millis(1));
         };
         sampling.slot.state.store(ASKED, Ordering::Release);

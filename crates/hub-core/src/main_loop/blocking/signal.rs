@@ -54,7 +54,7 @@ mod system {
     }
 
     impl Recipient {
-        /// Returns the calling thread, if the system allows a signal with a value to it.
+        /// Returns the calling OS thread, if the system allows a signal with a value to it.
         pub(in super::super) fn this() -> io::Result<Recipient> {
             // SAFETY: these calls have no preconditions.
             let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid) as pid_t) };
@@ -113,7 +113,7 @@ mod system {
     /// An OS thread to send the signal to.
     pub(in super::super) struct Recipient(libc::pthread_t);
 
-    // SAFETY: any thread may use the handle of an OS thread, which is a pointer on some systems.
+    // SAFETY: any OS thread may use the handle of an OS thread, which is a pointer on some systems.
     unsafe impl Send for Recipient {}
 
     impl Recipient {
@@ -123,7 +123,7 @@ mod system {
         }
 
         pub(in super::super) fn send(&self, signal: c_int) -> io::Result<()> {
-            // SAFETY: the thread has not ended, by the ground rules.
+            // SAFETY: the OS thread has not ended, by the ground rules.
             match unsafe { libc::pthread_kill(self.0, signal) } {
                 0 => Ok(()),
                 number => Err(io::Error::from_raw_os_error(number)),

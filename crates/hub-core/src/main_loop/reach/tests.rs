@@ -20,7 +20,7 @@ fn a_wait_lasts_until_its_unpark() {
 fn an_ended_thread_has_no_entry() {
     let thread = std::thread::spawn(|| {
         local::get();
-        // Enters the thread without its own thread-local, whose destructor would remove the entry.
+        // Enters the OS thread without its own thread-local, whose destructor would remove the entry.
         threads().expect("forks are noticed");
         abandon(std::iter::once(7));
         fork::this_thread()
@@ -39,7 +39,7 @@ fn an_early_wake_up_waits_for_the_mailbox_of_the_childs_first_thread() {
         let (inbox, others) = (Inbox::new(HubId::new(1)), Inbox::new(HubId::new(2)));
         let early = threads.unpark(unparker(first));
         threads.register(other, |reach| reach.mailbox = Some(Arc::clone(others.mailbox())));
-        // By a wait of the thread as a whole, before its loop registers.
+        // By a wait of the OS thread as a whole, before its loop registers.
         threads.register(first, |reach| reach.plain = Some(Arc::default()));
         let too_early = inbox.has_mail() || others.has_mail();
         threads.register(first, |reach| reach.mailbox = Some(Arc::clone(inbox.mailbox())));

@@ -1,4 +1,4 @@
-//! The mailbox of a loop: messages from other threads, and the wake-up of the loop.
+//! The mailbox of a loop: messages from other OS threads, and the wake-up of the loop.
 //!
 //! The whole state is one word, `head`:
 //!
@@ -10,8 +10,8 @@
 //!
 //! The poster that replaces SLEEPING rings, once. Every other poster finds mail and does not ring. So there is at most
 //! one ring per sleep, and none for a loop that is awake. It is a word instead of a lock, because
-//! `interrupt_in_handler` runs in signal handlers, and because a fork could leave the lock held by a thread that the
-//! child does not have.
+//! `interrupt_in_handler` runs in signal handlers, and because a fork could leave the lock held by an OS thread that
+//! the child does not have.
 //!
 //! Ground rules:
 //!
@@ -47,7 +47,7 @@ use crate::base::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, UnsafeCel
 use crate::hub::Notify;
 use crate::main_loop::wakeup::Wakeup;
 
-/// A request of another thread to a loop.
+/// A request of another OS thread to a loop.
 pub(crate) enum Message {
     /// Run the closure in a new green thread, which was spawned at that location.
     Spawn(&'static Location<'static>, Box<dyn FnOnce() + Send>),
@@ -104,7 +104,7 @@ fn is_node(head: *mut Node) -> bool {
     head.addr() > GONE.addr()
 }
 
-/// The posters' side of a mailbox. Any thread may hold and use it.
+/// The posters' side of a mailbox. Any OS thread may hold and use it.
 pub(crate) struct Mailbox {
     head: AtomicPtr<Node>,
     interrupted: AtomicBool,
@@ -118,7 +118,7 @@ pub(crate) struct Mailbox {
     bell: UnsafeCell<Option<Bell>>,
     /// The generation of forks in which `bell` was made.
     generation: AtomicU32,
-    /// The token of the loop's thread.
+    /// The token of the loop's OS thread.
     thread: u64,
     /// The number of the hub.
     hub: AtomicU64,
@@ -143,14 +143,14 @@ impl Mailbox {
         }
         let node = Box::into_raw(Box::new(Node { message, next: EMPTY }));
         let on_top = |below| {
-            // SAFETY: the node is not in `head` yet, so this thread still owns it (rule 2).
+            // SAFETY: the node is not in `head` yet, so this OS thread still owns it (rule 2).
             unsafe { (*node).next = below };
             node
         };
         if self.put(on_top, Ring::now) {
             return Ok(());
         }
-        // SAFETY: the node comes from `into_raw` above. It never got into `head`, so this thread still owns it
+        // SAFETY: the node comes from `into_raw` above. It never got into `head`, so this OS thread still owns it
         // (rule 2).
         Err(unsafe { Box::from_raw(node) }.message)
     }
@@ -187,12 +187,12 @@ impl Mailbox {
         self.signals.fetch_sub(1, Relaxed);
     }
 
-    /// Returns whether messages are never read: the loop has ended, or a fork left its thread behind.
+    /// Returns whether messages are never read: the loop has ended, or a fork left its OS thread behind.
     pub(crate) fn is_gone(&self) -> bool {
         self.head.load(Acquire) == GONE || self.is_left_behind()
     }
 
-    /// Returns whether a fork left the loop's thread behind.
+    /// Returns whether a fork left the loop's OS thread behind.
     pub(crate) fn is_left_behind(&self) -> bool {
         fork::left_behind(self.generation.load(Relaxed), self.thread)
     }
@@ -344,12 +344,12 @@ fn collect(mut head: *mut Node, into: &mut Vec<Message>) {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     mailbox: Arc<Mailbox>,
-    /// An inbox stays on the loop's thread (rule 3).
+    /// An inbox stays on the loop's OS thread (rule 3).
     here: PhantomData<*mut ()>,
 }
 
 impl Inbox {
-    /// Creates an open mailbox for the hub `hub` of the calling thread. Nothing rings until
+    /// Creates an open mailbox for the hub `hub` of the calling OS thread. Nothing rings until
     /// [`replace_bell`](Inbox::replace_bell).
     pub(crate) fn new(hub: HubId) -> Inbox {
         let mailbox = Mailbox {
@@ -367,7 +367,7 @@ impl Inbox {
         Inbox { mailbox: Arc::new(mailbox), here: PhantomData }
     }
 
-    /// Assigns the mailbox to another hub of the same thread.
+    /// Assigns the mailbox to another hub of the same OS thread.
     pub(crate) fn renumber(&self, hub: HubId) {
         self.mailbox.hub.store(hub.number(), Relaxed);
     }

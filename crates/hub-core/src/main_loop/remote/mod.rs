@@ -1,4 +1,4 @@
-//! Handles by which other threads reach a loop.
+//! Handles by which other OS threads reach a loop.
 
 mod mailbox;
 
@@ -11,18 +11,18 @@ use crate::error::HubGone;
 
 pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 
-/// A handle to the hub of a thread, for use by any thread.
+/// A handle to the hub of an OS thread, for use by any OS thread.
 ///
-/// Green threads and most parts of a hub stay on its thread. A `Remote` is the entry from outside: it sends the hub a
-/// closure to run there, wakes it, or ends its loop. The spawns and stops of one thread take effect in order. A hub
-/// that is awake is reached without a system call. A sleeping hub is woken by one write, however many calls come in
+/// Green threads and most parts of a hub stay on its OS thread. A `Remote` is the entry from outside: it sends the hub
+/// a closure to run there, wakes it, or ends its loop. The spawns and stops of one OS thread take effect in order. A
+/// hub that is awake is reached without a system call. A sleeping hub is woken by one write, however many calls come in
 /// until it is awake. The counterpart in gevent is the `async` watcher.
 ///
 /// While any `Remote` of a hub exists, a loop without anything else to wait for goes on waiting, since the holder may
 /// still send a message. No call blocks, and none switches to another green thread.
 ///
-/// When the hub's thread has ended, a call that needs it returns [`HubGone`], and the others do nothing. The same holds
-/// in a forked child: only the hub of the thread that called `fork` exists there.
+/// When the hub's OS thread has ended, a call that needs it returns [`HubGone`], and the others do nothing. The same
+/// holds in a forked child: only the hub of the OS thread that called `fork` exists there.
 ///
 /// ```
 /// use greenhub::{Interest, get_hub, trampoline};
@@ -50,7 +50,7 @@ impl Remote {
         Remote { mailbox: Arc::clone(mailbox) }
     }
 
-    /// Returns a handle of a hub whose thread has ended.
+    /// Returns a handle of a hub whose OS thread has ended.
     pub(crate) fn gone(hub: HubId) -> Remote {
         let inbox = Inbox::new(hub);
         inbox.close();
@@ -59,14 +59,14 @@ impl Remote {
 
     /// Runs `f` in a new green thread of the hub.
     ///
-    /// Returns without waiting for it. The closures of one thread start in the order in which it sent them. A panic of
-    /// `f` ends its green thread and is reported there.
+    /// Returns without waiting for it. The closures of one OS thread start in the order in which it sent them. A panic
+    /// of `f` ends its green thread and is reported there.
     ///
     /// # Errors
     ///
-    /// Returns [`HubGone`] if the hub's thread has ended, or was left behind by a fork; `f` is dropped, on the calling
-    /// thread. If the thread ends later but before `f` has started, `f` is abandoned like a green thread. A
-    /// [shutdown](crate::HubRef::shutdown) that comes first drops `f`.
+    /// Returns [`HubGone`] if the hub's OS thread has ended, or was left behind by a fork; `f` is dropped, on the
+    /// calling OS thread. If the OS thread ends later but before `f` has started, `f` is abandoned like a green thread.
+    /// A [shutdown](crate::HubRef::shutdown) that comes first drops `f`.
     #[track_caller]
     pub fn spawn(&self, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
         self.post(Message::Spawn(Location::caller(), Box::new(f)), "spawn a green thread on")
@@ -82,26 +82,26 @@ impl Remote {
 
     /// Ends the hub's main loop after its current turn, like [`HubRef::abort`](crate::HubRef::abort).
     ///
-    /// A later blocking call on that thread starts it again.
+    /// A later blocking call on that OS thread starts it again.
     ///
     /// # Errors
     ///
-    /// Returns [`HubGone`] if the hub's thread has ended, or was left behind by a fork.
+    /// Returns [`HubGone`] if the hub's OS thread has ended, or was left behind by a fork.
     pub fn stop(&self) -> Result<(), HubGone> {
         self.post(Message::Stop, "stop")
     }
 
     /// Ends the hub's main loop with an interruption, like Ctrl-C.
     ///
-    /// The thread's main greenlet gets the interruption.
+    /// The OS thread's main greenlet gets the interruption.
     ///
     /// Several calls before the loop's next check count as one. Async-signal-safe where [`notify`](Remote::notify) is.
     pub fn interrupt(&self) {
         self.mailbox.interrupt();
     }
 
-    /// Returns whether the hub's thread has ended, or was left behind by a fork. It may end at any moment after a false
-    /// result.
+    /// Returns whether the hub's OS thread has ended, or was left behind by a fork. It may end at any moment after a
+    /// false result.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.mailbox.is_gone()

@@ -283,7 +283,7 @@ fn a_remote_of_a_gone_hub_returns_an_error_and_drops_the_closure() {
     assert_eq!(Arc::strong_count(&held), 1);
     assert_eq!(
         error.to_string(),
-        "cannot spawn a green thread on hub 7: its thread has ended, or was left behind by a fork"
+        "cannot spawn a green thread on hub 7: its OS thread has ended, or was left behind by a fork"
     );
     assert_eq!(error.hub_id(), HubId::new(7));
     assert!(remote.stop().is_err());

@@ -1,4 +1,4 @@
-//! Two barriers: a light one that costs nothing, and a heavy one that acts on all threads of the process.
+//! Two barriers: a light one that costs nothing, and a heavy one that acts on all OS threads of the process.
 
 pub(super) use self::system::{available, heavy, light};
 
@@ -14,7 +14,7 @@ mod system {
     const NO: u8 = 2;
 
     /// Whether the system has the heavy barrier; 0 until it was asked. This is not a lock, since a fork could leave the
-    /// thread that asks behind. Several threads may ask at once.
+    /// OS thread that asks behind. Several OS threads may ask at once.
     static KNOWN: AtomicU8 = AtomicU8::new(0);
 
     /// Returns whether the system has the heavy barrier.
@@ -41,8 +41,8 @@ mod system {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Makes every thread of the process pass a full memory barrier before this returns. If the system refuses it, the
-    /// barrier counts as unavailable from now on.
+    /// Makes every OS thread of the process pass a full memory barrier before this returns. If the system refuses it,
+    /// the barrier counts as unavailable from now on.
     pub(in super::super) fn heavy() -> io::Result<()> {
         let passed = match membarrier(MembarrierCommand::PrivateExpedited) {
             // The process is not registered: a forked child may have to register again.

@@ -151,7 +151,7 @@ fn a_lock_held_by_a_left_behind_thread_panics_in_a_forked_child() {
     );
 }
 
-/// Makes the system refuse these commands of membarrier to the calling thread from now on, as in a sandbox.
+/// Makes the system refuse these commands of membarrier to the calling OS thread from now on, as in a sandbox.
 #[cfg(target_os = "linux")]
 fn refuse(commands: &[u32]) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;

@@ -2,9 +2,9 @@
 //!
 //! Ground rules:
 //! - `hub` changes under the lock only, and then `mailbox` is that of the hub's OS thread.
-//! - A waiter counts itself before it reads `hub`. A thread that moves the source reads the count afterwards. Both are
-//!   sequentially consistent, so at least one of the two sees the other. A thread that finds a waiter puts `hub` back;
-//!   a reader without the lock may see the value in between.
+//! - A waiter counts itself before it reads `hub`. An OS thread that moves the source reads the count afterwards. Both
+//!   are sequentially consistent, so at least one of the two sees the other. An OS thread that finds a waiter puts
+//!   `hub` back; a reader without the lock may see the value in between.
 //! - A waiter checks whether the source is closed after it has settled `hub`. A closer reads `hub` after it has marked
 //!   the source. Both are sequentially consistent: either the waiter leaves, or its hub is notified of the close after
 //!   the waiter has parked.
@@ -140,14 +140,14 @@ impl<M: Resident> Home<M> {
         // The caller may have forked since it was counted: it builds its hub in between.
         self.count_left_behind(&mailbox, Own { waiters: 1, polls: by.polls() });
         let before = self.hub.swap(hub, SeqCst);
-        // An earlier hub of this thread is gone, with all its registrations.
+        // An earlier hub of this OS thread is gone, with all its registrations.
         let elsewhere = mailbox.as_ref().is_some_and(|mailbox| !Arc::ptr_eq(mailbox, &here) && !mailbox.is_gone());
         // The caller is counted too.
         order_for_model();
         let others = self.waiting.load(SeqCst) - 1;
         if mailbox.as_ref().is_some_and(|mailbox| mailbox.is_ended()) {
-            // A caller on a third thread that is about to come here, too, is counted among them. It is woken like them
-            // when the source moves on.
+            // A caller on a third OS thread that is about to come here, too, is counted among them. It is woken like
+            // them when the source moves on.
             self.left_behind.store(others, Relaxed);
             self.polls_left_behind.store(self.polling.load(SeqCst).saturating_sub(by.polls()), Relaxed);
         }
@@ -204,7 +204,7 @@ impl<M: Resident> Home<M> {
         self.lock().clone()
     }
 
-    /// Returns the id of the hub, when no thread is moving the source.
+    /// Returns the id of the hub, when no OS thread is moving the source.
     pub(super) fn settled_hub(&self) -> u64 {
         let _settled = self.lock();
         self.hub()

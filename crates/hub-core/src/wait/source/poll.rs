@@ -200,7 +200,7 @@ impl Inner {
         PollGuard::new(Arc::clone(self) as _).ok_or_else(|| self.closed_error())
     }
 
-    /// Arms a waker in the table of descriptors of this thread.
+    /// Arms a waker in the table of descriptors of this OS thread.
     fn arm(
         self: &Arc<Self>,
         main_loop: &MainLoop,
@@ -252,7 +252,7 @@ impl Inner {
     }
 }
 
-/// Performs `op` in a destructor at the end of a thread, where there is no loop any more.
+/// Performs `op` in a destructor at the end of an OS thread, where there is no loop any more.
 #[cold]
 fn perform_at_end<R>(
     fd: BorrowedFd<'_>,

@@ -8,7 +8,7 @@
 //!   it is closed, redirects its number to a dead file, which releases the source's own file; the number stays open. A
 //!   live operation may use the file until it ends.
 //! - After the source was marked closed, the hub that has the number registered is asked to deregister it. (A hub that
-//!   finds an open source at home keeps it.) If that hub belongs to another thread, a request is sent there. The
+//!   finds an open source at home keeps it.) If that hub belongs to another OS thread, a request is sent there. The
 //!   request is itself `Entered`, and so keeps the number open until it was carried out.
 
 use std::io;
@@ -100,7 +100,7 @@ impl Inner {
         unsafe { self.word.take_back() };
     }
 
-    /// Makes this thread's hub the home of the source, for a waiter that is counted. Fails if the source was closed.
+    /// Makes this OS thread's hub the home of the source, for a waiter that is counted. Fails if the source was closed.
     #[inline(always)]
     pub(super) fn settle(self: &Arc<Self>, main_loop: &MainLoop, by: Mover) -> io::Result<()> {
         if self.home.hub() != main_loop.id().number() {
@@ -110,7 +110,7 @@ impl Inner {
             return Err(self.closed_error());
         }
         // Both loads are of one word, so this one sees no older value than that of `is_closed`. A waiter by number on
-        // this thread has got the number from an `as_fd` that happened before, so it is seen as well.
+        // this OS thread has got the number from an `as_fd` that happened before, so it is seen as well.
         if self.flags().is_lent() {
             // A waiter by number has borrowed the number, and stays.
             // SAFETY: the number is this source's, which makes this loop, its home, give it up before it is closed.
@@ -128,14 +128,14 @@ impl Inner {
             Ok(None) => {}
             Err(Busy) => {
                 let fd = self.fd;
-                let text = format!("descriptor {fd} is waited for on another thread; use try_clone for one each");
+                let text = format!("descriptor {fd} is waited for on another OS thread; use try_clone for one each");
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
             }
         }
         Ok(())
     }
 
-    /// Wakes the waiters in `directions` on every thread, so that their operations are tried again.
+    /// Wakes the waiters in `directions` on every OS thread, so that their operations are tried again.
     pub(super) fn wake(self: &Arc<Self>, directions: Interest) {
         if self.home.waiters() == 0 {
             return;
@@ -153,7 +153,8 @@ impl Inner {
         }
     }
 
-    /// Sends a request to the hub of another thread. A source whose number is gone has no registration and no waiter.
+    /// Sends a request to the hub of another OS thread. A source whose number is gone has no registration and no
+    /// waiter.
     pub(super) fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
         let Some(source) = Entered::unless_gone(Arc::clone(self)) else { return };
         let request = ReleaseRequest { source, request };
@@ -245,7 +246,7 @@ impl<R: Numbered + AsRef<Inner>> Entered<R> {
         Ok(())
     }
 
-    /// Makes the hub of this thread deregister the number, and wakes the waiters.
+    /// Makes the hub of this OS thread deregister the number, and wakes the waiters.
     ///
     /// Returns false, and changes nothing, inside the hub's `wait`.
     fn forget_here(&self, main_loop: &MainLoop) -> bool {
@@ -315,20 +316,20 @@ impl Entered<&Arc<Inner>> {
 impl Drop for Inner {
     fn drop(&mut self) {
         if !self.word.flags().is_gone() {
-            // SAFETY: the number was open until now, and this is the last reference. A thread that sets `GONE` holds a
-            // reference, so its store happens before this load.
+            // SAFETY: the number was open until now, and this is the last reference. An OS thread that sets `GONE`
+            // holds a reference, so its store happens before this load.
             drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
         }
     }
 }
 
-/// A request of another thread to a hub that has a source registered. It counts as an operation in progress.
+/// A request of another OS thread to a hub that has a source registered. It counts as an operation in progress.
 struct ReleaseRequest {
     source: Entered<Arc<Inner>>,
     request: Request,
 }
 
-/// The kind of a request to the hub of another thread.
+/// The kind of a request to the hub of another OS thread.
 pub(super) enum Request {
     /// Deregister the source.
     Forget,
@@ -343,7 +344,7 @@ impl ReleaseRequest {
             main_loop.wake_waiters(source.fd, source.id, directions);
             return;
         }
-        // The source may have come back meanwhile. Only this thread can bring it back, so the answer stays true.
+        // The source may have come back meanwhile. Only this OS thread can bring it back, so the answer stays true.
         let is_here = source.home.settled_hub() == main_loop.id().number();
         if !is_here || source.word.is_closed() {
             self.source.forget_here(main_loop);
@@ -374,7 +375,7 @@ impl SourceWaker {
     }
 }
 
-/// Returns whether a mailbox is that of the calling thread.
+/// Returns whether a mailbox is that of the calling OS thread.
 fn is_own_mailbox(mailbox: &Arc<Mailbox>) -> bool {
     let here = local::try_get().and_then(|local| local.main_loop.mailbox());
     here.is_some_and(|here| Arc::ptr_eq(&here, mailbox))

@@ -106,7 +106,7 @@ impl Word {
 
     /// Marks the source as closed. Returns false if it was closed before.
     ///
-    /// All threads see the same order of this call, of [`is_closed`](Word::is_closed) and of the accesses of a
+    /// All OS threads see the same order of this call, of [`is_closed`](Word::is_closed) and of the accesses of a
     /// [`Home`](super::home::Home).
     pub(super) fn close(&self) -> bool {
         self.0.fetch_or(CLOSED, SeqCst) & CLOSED == 0
