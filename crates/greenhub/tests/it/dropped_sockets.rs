@@ -25,14 +25,14 @@ const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 type Known = Rc<RefCell<Vec<(RawFd, PathBuf)>>>;
 
 /// Records registrations.
-struct Noting(Known);
+struct Recorder(Known);
 
 /// Returns the open file behind a number.
 fn file(fd: RawFd) -> PathBuf {
     fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open descriptor")
 }
 
-impl Tap for Noting {
+impl Tap for Recorder {
     fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
         let number = call.key.fd();
         call.forward(hub)?;
@@ -50,9 +50,9 @@ impl Tap for Noting {
 }
 
 /// Makes this OS thread use a hub that records registrations. The loop's own wake-up descriptor is not among them.
-fn use_noting_hub() -> Known {
+fn use_recording_hub() -> Known {
     let known = Known::default();
-    use_tapped_hub(Noting(known.clone()));
+    use_tapped_hub(Recorder(known.clone()));
     sleep(SHORT);
     known.borrow_mut().clear();
     known
@@ -167,7 +167,7 @@ fn assert_end_seen(mut peer: TcpStream, of: &str) {
 #[test]
 fn a_dropped_socket_is_forgotten_and_closed_at_once() {
     run("a_dropped_socket_is_forgotten_and_closed_at_once", || {
-        let known = use_noting_hub();
+        let known = use_recording_hub();
         for Use { name, make } in USES {
             let (one, mut other) = pair();
             let one = make(one, &mut other);
@@ -184,7 +184,7 @@ fn a_dropped_socket_is_forgotten_and_closed_at_once() {
 #[test]
 fn a_closed_socket_is_forgotten_and_closed_at_once() {
     run("a_closed_socket_is_forgotten_and_closed_at_once", || {
-        let known = use_noting_hub();
+        let known = use_recording_hub();
         for Use { name, make } in USES {
             let (one, mut other) = pair();
             let one = make(one, &mut other);
@@ -201,7 +201,7 @@ fn a_closed_socket_is_forgotten_and_closed_at_once() {
 #[test]
 fn a_socket_turned_into_its_descriptor_is_forgotten() {
     run("a_socket_turned_into_its_descriptor_is_forgotten", || {
-        let known = use_noting_hub();
+        let known = use_recording_hub();
         for Use { name, make } in USES {
             let (one, mut other) = pair();
             let one = OwnedFd::from(make(one, &mut other));
@@ -217,7 +217,7 @@ fn a_socket_turned_into_its_descriptor_is_forgotten() {
 #[test]
 fn dropping_a_socket_keeps_the_registration_of_its_clone() {
     run("dropping_a_socket_keeps_the_registration_of_its_clone", || {
-        let known = use_noting_hub();
+        let known = use_recording_hub();
         let (one, mut other) = pair();
         let mut clone = one.try_clone().unwrap();
         miss(&one);
@@ -253,7 +253,7 @@ fn each_type_of_socket_is_forgotten_and_closed_when_dropped() {
             assert!(!is_open(&file), "{sort}");
             assert_no_waiters();
         }
-        let known = use_noting_hub();
+        let known = use_recording_hub();
         let (stream, _peer) = pair();
         check(&known, stream, |mut stream| stream.read(&mut [0]).is_ok());
         check(&known, TcpListener::bind(ANY).unwrap(), |listener| listener.accept().is_ok());
@@ -277,7 +277,7 @@ fn each_type_of_socket_is_forgotten_and_closed_when_dropped() {
 #[test]
 fn a_socket_dropped_on_another_os_thread_is_forgotten_and_closed() {
     run("a_socket_dropped_on_another_os_thread_is_forgotten_and_closed", || {
-        let known = use_noting_hub();
+        let known = use_recording_hub();
         for Use { name, make } in USES {
             let (one, mut other) = pair();
             let one = make(one, &mut other);
@@ -298,7 +298,7 @@ fn a_socket_dropped_on_another_os_thread_is_forgotten_and_closed() {
 #[test]
 fn a_socket_used_on_another_os_thread_is_forgotten_by_its_first_hub() {
     run("a_socket_used_on_another_os_thread_is_forgotten_by_its_first_hub", || {
-        let known = use_noting_hub();
+        let known = use_recording_hub();
         let (one, other) = pair();
         miss(&one);
         let file = file(one.as_raw_fd());

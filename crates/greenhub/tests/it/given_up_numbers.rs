@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use crate::support::descriptors::{ms, pair, read, stats, write};
-use crate::support::hubs::{Lent, use_noting_hub};
+use crate::support::hubs::{Lent, use_recording_hub};
 use crate::support::in_child;
 use greenhub::park::{notify_close, notify_opened};
 use greenhub::thread::yield_now;
@@ -15,7 +15,7 @@ use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};
 fn a_number_of_another_owner_is_not_lent_to_the_hub() {
     for give_up in [notify_close, notify_opened] {
         std::thread::spawn(move || {
-            let forgotten = use_noting_hub();
+            let forgotten = use_recording_hub();
             let (reader, writer) = io::pipe().expect("a pipe");
             let number = reader.as_raw_fd();
             drop(writer);
@@ -34,7 +34,7 @@ fn a_number_of_another_owner_is_not_lent_to_the_hub() {
 fn a_number_with_a_waiter_is_not_lent_to_the_hub() {
     for give_up in [notify_close, notify_opened] {
         std::thread::spawn(move || {
-            let forgotten = use_noting_hub();
+            let forgotten = use_recording_hub();
             let (reader, _writer) = io::pipe().expect("a pipe");
             let number = reader.as_raw_fd();
             let waiter = spawn(move || trampoline(&reader, Interest::READ, None));
@@ -53,7 +53,7 @@ fn a_number_with_a_waiter_is_not_lent_to_the_hub() {
 fn a_number_of_a_live_source_wakes_the_waiter_and_stays_registered() {
     for give_up in [notify_close, notify_opened] {
         std::thread::spawn(move || {
-            let forgotten = use_noting_hub();
+            let forgotten = use_recording_hub();
             let (here, there) = pair();
             let here = Rc::new(here);
             let waits = Rc::clone(&here);
@@ -119,7 +119,7 @@ fn the_loop_is_still_woken_after_every_number_was_given_up() {
 fn deregistration_lends_the_hub_an_open_descriptor() {
     // In its own process, so that no other test gets the number in between.
     in_child(|| {
-        let forgotten = use_noting_hub();
+        let forgotten = use_recording_hub();
         let (reader, _writer) = io::pipe().expect("a pipe");
         let number = reader.as_raw_fd();
         // The registration is the only owner.

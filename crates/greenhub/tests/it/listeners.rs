@@ -424,14 +424,14 @@ fn unread_data_without_a_waiter_does_not_spin() {
 }
 
 #[derive(Default)]
-struct Notes {
+struct Counts {
     ready: Cell<usize>,
     closed: Cell<usize>,
 }
 
-struct Noting(Rc<Notes>);
+struct CountingListener(Rc<Counts>);
 
-impl Listener for Noting {
+impl Listener for CountingListener {
     fn ready(&self, _fd: i32, _what: Readiness) {
         self.0.ready.set(self.0.ready.get() + 1);
     }
@@ -444,19 +444,19 @@ impl Listener for Noting {
 fn removing_a_spent_listener_does_nothing() {
     limited(|| {
         let (here, there) = streams();
-        let notes: Rc<Notes> = Rc::default();
+        let counts: Rc<Counts> = Rc::default();
         let spent = get_hub()
-            .listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes)))
+            .listen(Rc::clone(&here), Interest::READ, CountingListener(Rc::clone(&counts)))
             .expect("the hub accepts the listener");
         notify_close(here.as_raw_fd());
         yield_now();
-        assert_eq!(notes.closed.get(), 1);
+        assert_eq!(counts.closed.get(), 1);
         let reader = waiting_reader(&here);
         drop(spent);
         assert_eq!(stats().readers, 1, "the current waiter was deregistered");
         send(&there, b"x");
         assert!(reader.join().expect("the waiter returns").is_ok());
-        assert_eq!(notes.ready.get(), 0);
+        assert_eq!(counts.ready.get(), 0);
     });
 }
 
@@ -494,14 +494,14 @@ fn closed_is_called_in_the_main_loop() {
 fn a_listener_deregistered_after_the_notice_is_not_called() {
     limited(|| {
         let (here, _there) = streams();
-        let notes: Rc<Notes> = Rc::default();
+        let counts: Rc<Counts> = Rc::default();
         let registration = get_hub()
-            .listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes)))
+            .listen(Rc::clone(&here), Interest::READ, CountingListener(Rc::clone(&counts)))
             .expect("the hub accepts the listener");
         notify_close(here.as_raw_fd());
         drop(registration);
         sleep(ms(1));
-        assert_eq!(notes.closed.get(), 0);
+        assert_eq!(counts.closed.get(), 0);
     });
 }
 
@@ -627,11 +627,11 @@ fn a_listener_stays_ahead_of_queued_waiters() {
     in_child(|| {
         hub_prevent_multiple_readers(false);
         let (here, there) = streams();
-        let notes: Rc<Notes> = Rc::default();
-        let listener = get_hub().listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes)));
+        let counts: Rc<Counts> = Rc::default();
+        let listener = get_hub().listen(Rc::clone(&here), Interest::READ, CountingListener(Rc::clone(&counts)));
         let queued = waiting_reader(&here);
         send(&there, b"x");
-        until(|| notes.ready.get() > 1);
+        until(|| counts.ready.get() > 1);
         assert!(!queued.is_finished());
         drop(listener);
         assert!(queued.join().expect("the waiter returns").is_ok());

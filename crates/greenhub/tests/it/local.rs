@@ -69,8 +69,8 @@ fn the_initializer_runs_once_per_green_thread_at_first_use() {
 }
 
 #[test]
-fn values_work_as_stds_do() {
-    run("values_work_as_stds_do", || {
+fn values_are_replaced_set_and_taken_in_place() {
+    run("values_are_replaced_set_and_taken_in_place", || {
         assert_eq!(NUMBER.replace(3), 7);
         NUMBER.set(4);
         assert_eq!((NUMBER.take(), NUMBER.get()), (4, 0));

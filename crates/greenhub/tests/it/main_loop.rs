@@ -661,7 +661,7 @@ thread_local! {
 }
 
 /// Selects a hub that is rebuilt after a failure.
-fn use_tricky_hub() -> (HubRef, Calls) {
+fn use_hub_with_hooks() -> (HubRef, Calls) {
     let descriptor = HubDescriptor {
         name: "counted",
         aliases: &[],
@@ -675,7 +675,7 @@ fn use_tricky_hub() -> (HubRef, Calls) {
 #[test]
 fn a_wait_that_fails_reaches_main_and_the_next_call_builds_a_new_hub() {
     limited(|| {
-        let (hub, calls) = use_tricky_hub();
+        let (hub, calls) = use_hub_with_hooks();
         let (fired, fire) = flag();
         hub.schedule(SHORT, fire);
         let (reader, mut writer) = io::pipe().unwrap();
@@ -697,7 +697,7 @@ fn a_wait_that_fails_reaches_main_and_the_next_call_builds_a_new_hub() {
 #[test]
 fn a_hub_that_panics_reaches_main_and_the_next_call_builds_a_new_one() {
     limited(|| {
-        let (hub, calls) = use_tricky_hub();
+        let (hub, calls) = use_hub_with_hooks();
         let remote = hub.remote();
         let (called, call) = flag();
         let (reader, mut writer) = io::pipe().unwrap();
@@ -726,7 +726,7 @@ fn a_hub_that_panics_reaches_main_and_the_next_call_builds_a_new_one() {
 #[test]
 fn a_hub_that_panics_does_not_keep_a_dead_loop_waiting() {
     limited(|| {
-        let (_hub, calls) = use_tricky_hub();
+        let (_hub, calls) = use_hub_with_hooks();
         calls.in_wait.set(Some(Box::new(|| panic!("out of order"))));
         assert!(wait_for_nothing().kind() == LoopErrorKind::Panic);
         let [left, _right] = deadlock();
@@ -753,7 +753,7 @@ fn a_failed_hub_from_use_hub_with_stays_an_error_until_use_hub() {
 #[test]
 fn a_wait_inside_a_hub_call_is_the_blocking_error() {
     limited(|| {
-        let (_hub, calls) = use_tricky_hub();
+        let (_hub, calls) = use_hub_with_hooks();
         let errors = Rc::new(RefCell::new(Vec::new()));
         for in_watch in [false, true] {
             let seen = errors.clone();

@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::support::descriptors::{ms, pair, read, read_within, source, stats, write};
-use crate::support::hubs::{Lent, default_hub, use_noting_hub};
+use crate::support::hubs::{Lent, default_hub, use_recording_hub};
 use crate::support::in_child;
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
@@ -185,7 +185,7 @@ fn rule_05_a_socket_closed_on_another_thread_is_deregistered_before_the_close() 
 #[test]
 fn rule_05_a_socket_dropped_on_another_thread_is_deregistered_before_the_close() {
     in_child(|| {
-        let forgotten = use_noting_hub();
+        let forgotten = use_recording_hub();
         let (reader, mut writer) = known_pipe();
         let number = reader.as_raw_fd();
         std::thread::spawn(move || drop(reader)).join().expect("no panic");
@@ -260,7 +260,7 @@ fn rule_05_a_wait_on_a_second_hub_is_refused_each_time() {
 #[test]
 fn rule_05_a_moved_socket_is_deregistered_by_its_former_hub() {
     in_child(|| {
-        let forgotten = use_noting_hub();
+        let forgotten = use_recording_hub();
         let (reader, mut writer) = known_pipe();
         let number = reader.as_raw_fd();
         let thread = std::thread::spawn(move || read_within(&reader, 8, Some(TIMEOUT)));
@@ -325,11 +325,11 @@ fn rule_05_a_number_stays_open_while_an_operation_uses_it() {
 #[test]
 fn rule_05_into_fd_deregisters_the_socket() {
     in_child(|| {
-        let forgotten = use_noting_hub();
+        let forgotten = use_recording_hub();
         let (reader, _writer) = known_pipe();
         let number = reader.as_raw_fd();
         let fd = reader.into_fd().expect("the source is open");
-        assert_eq!((get_hub().name(), fd.as_raw_fd()), ("noting", number));
+        assert_eq!((get_hub().name(), fd.as_raw_fd()), ("recorder", number));
         assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
     });
 }

@@ -136,7 +136,7 @@ same_as_std! {
         assert_eq!(turns.into_inner(), 200);
     }
 
-    fn handles_have_std_s_names() {
+    fn a_handle_reports_its_end_and_returns_the_result() {
         let handle: thread::JoinHandle<i32> = thread::spawn(|| 1);
         while !handle.is_finished() {
             thread::yield_now();

@@ -153,12 +153,12 @@ pub(crate) struct Calls {
     pub(crate) watches: Rc<Cell<usize>>,
     pub(crate) waits: Rc<Cell<usize>>,
     /// Runs inside the hub's next `wait`.
-    pub(crate) in_wait: Rc<Cell<Option<Trick>>>,
+    pub(crate) in_wait: Rc<Cell<Option<CallHook>>>,
     /// Runs inside the hub's next `watch`.
-    pub(crate) in_watch: Rc<Cell<Option<Trick>>>,
+    pub(crate) in_watch: Rc<Cell<Option<CallHook>>>,
 }
 
-pub(crate) type Trick = Box<dyn FnOnce() -> io::Result<()>>;
+pub(crate) type CallHook = Box<dyn FnOnce() -> io::Result<()>>;
 
 impl Calls {
     /// Returns the default hub, with counted calls.
@@ -173,15 +173,15 @@ impl Tap for Calls {
     }
     fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
         self.watches.set(self.watches.get() + 1);
-        if let Some(trick) = self.in_watch.take() {
-            trick()?;
+        if let Some(hook) = self.in_watch.take() {
+            hook()?;
         }
         call.forward(hub)
     }
     fn wait(&mut self, hub: &mut dyn Hub, call: Wait<'_>) -> io::Result<()> {
         self.waits.set(self.waits.get() + 1);
-        if let Some(trick) = self.in_wait.take() {
-            trick()?;
+        if let Some(hook) = self.in_wait.take() {
+            hook()?;
         }
         call.forward(hub)
     }
@@ -198,11 +198,11 @@ pub(crate) enum Lent {
 /// The recorded `forget` calls: the numbers with their descriptors.
 pub(crate) type Forgotten = Rc<RefCell<Vec<(RawFd, Lent)>>>;
 
-struct Noting(Forgotten);
+struct ForgetRecorder(Forgotten);
 
-impl Tap for Noting {
+impl Tap for ForgetRecorder {
     fn name(&self, _: &dyn Hub) -> &'static str {
-        "noting"
+        "recorder"
     }
     fn forget(&mut self, hub: &mut dyn Hub, key: Key, fd: Option<BorrowedFd<'_>>) {
         let lent = match fd {
@@ -216,8 +216,8 @@ impl Tap for Noting {
 }
 
 /// Makes this OS thread use the default hub with recorded `forget` calls.
-pub(crate) fn use_noting_hub() -> Forgotten {
+pub(crate) fn use_recording_hub() -> Forgotten {
     let forgotten = Forgotten::default();
-    use_tapped_hub(Noting(Rc::clone(&forgotten)));
+    use_tapped_hub(ForgetRecorder(Rc::clone(&forgotten)));
     forgotten
 }
