@@ -13,15 +13,14 @@
 //! The modules of `src` are in layers. A module uses only its own layer and the layers below; `cargo xtask tidy` checks
 //! this. From the bottom up:
 //!
-//! | layer | contents | public |
-//! |---|---|---|
-//! | `base` | forks, OS threads of the library's own, reasons of waits | [`WaitReason`] |
-//! | [`hub`] | the contract between a hub and the loop, with its own front page | [`Hub`](hub::Hub), [`HubDescriptor`](hub::HubDescriptor), [`Interest`](hub::Interest), [`Watched`](hub::Watched) |
-//! | `error`, `report`, `timer_queue` | errors, the report stream, the queue of timers | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
-//! | `greenlet` | stacks, switches, exits, the run queue, the cells of green threads | [`Greenlet`], [`Payload`], [`is_exit`] |
-//! | `main_loop` | one turn after another; the table of descriptors, callbacks, mail from other OS threads, the blocking detector | [`Stats`], [`Listener`], [`Remote`] |
-//! | `wait` | waits for descriptors, for other OS threads, for jobs | [`trampoline()`], [`Source`], [`Parker`] |
-//! | `api` | the functions and handles that programs use | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`HubRef`], [`future`] |
+//! | layer | folder or file | contents | public |
+//! |---|---|---|---|
+//! | base | `base` | forks, OS threads of the library's own, reasons of waits | [`WaitReason`] |
+//! | contract | [`hub`], `error`, `report`, `timer_queue` | the contract between a hub and the loop, with its own front page; errors, the report stream, the queue of timers | [`Hub`](hub::Hub), [`Interest`](hub::Interest), [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
+//! | greenlet | `greenlet` | stacks, switches, exits, the run queue, the cells of green threads | [`Greenlet`], [`Payload`], [`is_exit`] |
+//! | main_loop | `main_loop` | one turn after another; the table of descriptors, callbacks, mail from other OS threads, the blocking detector | [`Stats`], [`Listener`], [`Remote`] |
+//! | wait | `wait` | waits for descriptors, for other OS threads, for jobs | [`trampoline()`], [`Source`], [`Parker`] |
+//! | api | `api` | the functions and handles that programs use | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`HubRef`], [`future`] |
 //!
 //! # Implementing a hub
 //!
