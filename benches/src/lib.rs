@@ -1,5 +1,7 @@
-//! Shared parts of the benches: a clock, pairs of connected sockets, ping-pong over them in green threads, in tasks and
-//! in neither, and a ring of descriptors of which few are busy.
+//! Shared parts of the benches.
+//!
+//! There are a clock, pairs of connected sockets, and a ring of descriptors of which few are busy. Ping-pong over the
+//! sockets runs in green threads, in tasks, and in plain system calls.
 //!
 //! Times are the processor time of the whole process, system calls included. Other load on the machine affects
 //! processor time less than wall-clock time, and the benches wait for no other process.
@@ -52,11 +54,14 @@ pub fn timed<R>(count: u64, mut operation: impl FnMut() -> R) -> Duration {
     watch.elapsed()
 }
 
-/// Reads the only argument of a program: how often it repeats each measurement. Nine times without one.
+/// Returns the number of times that a program repeats each measurement.
+///
+/// It is the only argument of the program. Without an argument it is nine.
 ///
 /// # Errors
 ///
-/// Prints how `program` is called and returns its exit code if the arguments are others.
+/// Returns the exit code of `program` if the argument is no positive number or there are several. The usage was printed
+/// to standard error.
 pub fn repetitions(program: &str) -> Result<usize, ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let repetitions = match &arguments[..] {

@@ -185,8 +185,7 @@ impl<T> Task<T> {
             return Err(GreenError::Taken);
         }
         header.bits.set((bits | SEEN) & !RESULT);
-        // SAFETY: RESULT was set: the body contains the result, and a `Task<T>` is made for results of
-        // type `T`.
+        // SAFETY: RESULT was set: the body contains the result, and a `Task<T>` is made for results of type `T`.
         unsafe { ManuallyDrop::take(&mut *self.result_ptr::<T>()) }
     }
 
