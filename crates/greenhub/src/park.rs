@@ -2,9 +2,10 @@
 //!
 //! A wait for a descriptor is [`trampoline`](crate::trampoline) or [`Trampoline`](crate::Trampoline); a [`Source`] is
 //! for a descriptor that is used often. A primitive is a [`BiasedMutex`] over its state and the [`Unparker`]s of its
-//! waiters: see [`Parker`].
+//! waiters: see [`Parker`]. A [`Waitable`] object can be waited for beside others.
 
 pub use hub_core::{
-    BiasedMutex, BiasedMutexGuard, Deadline, Grace, Parked, Parker, ReadHint, Source, SourceWaker, Unparker,
-    WaitReason, consume_budget, notify_close, notify_opened, throw_exit, trampoline_any, trampoline_raw,
+    BiasedMutex, BiasedMutexGuard, Deadline, Grace, Left, Parked, Parker, ReadHint, ReadyList, ReadyMark, ReadyMarks,
+    Source, SourceWaker, Unparker, WaitReason, Waitable, consume_budget, notify_close, notify_opened, throw_exit,
+    trampoline_any, trampoline_raw,
 };

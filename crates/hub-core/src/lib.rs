@@ -83,6 +83,7 @@ pub use api::stacks::{StackPolicy, default_stack_size, set_default_stack_size, s
 pub use api::thread::{Thread, ThreadId, current, park, park_timeout};
 pub use api::timeout::with_timeout;
 pub use api::use_hub::use_hub_with;
+pub use api::waitable::Waitable;
 pub use base::id::{GreenletId, HubId};
 pub use base::wait_reason::WaitReason;
 pub use error::{
@@ -108,6 +109,7 @@ pub use wait::biased::{BiasedMutex, BiasedMutexGuard};
 pub use wait::grace::{Grace, panicking_grace, set_panicking_grace};
 pub use wait::parker::{Parked, Parker, Unparker, throw_exit};
 pub use wait::pool::ThreadPool;
+pub use wait::ready_list::{Left, ReadyList, ReadyMark, ReadyMarks};
 pub use wait::shutdown::Ended;
 pub use wait::source::{ReadHint, Source, SourceWaker};
 pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};

@@ -3,7 +3,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, GreenError, WaitReason};
+use hub_core::{BiasedMutex, Deadline, GreenError, Left, ReadyMark, ReadyMarks, WaitReason, Waitable};
 
 use super::wait_queue::{Unserved, Wait, WaitQueue};
 
@@ -34,6 +34,8 @@ pub struct Event<T> {
 struct State<T> {
     round: Arc<Round<T>>,
     waiting: WaitQueue,
+    /// The waiters that also wait for other objects.
+    marks: ReadyMarks,
 }
 
 /// The time from one reset to the next. A waiter holds its round, so that a reset takes nothing from granted waiters.
@@ -71,7 +73,13 @@ impl<T> Event<T> {
     /// Creates an event that was not sent.
     #[must_use]
     pub fn new() -> Event<T> {
-        Event { state: BiasedMutex::new(State { round: Arc::default(), waiting: WaitQueue::default() }) }
+        Event {
+            state: BiasedMutex::new(State {
+                round: Arc::default(),
+                waiting: WaitQueue::default(),
+                marks: ReadyMarks::new(),
+            }),
+        }
     }
 
     /// Sends `value` to all present and future waiters, which run later. Does not switch.
@@ -102,6 +110,7 @@ impl<T> Event<T> {
         let sent = state.round.set(result);
         if sent.is_ok() {
             while state.waiting.grant() {}
+            state.marks.set_all();
         }
         drop(state);
         sent.map_err(|_| EventError::Sent)
@@ -145,7 +154,8 @@ impl<T> Event<T> {
     /// Returns the number of waiters. Does not switch.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.state.lock().waiting.len()
+        let state = self.state.lock();
+        state.waiting.len() + state.marks.len()
     }
 
     fn round(&self) -> Arc<Round<T>> {
@@ -220,6 +230,27 @@ impl<T: Clone> Event<T> {
             Some(Err(error)) => Some(error.clone()),
             _ => None,
         }
+    }
+}
+
+/// An event is ready when it was sent. A later reset does not undo this for present waiters.
+impl<T> Waitable for Event<T> {
+    fn is_ready(&self) -> bool {
+        self.ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> Left {
+        let mut state = self.state.lock();
+        if state.round.get().is_none() {
+            return state.marks.leave(mark);
+        }
+        drop(state);
+        mark.set();
+        Left::SET
+    }
+
+    fn take_back(&self, left: Left) {
+        self.state.lock().marks.take_back(&left);
     }
 }
 

@@ -2,7 +2,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, LoopError, WaitReason};
+use hub_core::{BiasedMutex, Deadline, Left, LoopError, ReadyMark, ReadyMarks, WaitReason, Waitable};
 
 use super::order::Order;
 use super::queue::{GetError, OrderedLightQueue, PutError};
@@ -43,6 +43,8 @@ struct State {
     /// Above zero only while there are no waiters.
     free: usize,
     waiting: WaitQueue,
+    /// The waiters that also wait for other objects, and get no permit.
+    marks: ReadyMarks,
 }
 
 impl State {
@@ -53,10 +55,11 @@ impl State {
         free
     }
 
-    /// Grants the permit to the first waiter, or frees it.
+    /// Grants the permit to the first waiter, or frees it and sets the marks.
     fn give(&mut self) {
         if !self.waiting.grant() {
             self.free += 1;
+            self.marks.set_all();
         }
     }
 }
@@ -87,7 +90,8 @@ impl Semaphore {
     }
 
     const fn with_limit(permits: usize, limit: usize) -> Semaphore {
-        Semaphore { state: BiasedMutex::new(State { free: permits, waiting: WaitQueue::new() }), limit }
+        let state = State { free: permits, waiting: WaitQueue::new(), marks: ReadyMarks::new() };
+        Semaphore { state: BiasedMutex::new(state), limit }
     }
 
     /// Takes a permit, and waits for one if none is free. Switches only if it waits.
@@ -190,6 +194,45 @@ pub(crate) fn difference(there: usize, taken: usize) -> isize {
     isize::try_from(there).unwrap_or(isize::MAX).saturating_sub_unsigned(taken)
 }
 
+/// A semaphore is ready when a permit is free. The waiter gets none, and takes one by
+/// [`try_acquire`](Semaphore::try_acquire).
+///
+/// Callers that wait for a permit come first. A permit that was free for a moment may have been taken since.
+impl Waitable for Semaphore {
+    fn is_ready(&self) -> bool {
+        !self.locked()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> Left {
+        let mut state = self.state.lock();
+        if state.free == 0 {
+            return state.marks.leave(mark);
+        }
+        drop(state);
+        mark.set();
+        Left::SET
+    }
+
+    fn take_back(&self, left: Left) {
+        self.state.lock().marks.take_back(&left);
+    }
+}
+
+/// The same as for [`Semaphore`].
+impl Waitable for BoundedSemaphore {
+    fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> Left {
+        self.0.leave(mark)
+    }
+
+    fn take_back(&self, left: Left) {
+        self.0.take_back(left);
+    }
+}
+
 impl Default for Semaphore {
     /// Creates a semaphore with one permit.
     fn default() -> Semaphore {
@@ -200,10 +243,10 @@ impl Default for Semaphore {
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
-        let (free, waiting) = (state.free, state.waiting.len());
+        let (free, waiting, marks) = (state.free, state.waiting.len(), state.marks.len());
         // The formatter is user code and may switch: hold no lock while calling it.
         drop(state);
-        f.debug_struct("Semaphore").field("free", &free).field("waiting", &waiting).finish()
+        f.debug_struct("Semaphore").field("free", &free).field("waiting", &waiting).field("marks", &marks).finish()
     }
 }
 

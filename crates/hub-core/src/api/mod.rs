@@ -22,3 +22,4 @@ pub(crate) mod stacks;
 pub(crate) mod thread;
 pub(crate) mod timeout;
 pub(crate) mod use_hub;
+pub(crate) mod waitable;

@@ -244,6 +244,10 @@ fn lend(child: &TaskHandle) -> ManuallyDrop<TaskHandle> {
 }
 
 impl<T> ScopedGreenThread<'_, T> {
+    pub(super) fn task(&self) -> &TaskRef {
+        &self.task
+    }
+
     /// Returns the [`Thread`] of this green thread. std's `thread`.
     #[must_use]
     pub fn thread(&self) -> &Thread {

@@ -1,0 +1,119 @@
+//! Objects that can be waited for together.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::green_thread::GreenThread;
+use super::scope::ScopedGreenThread;
+use crate::greenlet::task::TaskRef;
+use crate::wait::ready_list::{Left, ReadyMark};
+
+/// An object that becomes ready and can be waited for beside others.
+///
+/// gevent's objects with `rawlink`: green threads, events, semaphores, watchers. The waits are `iwait` and `wait` of
+/// `hub-loop`, or a [`ReadyList`](crate::ReadyList).
+///
+/// A waiter leaves one mark with each object. The marks lead to one list, so an object keeps its place in the order even
+/// if the waiter runs much later. A waiter that goes takes its marks back. A mark gives the waiter nothing: the waiter
+/// of a semaphore gets no permit, and so no permit is lost with a waiter that has gone. A queue hands each item to one
+/// getter of its choice, and so it is not waitable.
+///
+/// An implementation keeps its marks in [`ReadyMarks`](crate::ReadyMarks).
+pub trait Waitable {
+    /// Returns whether a wait would return at once. Does not switch.
+    fn is_ready(&self) -> bool;
+
+    /// Keeps a mark and sets it when the object becomes ready; at once if it is. Does not switch.
+    fn leave(&self, mark: ReadyMark) -> Left;
+
+    /// Removes a mark that [`leave`](Waitable::leave) has kept. Does not switch.
+    ///
+    /// Does nothing if the mark was set before.
+    fn take_back(&self, left: Left);
+}
+
+/// A green thread is ready when it has ended.
+impl<T> Waitable for GreenThread<T> {
+    fn is_ready(&self) -> bool {
+        self.is_finished()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> Left {
+        leave(&self.task, mark)
+    }
+
+    fn take_back(&self, left: Left) {
+        take_back(&self.task, &left);
+    }
+}
+
+/// A green thread of a scope is ready when it has ended.
+impl<T> Waitable for ScopedGreenThread<'_, T> {
+    fn is_ready(&self) -> bool {
+        self.is_finished()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> Left {
+        leave(self.task(), mark)
+    }
+
+    fn take_back(&self, left: Left) {
+        take_back(self.task(), &left);
+    }
+}
+
+impl<W: Waitable + ?Sized> Waitable for &W {
+    fn is_ready(&self) -> bool {
+        (**self).is_ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> Left {
+        (**self).leave(mark)
+    }
+
+    fn take_back(&self, left: Left) {
+        (**self).take_back(left);
+    }
+}
+
+impl<W: Waitable + ?Sized> Waitable for Rc<W> {
+    fn is_ready(&self) -> bool {
+        (**self).is_ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> Left {
+        (**self).leave(mark)
+    }
+
+    fn take_back(&self, left: Left) {
+        (**self).take_back(left);
+    }
+}
+
+impl<W: Waitable + ?Sized> Waitable for Arc<W> {
+    fn is_ready(&self) -> bool {
+        (**self).is_ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> Left {
+        (**self).leave(mark)
+    }
+
+    fn take_back(&self, left: Left) {
+        (**self).take_back(left);
+    }
+}
+
+fn leave(task: &TaskRef, mark: ReadyMark) -> Left {
+    if task.is_done() {
+        mark.set();
+        return Left::SET;
+    }
+    Left::numbered(task.add_link(Box::new(move |_| mark.set())))
+}
+
+fn take_back(task: &TaskRef, left: &Left) {
+    if let Some(number) = left.number() {
+        task.remove_link(number);
+    }
+}

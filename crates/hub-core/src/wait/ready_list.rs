@@ -1,0 +1,215 @@
+//! A wait for several objects, which are given in the order in which they become ready.
+//!
+//! The waiter has a [`ReadyList`]. It leaves a [`ReadyMark`] with each object, and each object keeps its marks in
+//! [`ReadyMarks`]. Setting a mark appends the number of its object to the list and unparks the waiter.
+//!
+//! Ground rules:
+//! - A mark is set at most once, and the list has room for it, so that setting one neither allocates nor unwinds.
+//! - A mark may be set under the lock of a primitive: setting it runs no foreign code and does not switch.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+
+use super::biased::BiasedMutex;
+use super::parker::{Parked, Parker, Unparker};
+use crate::base::wait_reason::WaitReason;
+use crate::error::LoopError;
+use crate::main_loop::deadline::Deadline;
+
+/// The objects of one waiter that have become ready, in their order.
+///
+/// It is the waiter's side of [`Waitable`](crate::Waitable).
+///
+/// ```
+/// use greenhub::park::{Deadline, ReadyList, Waitable};
+/// let list = ReadyList::new();
+/// let slow = greenhub::spawn(greenhub::thread::yield_now);
+/// let quick = greenhub::spawn(|| ());
+/// let left = [slow.leave(list.mark(0)), quick.leave(list.mark(1))];
+/// assert_eq!(list.next(&mut Deadline::none())?, Some(1));
+/// // The other green thread keeps no mark of a waiter that has gone.
+/// slow.take_back(left.into_iter().next().unwrap());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Default)]
+pub struct ReadyList {
+    shared: Arc<BiasedMutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The numbers of the objects that are ready, and were not given out.
+    ready: VecDeque<usize>,
+    /// The number of marks that may still be set.
+    open: usize,
+    /// The wait for the next object.
+    waiter: Option<Unparker>,
+}
+
+/// A place in a [`ReadyList`], left with an object.
+///
+/// Dropping it leaves the object out of the list.
+#[must_use = "the object is left out of the list if its mark is dropped"]
+pub struct ReadyMark {
+    shared: Arc<BiasedMutex<Shared>>,
+    number: usize,
+}
+
+impl ReadyList {
+    /// Creates a list of no objects.
+    #[must_use]
+    pub fn new() -> ReadyList {
+        ReadyList::default()
+    }
+
+    /// Returns a mark for the object with this number. Does not switch.
+    pub fn mark(&self, number: usize) -> ReadyMark {
+        let mut shared = self.shared.lock();
+        shared.open += 1;
+        let room = shared.open;
+        shared.ready.reserve(room);
+        drop(shared);
+        ReadyMark { shared: Arc::clone(&self.shared), number }
+    }
+
+    /// Waits for the next object that becomes ready, and returns its number. Switches, unless one is ready.
+    ///
+    /// Returns `None` if `deadline` passes first.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the caller cannot wait, and the error that the main loop has for the main greenlet.
+    pub fn next(&self, deadline: &mut Deadline) -> Result<Option<usize>, LoopError> {
+        loop {
+            if let Some(number) = self.shared.lock().ready.pop_front() {
+                return Ok(Some(number));
+            }
+            let parker = Parker::new(WaitReason::Event)?;
+            // A mark that was set since the look above has found no waiter.
+            let is_ready = {
+                let mut shared = self.shared.lock();
+                shared.waiter = Some(parker.unparker());
+                !shared.ready.is_empty()
+            };
+            if is_ready {
+                continue;
+            }
+            let parked = parker.park(deadline)?;
+            let next = self.shared.lock().ready.pop_front();
+            if next.is_some() || parked == Parked::TimedOut {
+                return Ok(next);
+            }
+        }
+    }
+}
+
+impl ReadyMark {
+    /// Appends the object to the list, and wakes the waiter. Does not switch.
+    pub fn set(self) {
+        let mut shared = self.shared.lock();
+        shared.ready.push_back(self.number);
+        if let Some(waiter) = shared.waiter.take() {
+            waiter.unpark();
+        }
+    }
+}
+
+impl Drop for ReadyMark {
+    fn drop(&mut self) {
+        self.shared.lock().open -= 1;
+    }
+}
+
+impl fmt::Debug for ReadyList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = self.shared.lock();
+        let (ready, open) = (shared.ready.len(), shared.open);
+        drop(shared);
+        f.debug_struct("ReadyList").field("ready", &ready).field("open", &open).finish()
+    }
+}
+
+impl fmt::Debug for ReadyMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyMark").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// The marks that waiters have left with one object.
+///
+/// It belongs to the state of the object, under the object's lock if it has one.
+#[derive(Debug, Default)]
+pub struct ReadyMarks {
+    marks: Vec<(u64, ReadyMark)>,
+    next: u64,
+}
+
+/// Identifies a mark that was left with an object, for [`take_back`](crate::Waitable::take_back).
+#[derive(Debug)]
+#[must_use = "the object keeps the mark until it is taken back"]
+pub struct Left(Option<u64>);
+
+impl Left {
+    /// The mark of an object that was ready: it was set at once, and is not kept.
+    pub const SET: Left = Left(None);
+
+    /// Returns the value for a mark that is kept under this number.
+    pub(crate) const fn numbered(number: u64) -> Left {
+        Left(Some(number))
+    }
+
+    /// Returns the number under which the mark is kept.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.0
+    }
+}
+
+impl ReadyMarks {
+    /// Creates an empty list of marks.
+    #[must_use]
+    pub const fn new() -> ReadyMarks {
+        ReadyMarks { marks: Vec::new(), next: 0 }
+    }
+
+    /// Keeps a mark until the object is ready.
+    pub fn leave(&mut self, mark: ReadyMark) -> Left {
+        let number = self.next;
+        self.next += 1;
+        self.marks.push((number, mark));
+        Left::numbered(number)
+    }
+
+    /// Removes a mark. Does nothing if it was set before.
+    pub fn take_back(&mut self, left: &Left) {
+        if let Some(index) = left.0.and_then(|number| self.marks.binary_search_by_key(&number, |(key, _)| *key).ok()) {
+            drop(self.marks.remove(index));
+        }
+    }
+
+    /// Sets all marks, in the order in which they were left. Does not switch.
+    #[inline]
+    pub fn set_all(&mut self) {
+        if !self.marks.is_empty() {
+            self.set_each();
+        }
+    }
+
+    #[cold]
+    fn set_each(&mut self) {
+        mem::take(&mut self.marks).into_iter().for_each(|(_, mark)| mark.set());
+    }
+
+    /// Returns the number of marks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Returns whether there is no mark.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+}
