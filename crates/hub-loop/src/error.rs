@@ -53,22 +53,22 @@ impl WatcherError {
     }
 }
 
-/// The reason why a wait for a watcher ended without its event.
+/// The reason why a wait for a watcher or a [`Waiter`](crate::Waiter) ended without its event.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
     /// The limit has elapsed.
     #[error("the wait for a watcher timed out")]
     TimedOut,
-    /// Another green thread waits for the watcher, or the watcher is active with a callback. gevent's
+    /// Another green thread waits for the watcher or waiter, or the watcher is active with a callback. gevent's
     /// `ConcurrentObjectUseError`.
-    #[error("this watcher is in use already; make one watcher for each wait")]
+    #[error("another wait or a callback uses this watcher or waiter; make one for each wait")]
     ConcurrentUse,
     /// The watcher was closed during the wait.
     #[error("the watcher was closed during the wait")]
     Closed,
-    /// The wait was canceled with an error.
-    #[error("the wait for a watcher was canceled: {0}")]
+    /// The wait was canceled with an error, or a [`Waiter`](crate::Waiter) got one.
+    #[error("the wait was canceled: {0}")]
     Canceled(GreenError),
     /// The watcher could not be started.
     #[error(transparent)]

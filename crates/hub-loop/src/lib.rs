@@ -38,26 +38,34 @@
 #![forbid(unsafe_code)]
 
 mod async_;
+mod cancel;
 mod error;
 mod event_loop;
 mod io;
+mod iwait;
 mod node;
 mod phase;
 mod signal;
 mod state;
 mod timer;
+mod waiter;
 mod wake;
 mod watcher;
 
+pub use hub_core::{Waitable, spawn_after as spawn_later};
+
 pub use self::async_::{Async, AsyncHandle};
+pub use self::cancel::cancel_waits_close_and_then;
 pub use self::error::{WaitError, WatcherError};
 pub use self::event_loop::{Callback, Counts, Loop, Run, event_loop};
 pub use self::io::Io;
+pub use self::iwait::{IWait, iwait, joinall, killall, wait};
 pub use self::phase::{Check, Fork, Idle, Prepare};
 pub use self::signal::{Signal, SignalHandler, on_signal};
 pub use self::state::Priority;
 pub use self::timer::Timer;
-pub use self::watcher::{Watch, Watcher};
+pub use self::waiter::Waiter;
+pub use self::watcher::{AnyWatcher, Watch, Watcher};
 
 /// Compiles the program of the README.
 #[cfg(doctest)]

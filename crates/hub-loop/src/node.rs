@@ -10,8 +10,8 @@ use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
-use hub_core::Unparker;
 use hub_core::internal::{call_contained, drop_contained};
+use hub_core::{Left, ReadyMark, ReadyMarks, Unparker};
 
 use crate::error::{WaitError, WatcherError};
 use crate::state::{Priority, State};
@@ -79,6 +79,10 @@ pub struct Node<K: Kind> {
     /// The green thread that waits for the watcher, and the end of its wait.
     waiting: Cell<Option<Waiting>>,
     outcome: RefCell<Option<Result<K::Event, WaitError>>>,
+    /// The marks of waits for several objects.
+    marks: RefCell<ReadyMarks>,
+    /// Whether the watcher is active for its marks alone.
+    is_marked: Cell<bool>,
 }
 
 impl<K: Kind> fmt::Debug for Node<K> {
@@ -112,6 +116,8 @@ impl<K: Kind> Node<K> {
             priority: Cell::default(),
             waiting: Cell::default(),
             outcome: RefCell::default(),
+            marks: RefCell::default(),
+            is_marked: Cell::default(),
         })
     }
 
@@ -149,6 +155,7 @@ impl<K: Kind> Node<K> {
 
     /// Sets the callback.
     pub(crate) fn set_callback(&self, function: Box<Function<K>>, made_at: &'static Location<'static>) {
+        self.is_marked.set(false);
         let former = self.callback.replace(Some(Callback { function, made_at }));
         drop_contained(former);
     }
@@ -193,6 +200,7 @@ impl<K: Kind> Node<K> {
 
     /// Ends the watch, and keeps the event.
     fn end_watch(&self) {
+        self.is_marked.set(false);
         if self.is_active.replace(false) {
             if self.is_counted.get() {
                 self.state.count(false, K::IS_COUNTED_HERE);
@@ -203,11 +211,18 @@ impl<K: Kind> Node<K> {
 
     /// Closes the watcher for good. A green thread that waits for it gets an error.
     pub(crate) fn close(&self) {
+        self.close_during_wait();
+        self.end_wait(|| Err(WaitError::Closed));
+    }
+
+    /// Closes the watcher for good. Returns whether a green thread waits for it, whose wait goes on.
+    pub(crate) fn close_during_wait(&self) -> bool {
         self.is_closed.set(true);
         self.deactivate();
-        self.end_wait(|| Err(WaitError::Closed));
+        self.marks.borrow_mut().set_all();
         let callback = self.callback.take();
         drop_contained(callback);
+        self.waiting.get().is_some()
     }
 
     /// Marks the watcher as pending with an event.
@@ -226,6 +241,40 @@ impl<K: Kind> Node<K> {
         if !self.is_queued.replace(true) {
             self.state.queue(Rc::clone(self) as Rc<dyn Deliver>, self.priority.get());
         }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Keeps a mark until the next event, and starts the watcher if it is not active.
+    pub(crate) fn leave(self: &Rc<Self>, mark: ReadyMark) -> Left {
+        let was_active = self.is_active();
+        if self.is_pending() || self.activate().is_err() {
+            mark.set();
+            return Left::SET;
+        }
+        self.is_marked.set(self.is_marked.get() || !was_active);
+        self.marks.borrow_mut().leave(mark)
+    }
+
+    /// Removes a mark, and stops the watcher if it was active for its marks alone.
+    pub(crate) fn take_back(&self, left: &Left) {
+        self.marks.borrow_mut().take_back(left);
+        self.stop_if_unmarked();
+    }
+
+    fn stop_if_unmarked(&self) {
+        if self.is_marked.get() && self.marks.borrow().is_empty() {
+            self.deactivate();
+        }
+    }
+
+    /// Begins to watch for the callback that the watcher has.
+    pub(crate) fn resume(self: &Rc<Self>) -> Result<(), WatcherError> {
+        self.activate()?;
+        self.is_marked.set(false);
+        Ok(())
     }
 
     /// Begins the wait of a green thread.
@@ -296,6 +345,8 @@ impl<K: Kind> Deliver for Node<K> {
         if !self.kind.stays_active() {
             self.end_watch();
         }
+        self.marks.borrow_mut().set_all();
+        self.stop_if_unmarked();
         if self.waiting.get().is_some() {
             let mut event = Some(event);
             self.end_wait(|| Ok(event.take().expect("the outcome is taken once")));

@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{Deadline, GreenError, Parked, Parker, WaitReason, get_hub};
+use hub_core::{Deadline, GreenError, Left, Parked, Parker, ReadyMark, WaitReason, Waitable, get_hub};
 
 use crate::error::{WaitError, WatcherError};
 use crate::node::{Kind, Node};
@@ -49,11 +49,63 @@ impl<K: Kind> fmt::Debug for Watch<K> {
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
+/// A watcher is ready when an event has come whose callback was not called, and when it was closed.
+///
+/// A watcher that is not active is started for the wait and stopped after it, as by [`Watcher::wait`]. If it cannot be
+/// started, it is ready, and a [`start`](Watcher::start) returns the reason.
+impl<K: Kind> Waitable for Watch<K> {
+    fn is_ready(&self) -> bool {
+        self.node.is_pending() || self.node.is_closed()
+    }
 
-    impl<K: crate::node::Kind> Sealed for super::Watch<K> {}
+    fn leave(&self, mark: ReadyMark) -> Left {
+        self.node.leave(mark)
+    }
+
+    fn take_back(&self, left: Left) {
+        self.node.take_back(&left);
+    }
 }
+
+pub(crate) mod sealed {
+    use std::rc::Rc;
+
+    use hub_core::GreenError;
+
+    use crate::error::WaitError;
+    use crate::node::{Kind, Node};
+
+    pub trait Sealed {
+        /// Closes the watcher. Returns the wait of a green thread for it, which goes on.
+        fn close_during_wait(&self) -> Option<Box<dyn Cancel>>;
+    }
+
+    /// The wait of a green thread for a watcher of any kind.
+    pub trait Cancel {
+        /// Ends the wait with an error, unless it has ended.
+        fn cancel(&self, error: &GreenError);
+    }
+
+    impl<K: Kind> Sealed for super::Watch<K> {
+        fn close_during_wait(&self) -> Option<Box<dyn Cancel>> {
+            let node = self.node();
+            node.close_during_wait().then(|| Box::new(Rc::clone(node)) as Box<dyn Cancel>)
+        }
+    }
+
+    impl<K: Kind> Cancel for Rc<Node<K>> {
+        fn cancel(&self, error: &GreenError) {
+            self.end_wait(|| Err(WaitError::Canceled(error.clone())));
+        }
+    }
+}
+
+/// A watcher of any kind, for functions that take several.
+///
+/// This trait is sealed: only the watchers of this crate implement it.
+pub trait AnyWatcher: sealed::Sealed + fmt::Debug {}
+
+impl<K: Kind> AnyWatcher for Watch<K> {}
 
 /// The methods of every watcher.
 ///
@@ -154,7 +206,7 @@ impl<K: Kind> Watcher for Watch<K> {
         if !self.node.has_callback() {
             return Err(WatcherError::NoCallback);
         }
-        self.node.activate()
+        self.node.resume()
     }
 
     fn stop(&self) {

@@ -9,6 +9,8 @@ mod signals;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod timers;
+mod together;
+mod waiter;
 mod waits;
 mod watchers;
 

@@ -1,0 +1,44 @@
+//! The end of several waits for watchers.
+
+use std::time::Duration;
+
+use hub_core::{GreenError, get_hub};
+
+use crate::watcher::AnyWatcher;
+use crate::watcher::sealed::Cancel;
+
+/// Closes `watchers`, ends the waits for them with `error`, and then calls `then`. Does not switch.
+///
+/// It is for the close of a descriptor, and of any object with several watchers: `then` may free what they watch. The
+/// watchers are closed at once. If green threads wait for some of them, they get `error` in a later turn, and the main
+/// loop calls `then` when they have run. Otherwise `then` is called before this function returns. `then` is dropped if
+/// the hub is replaced or shut down before that turn. gevent's `cancel_waits_close_and_then`.
+///
+/// ```
+/// use greenhub::gevent::{Watcher, cancel_waits_close_and_then, event_loop};
+/// use greenhub::{GreenError, Interest};
+/// use std::rc::Rc;
+/// let (reader, writer) = std::io::pipe()?;
+/// let reads = Rc::new(event_loop().io(reader, Interest::READ)?);
+/// let watcher = Rc::clone(&reads);
+/// let waiting = greenhub::spawn(move || watcher.wait(None));
+/// greenhub::thread::yield_now();
+/// cancel_waits_close_and_then([&*reads as _], GreenError::custom("closed by the peer"), move || drop(writer));
+/// assert_eq!(waiting.join()?.unwrap_err().to_string(), "the wait was canceled: closed by the peer");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn cancel_waits_close_and_then<'a>(
+    watchers: impl IntoIterator<Item = &'a dyn AnyWatcher>,
+    error: GreenError,
+    then: impl FnOnce() + 'static,
+) {
+    let waits: Vec<Box<dyn Cancel>> = watchers.into_iter().filter_map(|watcher| watcher.close_during_wait()).collect();
+    if waits.is_empty() {
+        return then();
+    }
+    get_hub().schedule_once(Duration::ZERO, move || {
+        waits.iter().for_each(|wait| wait.cancel(&error));
+        // The waiters are ready now, and so before a call that is queued now.
+        get_hub().schedule_once(Duration::ZERO, then);
+    });
+}
