@@ -14,8 +14,9 @@ use crate::watcher::Watch;
 
 /// A watcher that other OS threads and signal handlers wake. gevent's `loop.async_`.
 ///
-/// Made by [`Loop::async_`](crate::Loop::async_). An [`AsyncHandle`] sends the wake-up. Several sends before the callback
-/// is called are one event. A wake-up that was sent while the watcher was not active is delivered when it starts.
+/// Made by [`Loop::async_`](crate::Loop::async_). An [`AsyncHandle`] sends the wake-up. Several sends before the
+/// callback is called are one event. A wake-up that was sent while the watcher was not active is delivered when it
+/// starts.
 ///
 /// ```
 /// use greenhub::gevent::{Watcher, event_loop};

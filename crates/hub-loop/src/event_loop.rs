@@ -21,7 +21,8 @@ use crate::watcher::Watch;
 
 /// Returns the loop of this OS thread. gevent's `get_hub().loop`. Does not switch.
 ///
-/// It is the main loop of the OS thread's hub, which runs green threads, too. A loop of its own is an OS thread of its own.
+/// It is the main loop of the OS thread's hub, which runs green threads, too. A program gets a second loop by a second
+/// OS thread.
 ///
 /// ```
 /// println!("this OS thread waits by {}", greenhub::gevent::event_loop().backend());
@@ -82,34 +83,34 @@ impl Loop {
         Io::of(Rc::clone(&self.state), Rc::new(fd), events)
     }
 
-    /// Makes a timer that is called once, `after` its start. Does not switch.
+    /// Makes a timer that fires once, `after` its start. Does not switch.
     pub fn timer(&self, after: Duration) -> Timer {
         Timer::of(Rc::clone(&self.state), after, Duration::ZERO)
     }
 
-    /// Makes a timer that is called `after` its start, and then once in every period `every`. Does not switch.
+    /// Makes a timer that fires `after` its start, and then in every period. Does not switch.
     ///
-    /// A period of zero makes it a timer that is called once.
+    /// If the period `every` is zero, the timer fires once.
     pub fn repeating(&self, after: Duration, every: Duration) -> Timer {
         Timer::of(Rc::clone(&self.state), after, every)
     }
 
-    /// Makes a watcher that is called in each turn in which nothing else has happened. Does not switch.
+    /// Makes a watcher whose callback is called in each turn without other events. Does not switch.
     pub fn idle(&self) -> Idle {
         Watch::of_phase(Rc::clone(&self.state))
     }
 
-    /// Makes a watcher that is called before each wait of the hub. Does not switch.
+    /// Makes a watcher whose callback is called before each wait of the hub. Does not switch.
     pub fn prepare(&self) -> Prepare {
         Watch::of_phase(Rc::clone(&self.state))
     }
 
-    /// Makes a watcher that is called after each wait of the hub. Does not switch.
+    /// Makes a watcher whose callback is called after each wait of the hub. Does not switch.
     pub fn check(&self) -> Check {
         Watch::of_phase(Rc::clone(&self.state))
     }
 
-    /// Makes a watcher that is called once in a forked child. Does not switch.
+    /// Makes a watcher whose callback is called once in a forked child. Does not switch.
     pub fn fork(&self) -> Fork {
         Watch::of_phase(Rc::clone(&self.state))
     }
@@ -161,8 +162,8 @@ impl Loop {
     ///
     /// # Errors
     ///
-    /// Returns the error that the main loop has for the main greenlet, and
-    /// [`LoopErrorKind::InMainloop`] from a callback and for any other greenlet.
+    /// Returns the error that the main loop has for the main greenlet, and [`LoopErrorKind::InMainloop`] from a
+    /// callback and for any other greenlet.
     pub fn run(&self, how: Run) -> Result<bool, LoopError> {
         let hub = self.state.hub();
         match how {
@@ -248,13 +249,13 @@ pub struct Callback {
 }
 
 impl Callback {
-    /// Takes the call back. Does not switch. Returns false if it was made or taken back before.
+    /// Cancels the call. Does not switch. Returns false if it was made or canceled before.
     pub fn stop(&self) -> bool {
         self.is_pending.set(false);
         self.timer.cancel()
     }
 
-    /// Returns whether the call has neither been made nor taken back.
+    /// Returns whether the call was neither made nor canceled.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.is_pending.get()

@@ -1,8 +1,8 @@
 //! gevent's event loop over any hub of greenhub: watchers with callbacks, beside green threads on the same OS thread.
 //!
 //! A green thread waits for an event by a call that blocks it. A [`Watcher`] calls a closure for each event instead.
-//! gevent has both, and so does this crate: [`event_loop`] returns the loop of the calling OS thread, whose methods make
-//! watchers for descriptors, timers and the phases of a turn.
+//! gevent has both, and so does this crate: [`event_loop`] returns the loop of the calling OS thread, whose methods
+//! make watchers for descriptors, timers and the phases of a turn.
 //!
 //! ```
 //! use greenhub::gevent::{Run, Watcher, event_loop};
@@ -25,10 +25,10 @@
 //!
 //! # Events and callbacks
 //!
-//! An event only marks its watcher as pending. The loop calls the callbacks of pending watchers once in each turn, before
-//! it waits: those of a higher [`Priority`] first, those of one priority in the order of their events. So a callback that
-//! stops another watcher keeps that one from running, even if its event has come. Callbacks run on the main loop and must
-//! not block; [`Watcher::wait`] is the form for green threads.
+//! An event only marks its watcher as pending. The loop calls the callbacks of pending watchers once in each turn,
+//! before it waits: those of a higher [`Priority`] first, those of one priority in the order of their events. So a
+//! callback that stops another watcher keeps that one from running, even if its event has come. Callbacks run on the
+//! main loop and must not block; [`Watcher::wait`] is the form for green threads.
 //!
 //! # Liveness
 //!

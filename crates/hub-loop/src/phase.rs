@@ -17,22 +17,22 @@ const CHECK: u8 = 1;
 const IDLE: u8 = 2;
 const FORK: u8 = 3;
 
-/// A watcher that is called before each wait of the hub. gevent's `loop.prepare`.
+/// A watcher whose callback is called before each wait of the hub. gevent's `loop.prepare`.
 ///
 /// Made by [`Loop::prepare`](crate::Loop::prepare).
 pub type Prepare = Watch<PhaseKind<PREPARE>>;
 
-/// A watcher that is called after each wait of the hub. gevent's `loop.check`.
+/// A watcher whose callback is called after each wait of the hub. gevent's `loop.check`.
 ///
 /// Made by [`Loop::check`](crate::Loop::check).
 pub type Check = Watch<PhaseKind<CHECK>>;
 
-/// A watcher that is called in each turn in which nothing else has happened. gevent's `loop.idle`.
+/// A watcher whose callback is called in each turn without other events. gevent's `loop.idle`.
 ///
 /// Made by [`Loop::idle`](crate::Loop::idle). While one is active the loop does not sleep.
 pub type Idle = Watch<PhaseKind<IDLE>>;
 
-/// A watcher that is called once in a forked child, before other watchers. gevent's `loop.fork`.
+/// A watcher whose callback is called once in a forked child, before all others. gevent's `loop.fork`.
 ///
 /// Made by [`Loop::fork`](crate::Loop::fork).
 pub type Fork = Watch<PhaseKind<FORK>>;
@@ -64,7 +64,7 @@ impl<const PHASE: u8> Kind for PhaseKind<PHASE> {
     }
 }
 
-/// A watcher that something of the loop marks as pending, whatever its kind.
+/// A watcher of any kind, as the loop sees it: it can be marked as pending.
 pub(crate) trait Marked {
     fn mark(self: Rc<Self>);
 }

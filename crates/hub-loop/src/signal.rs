@@ -20,11 +20,12 @@ use crate::state::State;
 use crate::wake::Latched;
 use crate::watcher::{Watch, Watcher};
 
-/// A watcher of a signal: called after the process has got the signal. gevent's `loop.signal`.
+/// A watcher of a signal. gevent's `loop.signal`.
 ///
-/// Made by [`Loop::signal`](crate::Loop::signal). The callback runs on the main loop, not in the signal handler. Signals
-/// that come before it is called are one event. A signal that comes while no watcher of it is active is not delivered.
-/// All watchers of a signal are called, on each loop that has one, beside other users of the crate `signal-hook`.
+/// Made by [`Loop::signal`](crate::Loop::signal). The callback is called after the process has got the signal. It runs
+/// on the main loop, not in the signal handler. Signals that come before it is called are one event. A signal that
+/// comes while no watcher of it is active is not delivered. All watchers of a signal are called, on each loop that has
+/// one, beside other users of the crate `signal-hook`.
 ///
 /// It is not [counted](Watcher::set_counted) by default. The first start replaces the default action of the signal for
 /// good: without active watchers the signal then does nothing.
@@ -212,7 +213,7 @@ pub struct SignalHandler {
 impl SignalHandler {
     /// Removes the handler. Does not switch. Does nothing if it was canceled before.
     ///
-    /// Calls that run already go on.
+    /// Calls of the handler that are in progress go on.
     pub fn cancel(&self) {
         self.watcher.close();
     }

@@ -20,7 +20,9 @@ use crate::phase::PhaseNodes;
 use crate::signal::SignalFan;
 use crate::wake::Wake;
 
-/// The priority of a watcher: among the pending watchers of a turn, a higher one is called first.
+/// The priority of a watcher.
+///
+/// Among the pending watchers of a turn, those of a higher priority are called first.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Priority {
     /// gevent's -2.
@@ -53,7 +55,7 @@ pub(crate) struct State {
     undelivered: Cell<usize>,
     /// The number of active watchers that keep the loop alive.
     counted: Cell<usize>,
-    /// Those of them that the hub does not know: watchers of phases.
+    /// The number of these that the hub does not know: watchers of phases.
     counted_here: Cell<usize>,
     /// The number of callbacks in progress.
     depth: Cell<usize>,
@@ -190,7 +192,8 @@ impl State {
         self.depth.get()
     }
 
-    /// Counts an active watcher that keeps the loop alive, or counts it no more. `is_here`: the hub does not know it.
+    /// Adds an active watcher that keeps the loop alive to the count, or removes it. `is_here`: the hub does not know
+    /// it.
     pub(crate) fn count(&self, is_counted: bool, is_here: bool) {
         let change = |number: &Cell<usize>| {
             number.set(if is_counted { number.get() + 1 } else { number.get() - 1 });

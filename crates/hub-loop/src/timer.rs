@@ -15,11 +15,11 @@ use crate::node::{Kind, Node};
 use crate::state::State;
 use crate::watcher::Watch;
 
-/// A watcher of time: called once after a delay, or again and again. gevent's `loop.timer`.
+/// A watcher of time. gevent's `loop.timer`.
 ///
-/// Made by [`Loop::timer`](crate::Loop::timer) and [`Loop::repeating`](crate::Loop::repeating). A timer without a period
-/// stops before its callback is called. A timer with a period does not drift: the next call is due one period after the
-/// last one was. Periods that have passed by then are skipped.
+/// Made by [`Loop::timer`](crate::Loop::timer), to fire once, and [`Loop::repeating`](crate::Loop::repeating). A timer
+/// without a period stops before its callback is called. A timer with a period does not drift: the next call is due one
+/// period after the last one was. Periods that have passed by then are skipped.
 ///
 /// ```
 /// use greenhub::gevent::{Watcher, event_loop};
@@ -34,7 +34,7 @@ pub type Timer = Watch<TimerKind>;
 /// The part of a [`Timer`] that other watchers do not have.
 pub struct TimerKind {
     after: Cell<Duration>,
-    /// The period; zero for a timer that is called once.
+    /// The period; zero for a timer that fires once.
     every: Cell<Duration>,
     due: Cell<Time>,
     armed: RefCell<Option<TimerHandle>>,
@@ -56,20 +56,20 @@ impl Timer {
         ))
     }
 
-    /// Returns the period; zero for a timer that is called once.
+    /// Returns the period; zero for a timer that fires once.
     #[must_use]
     pub fn every(&self) -> Duration {
         self.node().kind.every.get()
     }
 
-    /// Sets the period, from the next call on. Does not switch. Zero makes the timer one that is called once.
+    /// Sets the period, from the next call on. Does not switch. With zero the timer fires once.
     pub fn set_every(&self, every: Duration) {
         self.node().kind.every.set(every);
     }
 
-    /// Starts the timer with its period as the delay, or anew if it is active. Does not switch. libev's `ev_timer_again`.
+    /// Starts or restarts the timer, with its period as the delay. Does not switch.
     ///
-    /// A timer without a period stops. `callback` takes the place of the former one.
+    /// libev's `ev_timer_again`.     /// A timer without a period stops. `callback` takes the place of the former one.
     ///
     /// # Errors
     ///

@@ -116,14 +116,14 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
 
     /// Calls `callback` for each event, from the main loop. Does not switch.
     ///
-    /// The callback gets the watcher itself and the event. It may start, stop and close watchers, its own included. If the
-    /// watcher is active already, the callback takes the place of the former one, and the schedule stays. If the callback
-    /// panics, that is reported, and the watcher stays active; an [`Io`](crate::Io) is closed.
+    /// The callback gets the watcher itself and the event. It may start, stop and close watchers, its own included. If
+    /// the watcher is active already, the callback takes the place of the former one, and the schedule stays. If the
+    /// callback panics, that is reported, and the watcher stays active; an [`Io`](crate::Io) is closed.
     ///
     /// # Errors
     ///
-    /// Returns an error, and starts nothing, if the watcher was closed, if its hub was replaced, or if the hub refuses the
-    /// descriptor.
+    /// Returns an error, and starts nothing, if the watcher was closed, if its hub was replaced, or if the hub refuses
+    /// the descriptor.
     #[track_caller]
     fn start(&self, callback: impl FnMut(&Self, Self::Event) + 'static) -> Result<(), WatcherError>;
 
@@ -177,15 +177,15 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     ///
     /// # Errors
     ///
-    /// Returns [`WaitError::ConcurrentUse`] at once if the watcher is in use, [`WaitError::TimedOut`] if `limit` elapses,
-    /// [`WaitError::Closed`] if the watcher is closed during the wait, and [`WaitError::Canceled`] after
+    /// Returns [`WaitError::ConcurrentUse`] at once if the watcher is in use, [`WaitError::TimedOut`] if `limit`
+    /// elapses, [`WaitError::Closed`] if the watcher is closed during the wait, and [`WaitError::Canceled`] after
     /// [`cancel_wait`](Watcher::cancel_wait). Returns an error if the watcher cannot be started, or where the caller
     /// cannot wait, such as on the main loop.
     fn wait(&self, limit: impl Into<Option<Duration>>) -> Result<Self::Event, WaitError>;
 
-    /// Ends the wait of a green thread with `error`, in a later turn. Does not switch. Returns false if there is none.
+    /// Ends the wait of a green thread with `error`, in a later turn. Does not switch.
     ///
-    /// A wait that has ended by then is not disturbed.
+    /// Returns false if no green thread waits. A wait that has ended by then is not disturbed.
     fn cancel_wait(&self, error: GreenError) -> bool;
 }
 
