@@ -27,11 +27,11 @@ pub enum Verdict {
 impl HubRef {
     /// Sets the closure that decides about each report of this OS thread, or removes it. Does not switch.
     ///
-    /// It is asked before the process-wide [report stream](crate::set_report_stream) gets the report, with reports
-    /// switched [off](crate::hub_exceptions), too. It is called where the failure was found, often on the main loop,
-    /// and must not block. If it panics, the report goes to the stream. Reports that other OS threads make, such as
-    /// those of pools, of the blocking detector and of abandoned green threads, do not come here. The handler ends with
-    /// the hub. gevent's `hub.handle_error`.
+    /// The handler is called before the process-wide [report stream](crate::set_report_stream) gets the report, even if
+    /// reports are switched [off](crate::hub_exceptions). The call is made where the failure is found, often on the
+    /// main loop, so the handler must not block. If it panics, the report goes to the stream. The handler gets no
+    /// reports of other OS threads, such as those of pools, of the blocking detector and of abandoned green threads. It
+    /// is removed at the end of the hub. gevent's `hub.handle_error`.
     ///
     /// ```
     /// use greenhub::debug::Report;

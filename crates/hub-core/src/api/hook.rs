@@ -17,7 +17,7 @@ impl HubRef {
     /// threads do not run before it returns.
     ///
     /// A hook does not keep the loop alive, unless it is [counted](Hook::set_counted). It is for libraries that build a
-    /// loop of their own on this one; libev's prepare, check and idle watchers.
+    /// loop of their own on this one. libev's prepare, check and idle watchers.
     ///
     /// ```
     /// use greenhub::hub::Phase;

@@ -1,4 +1,4 @@
-//! The hub of the calling thread: `get_hub` and the handles that it gives out.
+//! The hub of the calling OS thread: `get_hub` and the handles that it gives out.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -151,7 +151,7 @@ impl HubRef {
 
     /// Labels the hub of this OS thread, for its `Debug` output. Does not switch.
     ///
-    /// The next hub has no label.
+    /// A hub that replaces this one has no label.
     ///
     /// ```
     /// let hub = greenhub::get_hub();
@@ -182,7 +182,7 @@ impl HubRef {
         self.is_current() && local::get().main_loop_greenlet.get().is_some()
     }
 
-    /// Returns a handle for other threads: to spawn on this hub, wake it, stop it.
+    /// Returns a handle for other OS threads: to spawn on this hub, wake it, stop it.
     ///
     /// While a handle exists, the loop never reports a wait of the main greenlet as hopeless. The handle refers to this
     /// OS thread, whichever hub it uses, for as long as the OS thread lives.
@@ -277,8 +277,8 @@ impl HubRef {
 
     /// Calls `timer` from the main loop at `time` by the hub's clock. Does not switch.
     ///
-    /// Otherwise like [`schedule`](HubRef::schedule). A time that has passed is now. A series of calls that adds a
-    /// period to the last `time`, not to the present one, does not drift.
+    /// It is [`schedule`](HubRef::schedule) with a point in time instead of a delay. If `time` has passed, the callback
+    /// is due at once. A series of calls that adds a period to the last `time`, not to the present one, does not drift.
     ///
     /// ```
     /// use greenhub::{get_hub, sleep};
@@ -405,8 +405,8 @@ impl HubRef {
     /// Ends the main loop with an error of the program for the main greenlet. Does not switch.
     ///
     /// Like [`interrupt`](HubRef::interrupt), but the main greenlet's wait returns [`LoopErrorKind::System`] with
-    /// `error`. It is for a failure that the program as a whole must learn of, in a callback for example. gevent's
-    /// `hub.handle_system_error`.
+    /// `error`. It is for a failure that concerns the whole program but is found in a callback or a green thread.
+    /// gevent's `hub.handle_system_error`.
     ///
     /// ```
     /// use greenhub::get_hub;
@@ -491,10 +491,10 @@ impl HubRef {
     /// Waits until all work of this OS thread is done. Switches.
     ///
     /// Returns true when no green thread is ready, no timer is armed, no descriptor is waited for, no job of a pool is
-    /// pending, and no [`Remote`] of this OS thread is held. Green threads that wait for a lock, a queue or an event
-    /// then do not count: without a `Remote` the loop does not know whether another OS thread will wake them. Timers,
-    /// listeners and hooks that are not counted do not count either, see [`TimerHandle::set_counted`]. Returns false if
-    /// `limit` has elapsed before; nothing is canceled then. gevent's `hub.join`.
+    /// pending, and no [`Remote`] of this OS thread is held. A green thread that waits for a lock, a queue or an event
+    /// is not waited for, since the loop cannot know whether it will be woken. The same holds for timers, listeners and
+    /// hooks that are not [counted](TimerHandle::set_counted). Returns false if `limit` has elapsed before; nothing is
+    /// canceled then. gevent's `hub.join`.
     ///
     /// ```
     /// use std::time::Duration;

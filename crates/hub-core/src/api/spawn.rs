@@ -31,8 +31,8 @@ use crate::greenlet::trace;
 /// in time. An OS thread that was started by `greenhub::thread::os::spawn` calls that by itself. At the end of the
 /// process nothing is unwound or reported, as in std.
 ///
-/// In a destructor of a thread-local that runs after the thread's green threads have ended, no green thread begins: `f`
-/// is dropped, and the handle returns [`LoopErrorKind::ThreadEnding`](crate::LoopErrorKind::ThreadEnding).
+/// In a destructor of a thread-local that runs after the OS thread's green threads have ended, no green thread begins:
+/// `f` is dropped, and the handle returns [`LoopErrorKind::ThreadEnding`](crate::LoopErrorKind::ThreadEnding).
 ///
 /// # Thread-locals: undefined behaviour
 ///
@@ -66,7 +66,7 @@ use crate::greenlet::trace;
 ///   ```no_run
 ///   # use greenhub::sleep;
 ///   struct Logs; impl Drop for Logs { fn drop(&mut self) { sleep(std::time::Duration::from_millis(1)) } }
-///   thread_local!(static LOGS: Logs = const { Logs }); // undefined behaviour unless the end of the thread is noticed
+///   thread_local!(static LOGS: Logs = const { Logs }); // undefined behaviour unless the thread's end is noticed
 ///   ```
 ///
 ///   An OS thread that was started by `greenhub::thread::os::spawn` notices its end in time, and nothing switches. So
@@ -80,7 +80,8 @@ use crate::greenlet::trace;
 ///   ```no_run
 ///   # use greenhub::{spawn, tpool};
 ///   thread_local!(static V: Vec<u64> = vec![7]);
-///   spawn(|| V.with(|v| tpool::execute_scoped(|| v.iter().sum::<u64>()).ok())); // undefined behaviour if this thread ends
+///   // Undefined behaviour if this OS thread ends meanwhile.
+///   spawn(|| V.with(|v| tpool::execute_scoped(|| v.iter().sum::<u64>()).ok()));
 ///   ```
 ///
 ///   Instead: lend a clone; or keep an `Arc` in the thread-local and send a clone of it; or end the OS thread by a

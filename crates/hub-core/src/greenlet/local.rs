@@ -90,7 +90,7 @@ pub(crate) fn end_with_thread_locals() {
     MainLoop::end_with_thread_locals();
 }
 
-/// Returns this OS thread's state, made at first use. After the end of the thread: a state in which nothing begins.
+/// Returns this OS thread's state, made at first use. After the end of the OS thread: a state in which nothing begins.
 #[inline]
 pub(crate) fn get() -> &'static Local {
     match thread().local.get() {

@@ -167,7 +167,7 @@ fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Opt
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The borrowed values have to outlive the call, and be usable by other threads:
+/// The borrowed values have to outlive the call, and be usable by other OS threads:
 ///
 /// ```compile_fail,E0277
 /// let here = std::rc::Rc::new(1);

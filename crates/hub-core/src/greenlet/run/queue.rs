@@ -72,8 +72,8 @@ thread_local! {
 /// Returns the run queue of this OS thread. The function is small enough to be inlined everywhere.
 #[inline(always)]
 pub(in super::super) fn thread() -> &'static RunQueue {
-    // SAFETY: a thread-local without destructor lives as long as its OS thread. The reference cannot leave the thread:
-    // it is `!Send`, as `RunQueue` consists of cells.
+    // SAFETY: a thread-local without destructor lives as long as its OS thread. The reference cannot leave the OS
+    // thread: it is `!Send`, as `RunQueue` consists of cells.
     THREAD.with(|thread| unsafe { &*ptr::from_ref(thread) })
 }
 
