@@ -52,7 +52,6 @@
 mod api;
 mod base;
 mod error;
-pub mod future;
 mod greenlet;
 pub mod hub;
 mod main_loop;
@@ -68,6 +67,7 @@ pub use api::green_local::{AccessError, LocalKey};
 pub use api::green_thread::{GreenThread, current_id, current_name, kill};
 pub use api::hook::Hook;
 pub use api::hub_ref::{HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub};
+pub use api::interrupt_on::{InterruptOn, interrupt_on};
 pub use api::kill::KillOutcome;
 pub use api::link::LinkId;
 pub use api::listing::{
@@ -76,14 +76,13 @@ pub use api::listing::{
 };
 pub use api::scope::{Scope, ScopedGreenThread, scope};
 pub use api::shield::shield;
-pub use api::signal::{InterruptOn, interrupt_on};
 pub use api::sleep::{consume_budget, sleep, yield_now};
 pub use api::spawn::{spawn, spawn_after, spawn_after_local, spawn_n};
 pub use api::stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy, stack_policy};
 pub use api::thread::{Thread, ThreadId, current, park, park_timeout};
-pub use api::timeout::with_timeout;
 pub use api::use_hub::use_hub_with;
 pub use api::waitable::Waitable;
+pub use api::with_timeout::with_timeout;
 pub use base::id::{GreenletId, HubId};
 pub use base::wait_reason::WaitReason;
 pub use error::{
@@ -108,11 +107,23 @@ pub use report::{Report, hub_exceptions, set_report_stream};
 pub use wait::biased::{BiasedMutex, BiasedMutexGuard};
 pub use wait::grace::{Grace, panicking_grace, set_panicking_grace};
 pub use wait::parker::{Parked, Parker, Unparker, throw_exit};
-pub use wait::pool::ThreadPool;
 pub use wait::ready_list::{Left, ReadyList, ReadyMark, ReadyMarks};
 pub use wait::shutdown::Ended;
 pub use wait::source::{ReadHint, Source, SourceWaker};
+pub use wait::thread_pool::ThreadPool;
 pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
+
+/// Futures on every hub, without a runtime.
+///
+/// [`block_on`](future::block_on) waits for a future in a green thread, and
+/// [`defer_to_green_thread`](future::defer_to_green_thread) makes a future of a green thread. The module of this name in
+/// `greenhub` has a table of all uses.
+pub mod future {
+    pub use crate::api::future::deferred::{Deferred, defer_to_green_thread};
+    pub use crate::api::future::remote::RemoteDeferred;
+    pub use crate::api::future::{block_in_place, block_on, spawn_future, try_block_on};
+    pub use crate::wait::sleep_future::{Sleep, sleep};
+}
 
 /// The items that `greenstd`, `hub-loop`, `hub-tokio` and the facade need beside the public names.
 ///
@@ -140,8 +151,8 @@ pub mod internal {
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;
     pub use crate::wait::offload::{offload, offload_scoped};
-    pub use crate::wait::pool::{end_threads, num_threads, set_num_threads};
     pub use crate::wait::shutdown::run_and_shutdown;
+    pub use crate::wait::thread_pool::{end_threads, num_threads, set_num_threads};
 }
 
 /// Compiles the program of the README.

@@ -1,4 +1,4 @@
-//! The contents of files: forbidden words, unsafe code, output of libraries.
+//! The names and contents of files: modules, forbidden words, unsafe code, output of libraries.
 
 use std::fs;
 use std::path::Path;
@@ -23,6 +23,7 @@ pub fn check(workspace: &Workspace) -> Faults {
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let name = workspace.relative(&file).to_string_lossy().into_owned();
         faults.extend(word_faults(&name, &text));
+        faults.extend(module_fault(&name));
         if name.starts_with("crates") && name.ends_with(".rs") {
             unread.retain(|variable| !text.contains(variable));
         }
@@ -48,6 +49,13 @@ fn is_library_source(file: &Path) -> bool {
     let in_src = file.components().any(|part| part.as_os_str() == "src");
     let is_rust = file.extension().is_some_and(|extension| extension == "rs");
     file.starts_with("crates") && in_src && is_rust && file.file_name().is_some_and(|name| name != "tests.rs")
+}
+
+/// The front file of a module `x` with child modules is `x.rs` beside the folder `x`. Tests and examples cannot do
+/// that: cargo would take the front file for a program.
+fn module_fault(name: &str) -> Option<String> {
+    (name.contains("src/") && name.ends_with("/mod.rs"))
+        .then(|| format!("{name}: put it beside its folder, as `NAME.rs`"))
 }
 
 fn word_faults(name: &str, text: &str) -> Vec<String> {
@@ -103,6 +111,13 @@ mod tests {
         assert!(!holds_unsafe("#![forbid(unsafe_code)]\n// an unsafe remark\nfn unsafe_looking() {}\n"));
         assert!(!holds_unsafe("#[cfg(test)]\nmod tests {\n    unsafe fn a() {}\n}\n"));
         assert!(holds_unsafe("#[cfg(test)]\nmod tests;\n\nfn a() {\n    unsafe { b() }\n}\n"));
+    }
+
+    #[test]
+    fn a_module_of_a_crate_stands_beside_its_folder() {
+        assert!(module_fault("xtask/src/tidy/mod.rs").is_some());
+        assert!(module_fault("xtask/src/tidy.rs").is_none());
+        assert!(module_fault("crates/greenhub/tests/it/support/mod.rs").is_none());
     }
 
     #[test]

@@ -21,8 +21,8 @@ use crate::hub::Time;
 use crate::main_loop::listener::{Listener, Timer};
 use crate::main_loop::remote::Remote;
 use crate::main_loop::{CallbackId, MainLoop, Stats};
-use crate::wait::pool;
 use crate::wait::shutdown::{self, Ended};
+use crate::wait::thread_pool;
 
 /// Returns this OS thread's hub, built now on first use. Eventlet's `get_hub`. Does not switch.
 ///
@@ -218,7 +218,11 @@ impl HubRef {
     /// Returns the hub's counters: what it has done and what it holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        if self.is_current() { local::get().main_loop.stats(local::get(), pool::usage()) } else { Stats::default() }
+        if self.is_current() {
+            local::get().main_loop.stats(local::get(), thread_pool::usage())
+        } else {
+            Stats::default()
+        }
     }
 
     /// Calls `f` from the main loop after `delay`. Eventlet's `schedule_call_global`. Does not switch.

@@ -1,7 +1,7 @@
 //! Links: callbacks at the end of a green thread, and scopes that end with it.
 
 use super::green_thread::GreenThread;
-use super::timeout::next_number;
+use super::with_timeout::next_number;
 use crate::error::{GreenError, Linked};
 use crate::greenlet::control::ControlRef;
 use crate::greenlet::exit::{Exit, contained, in_scope};

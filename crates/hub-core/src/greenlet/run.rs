@@ -1,11 +1,11 @@
 //! The run queue, parking, waking, and the hand-off from one greenlet to the next.
 //!
 //! - [`queue`]: the queue, the running greenlet, wake-ups; [`fairness`]: the length of a turn;
-//! - [`may_switch`]: the places in which nothing switches; [`mask`] and [`poll`]: parts that hold exits or switches
+//! - [`may_switch`]: the places in which nothing switches; [`mask`] and [`poll_mode`]: parts that hold exits or switches
 //!   back;
 //! - [`start`] and [`ending`]: how a greenlet begins, and how it ends;
 //! - [`hand_off`] and [`stack_loop`]: from one greenlet to the next, and from one body to the next on the same stack;
-//! - [`exits`] and [`exit_request`]: the throw of an exit, and the request for it;
+//! - [`throw_exit`](mod@throw_exit) and [`exit_request`]: the throw of an exit, and the request for it;
 //! - [`park`]: parks and yields; [`run_ready`](mod@run_ready): the main loop's part of a turn.
 //!
 //! A greenlet that parks switches straight to the next ready one. The switch goes to the main loop only when no
@@ -19,21 +19,20 @@
 
 mod ending;
 pub(super) mod exit_request;
-pub(super) mod exits;
 mod fairness;
 mod hand_off;
 pub(super) mod mask;
 pub(super) mod may_switch;
 mod park;
-mod poll;
+mod poll_mode;
 pub(super) mod queue;
 mod run_ready;
 mod stack_loop;
 pub(super) mod start;
+pub(super) mod throw_exit;
 
 pub(crate) use self::ending::{abandon, end_abandoned};
 pub(crate) use self::exit_request::request_exit;
-pub(crate) use self::exits::{check_exit, exit_again, exit_is_pending, exit_now, has_to_exit};
 pub(crate) use self::fairness::{charge, fire, is_yield_due, resume_hand_off, stop_hand_off, switches};
 pub use self::fairness::{set_turn_time, turn_time};
 pub(crate) use self::hand_off::end_mainloop;
@@ -41,7 +40,7 @@ pub(crate) use self::mask::{Mask, Shield, lift_shields};
 pub(crate) use self::may_switch::{in_mainloop, must_not_switch};
 pub(super) use self::park::arrive;
 pub(crate) use self::park::{Park, may_leave, operations_used_up, yield_now};
-pub(crate) use self::poll::PollMode;
+pub(crate) use self::poll_mode::PollMode;
 pub(crate) use self::queue::{
     RunEpoch, clear_queue, current, end_switch, is_between_turns, queue_callback, ready, rouse, run_epoch,
     running_address, set_asleep, set_between_turns,
@@ -49,3 +48,4 @@ pub(crate) use self::queue::{
 pub(crate) use self::run_ready::run_ready;
 pub(super) use self::stack_loop::enter_stack;
 pub(crate) use self::start::start_delayed;
+pub(crate) use self::throw_exit::{check_exit, exit_again, exit_is_pending, exit_now, has_to_exit};

@@ -5,7 +5,7 @@
 //!
 //! - [`cell`]: the layout of a cell, the references to it, the facts in its header; [`pool`]: its memory;
 //! - [`new`]: new cells, and the start of their greenlets; [`handle`]: the values that keep a cell;
-//! - [`life`]: from the closure to the freed cell; [`waiters`]: waiters and links; [`unhandled`]: results never taken.
+//! - [`life`]: from the closure to the freed cell; [`waiters`]: waiters and links; [`untaken`]: results never taken.
 //!
 //! Ground rules:
 //! - `bits` describes the content of the body: the closure until `STARTED`, nothing while it runs, the result while
@@ -22,7 +22,7 @@ pub(super) mod handle;
 mod life;
 pub(super) mod new;
 pub(super) mod pool;
-mod unhandled;
+mod untaken;
 mod waiters;
 
 pub(crate) use self::cell::TaskRef;

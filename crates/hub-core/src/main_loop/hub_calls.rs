@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::MainLoop;
-use super::builder::default_builder;
+use super::hub_builder::default_builder;
 use super::hub_slot::Built;
 use crate::base::id::HubId;
 use crate::error::{GreenError, HubError, LoopError};

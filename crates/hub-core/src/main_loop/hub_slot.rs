@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::builder::HubBuilder;
+use super::hub_builder::HubBuilder;
 use crate::base::id::HubId;
 use crate::greenlet::stack;
 use crate::hub::{Hub, Rearm};

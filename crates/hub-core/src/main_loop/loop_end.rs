@@ -2,7 +2,7 @@
 
 use super::MainLoop;
 use super::callback_table::CallbackId;
-use super::ending::Stop;
+use super::end_requests::Stop;
 use crate::error::{LoopError, LoopErrorKind, LoopExit};
 use crate::greenlet::control::Wake;
 use crate::greenlet::local::{self, Local};

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::leftover;
-use super::pool::{self, JOBS, Job, ThreadPool};
+use super::thread_pool::{self, JOBS, Job, ThreadPool};
 use crate::base::fork;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{JobError, payload_text};
@@ -280,7 +280,7 @@ impl ThreadPool {
     /// Returns an error if no OS thread can be started; `job` is dropped.
     pub fn start(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         if self.runs_in_caller()? {
-            pool::run(Box::new(job));
+            thread_pool::run(Box::new(job));
             return Ok(());
         }
         self.submit(Box::new(job), leftover::finish)
@@ -303,7 +303,7 @@ fn run_inline<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
 /// Returns the first park of a caller and the mailbox of its OS thread. `None` if the job has to run on the calling
 /// OS thread.
 fn begin(pool: &ThreadPool) -> Result<Option<(Park, Arc<Mailbox>)>, JobError> {
-    if pool::is_here() || pool.runs_in_caller()? {
+    if thread_pool::is_here() || pool.runs_in_caller()? {
         return Ok(None);
     }
     let park = match Park::current(WaitReason::Offload) {

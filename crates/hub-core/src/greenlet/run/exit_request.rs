@@ -9,8 +9,8 @@ use super::super::local;
 use super::super::patience;
 use super::super::spans::{self, Away};
 use super::ending::cancel;
-use super::exits::{check_exit, has_to_exit};
 use super::queue::{current, end_switch, thread};
+use super::throw_exit::{check_exit, has_to_exit};
 
 /// Makes a greenlet other than the running one exit.
 ///

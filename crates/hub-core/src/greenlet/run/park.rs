@@ -8,10 +8,10 @@ use super::super::local;
 use super::super::patience;
 use super::super::spans;
 use super::super::trace;
-use super::exits::{has_to_exit, take_turn, throw_pending};
 use super::fairness::{OPERATIONS, is_yield_due};
 use super::may_switch::{in_mainloop, runs_loop};
 use super::queue::{RunQueue, current, thread};
+use super::throw_exit::{has_to_exit, take_turn, throw_pending};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopErrorKind};
 

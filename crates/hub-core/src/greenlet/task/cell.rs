@@ -15,7 +15,7 @@ use std::rc::Rc;
 use super::super::control::{ControlRef, Waiter};
 use super::super::exit::{contained, drop_contained};
 use super::super::unhandled;
-use super::unhandled::{Failure, Unhandled, text_of};
+use super::untaken::{Failure, Unhandled, text_of};
 use crate::error::GreenError;
 use crate::timer_queue::TimerId;
 

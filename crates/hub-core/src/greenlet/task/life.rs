@@ -8,7 +8,7 @@ use super::super::local::{self, Local};
 use super::super::run::queue::current;
 use super::super::trace;
 use super::cell::{ALIVE, DONE, HANDLE, PINNED, RESULT, SEEN, STARTED, TaskRef};
-use super::unhandled::Failure;
+use super::untaken::Failure;
 use crate::error::GreenError;
 use crate::report::{self, Report};
 

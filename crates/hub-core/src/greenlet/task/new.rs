@@ -15,7 +15,7 @@ use super::super::run::start::start;
 use super::super::trace;
 use super::cell::{ALIVE, Body, HANDLE, Header, TaskCell, TaskRef, vtable};
 use super::handle::Task;
-use super::unhandled::{Borrowed, Owned, OwnedOption, Unhandled};
+use super::untaken::{Borrowed, Owned, OwnedOption, Unhandled};
 
 impl TaskRef {
     /// Creates a greenlet with a cell that will run `closure`. It is in no queue yet.

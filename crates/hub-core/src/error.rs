@@ -9,14 +9,14 @@ use std::sync::Arc;
 use crate::base::id::HubId;
 use crate::hub::Interest;
 
-mod exit;
+mod exit_kind;
 mod linked;
 mod loop_error;
 mod panic;
 mod timeout;
 
-pub use self::exit::ExitKind;
-pub(crate) use self::exit::MAX_THROWS;
+pub use self::exit_kind::ExitKind;
+pub(crate) use self::exit_kind::MAX_THROWS;
 pub use self::linked::Linked;
 pub use self::loop_error::{LoopError, LoopErrorKind, LoopExit};
 pub use self::panic::Panic;

@@ -9,7 +9,7 @@
 //! The loop is a greenlet of its own, launched by the first call that blocks. Its state is [`MainLoop`], which outlives
 //! it: the next call that blocks launches an ended loop again. The parts of the state have files of their own, with
 //! private fields: [`clock`], [`hub_slot`], [`descriptors`], [`callback_table`], [`calls`], [`waker_table`], [`marks`],
-//! [`reports`], [`embedding`], [`ending`], [`standstill`], [`counters`]. They do not depend on the loop. A turn is in
+//! [`reports`], [`embedding`], [`end_requests`], [`standstill`], [`counters`]. They do not depend on the loop. A turn is in
 //! [`turn`].
 //!
 //! No cell is borrowed while foreign code runs (hubs, callbacks, destructors), nor when a greenlet is left. The hub is
@@ -35,7 +35,6 @@ use crate::timer_queue::{Slack, TimerId, TimerQueue};
 mod after_fork;
 mod bell;
 pub(crate) mod blocking;
-mod builder;
 mod callback_table;
 pub(crate) mod callbacks;
 mod calls;
@@ -45,12 +44,13 @@ mod counters;
 pub(crate) mod deadline;
 pub(crate) mod descriptors;
 pub(crate) mod doubt;
-mod driver;
 mod embedding;
-mod ending;
+mod end_requests;
 mod hooks;
+mod hub_builder;
 mod hub_calls;
 mod hub_slot;
+mod impl_driver;
 pub(crate) mod inventory;
 pub(crate) mod latch;
 pub(crate) mod listener;
@@ -65,7 +65,7 @@ mod outside_waits;
 mod phases;
 pub(crate) mod reach;
 pub(crate) mod remote;
-mod replace;
+mod replace_hub;
 mod reports;
 mod single_turns;
 mod standstill;
@@ -82,7 +82,7 @@ use self::calls::Calls;
 use self::clock::Clock;
 use self::counters::Counters;
 use self::embedding::Embedding;
-use self::ending::Ending;
+use self::end_requests::Ending;
 use self::hub_slot::HubSlot;
 use self::liveness::Liveness;
 use self::marks::Marks;
@@ -91,9 +91,9 @@ use self::reports::Reports;
 use self::standstill::Standstill;
 use self::waker_table::Wakers;
 
-pub use self::builder::DEFAULT_HUB;
-pub(crate) use self::builder::{HubBuilder, default_builder};
 pub(crate) use self::callback_table::CallbackId;
+pub use self::hub_builder::DEFAULT_HUB;
+pub(crate) use self::hub_builder::{HubBuilder, default_builder};
 pub(crate) use self::origin::Origin;
 pub use self::origin::{hub_listener_stacks, hub_timer_stacks};
 pub(crate) use self::phases::HookId;

@@ -1,9 +1,9 @@
 //! Waits of greenlets and of OS threads: for descriptors, for other OS threads, for jobs.
 //!
 //! [`source`] and [`trampoline`] wait for descriptors. Locks and queues are built on [`parker`] and [`biased`];
-//! [`holder`] describes the holder of a lock. [`ready_list`] waits for several objects. [`pool`], [`offload`] and [`leftover`] run jobs on OS threads. [`sleep`]
-//! is a future that ends after a time. [`grace`] bounds the waits of destructors that unwind. [`shutdown`] ends the
-//! green threads of an OS thread in order.
+//! [`holder`] describes the holder of a lock. [`ready_list`] waits for several objects. [`thread_pool`], [`offload`] and
+//! [`leftover`] run jobs on OS threads. [`sleep_future`] is a future that ends after a time. [`grace`] bounds the waits of
+//! destructors that unwind. [`shutdown`] ends the green threads of an OS thread in order.
 
 pub(crate) mod biased;
 pub(crate) mod grace;
@@ -11,9 +11,9 @@ pub(crate) mod holder;
 pub(crate) mod leftover;
 pub(crate) mod offload;
 pub(crate) mod parker;
-pub(crate) mod pool;
 pub(crate) mod ready_list;
 pub(crate) mod shutdown;
-pub(crate) mod sleep;
+pub(crate) mod sleep_future;
 pub(crate) mod source;
+pub(crate) mod thread_pool;
 pub(crate) mod trampoline;

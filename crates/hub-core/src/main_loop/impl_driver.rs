@@ -10,7 +10,7 @@ use super::calls::Calls;
 use super::clock::Clock;
 use super::counters::Counters;
 use super::embedding::Embedding;
-use super::ending::Ending;
+use super::end_requests::Ending;
 use super::hub_slot::HubSlot;
 use super::liveness::Liveness;
 use super::marks::Marks;

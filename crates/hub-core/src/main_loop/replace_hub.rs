@@ -1,9 +1,9 @@
 //! The end of a hub: it is replaced, or its OS thread ends.
 
 use super::MainLoop;
-use super::builder::HubBuilder;
 use super::callback_table::Callback;
 use super::descriptors::Descriptors;
+use super::hub_builder::HubBuilder;
 use crate::base::fork;
 use crate::error::{GreenError, HubError, LoopError, LoopErrorKind};
 use crate::greenlet::control::Waiter;

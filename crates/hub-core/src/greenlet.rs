@@ -26,7 +26,7 @@ pub(crate) mod patience;
 pub(crate) mod payload;
 pub(crate) mod raw;
 pub(crate) mod run;
-#[cfg_attr(not(feature = "tracing"), path = "no_spans.rs")]
+#[cfg_attr(not(feature = "tracing"), path = "greenlet/no_spans.rs")]
 pub(crate) mod spans;
 pub(crate) mod stack;
 mod switch;

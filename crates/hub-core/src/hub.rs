@@ -5,25 +5,25 @@
 //! the loop's table of descriptors; [`Time`] and [`round`]; [`HubDescriptor`], a hub as it is registered; [`Notify`];
 //! [`ForkAware`]; [`warn`], for messages of a library below the hub; [`ManualClock`] and [`Clocked`].
 
-mod clock;
 mod contract;
 mod descriptor;
 mod fork_aware;
 mod interest;
 mod lease;
 mod loop_waker;
+mod manual_clock;
 mod ready;
 pub mod round;
 mod time;
 mod watched;
 
-pub use self::clock::{Clocked, ManualClock};
 pub use self::contract::{Hub, Notify};
 pub use self::descriptor::HubDescriptor;
 pub use self::fork_aware::ForkAware;
 pub use self::interest::{Interest, Readiness};
 pub use self::lease::{Lease, Rearm};
 pub(crate) use self::loop_waker::LoopWaker;
+pub use self::manual_clock::{Clocked, ManualClock};
 pub use self::ready::Ready;
 pub(crate) use self::time::Stamp;
 pub use self::time::Time;
