@@ -332,7 +332,7 @@ pub const ROOT_NAMES: usize = 45;
 /// The only files under a `src` folder with unsafe code. Each opens with its ground rules.
 pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/api/scope.rs",
-    "crates/hub-core/src/api/interrupt_on.rs",
+    "crates/hub-core/src/api/signal.rs",
     "crates/hub-core/src/api/stacks.rs",
     "crates/hub-core/src/base/fork.rs",
     "crates/hub-core/src/greenlet/cold.rs",
@@ -364,7 +364,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/greenlet/task/pool.rs",
     "crates/hub-core/src/hub/watched.rs",
     "crates/hub-core/src/main_loop/blocking/no_snapshot.rs",
-    "crates/hub-core/src/main_loop/blocking/signal.rs",
+    "crates/hub-core/src/main_loop/blocking/sample_signal.rs",
     "crates/hub-core/src/main_loop/blocking/sample.rs",
     "crates/hub-core/src/main_loop/blocking/snapshot.rs",
     "crates/hub-core/src/main_loop/descriptors.rs",

@@ -59,27 +59,30 @@ mod report;
 mod timer_queue;
 mod wait;
 
+pub use api::budget::consume_budget;
 pub use api::builder::Builder;
 pub use api::detection::hub_blocking_detection;
 pub use api::embed::Embedded;
 pub use api::error_handler::Verdict;
 pub use api::green_local::{AccessError, LocalKey};
-pub use api::green_thread::{GreenThread, current_id, current_name, kill};
+pub use api::green_thread::{GreenThread, current_id, current_name};
 pub use api::hook::Hook;
-pub use api::hub_ref::{HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub};
-pub use api::interrupt_on::{InterruptOn, interrupt_on};
-pub use api::kill::KillOutcome;
+pub use api::hub_ref::{HubRef, get_hub, has_hub, try_get_hub};
+pub use api::kill::{KillOutcome, kill};
 pub use api::link::LinkId;
 pub use api::listing::{
     GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TargetInfo, TimerInfo, TimerPurpose, greenlets, listeners,
     timers,
 };
+pub use api::registration::Registration;
 pub use api::scope::{Scope, ScopedGreenThread, scope};
 pub use api::shield::shield;
-pub use api::sleep::{consume_budget, sleep, yield_now};
+pub use api::signal::{InterruptOn, interrupt_on};
+pub use api::sleep::{sleep, yield_now};
 pub use api::spawn::{spawn, spawn_after, spawn_after_local, spawn_n};
 pub use api::stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy, stack_policy};
 pub use api::thread::{Thread, ThreadId, current, park, park_timeout};
+pub use api::timer_handle::TimerHandle;
 pub use api::use_hub::use_hub_with;
 pub use api::waitable::Waitable;
 pub use api::with_timeout::with_timeout;
@@ -93,25 +96,28 @@ pub use greenlet::exit::{exit_kind, is_exit};
 pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
-pub use greenlet::run::{set_turn_time, turn_time};
+pub use greenlet::run::{set_turn_time, throw_exit, turn_time};
 #[cfg(feature = "tracing")]
 pub use greenlet::spans::in_span;
 pub use greenlet::unhandled::set_error_message;
 pub use main_loop::deadline::Deadline;
+pub use main_loop::hub_prevent_multiple_readers::hub_prevent_multiple_readers;
 pub use main_loop::listener::{Listener, Timer};
+pub use main_loop::parked::Parked;
+pub use main_loop::read_hint::ReadHint;
 pub use main_loop::remote::Remote;
-pub use main_loop::{
-    Phase, Stats, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, quiet_time, set_quiet_time,
-};
+pub use main_loop::{Phase, Stats, hub_listener_stacks, hub_timer_stacks, quiet_time, set_quiet_time};
 pub use report::{Report, hub_exceptions, set_report_stream};
 pub use wait::biased::{BiasedMutex, BiasedMutexGuard};
 pub use wait::grace::{Grace, panicking_grace, set_panicking_grace};
-pub use wait::parker::{Parked, Parker, Unparker, throw_exit};
+pub use wait::notify::{notify_close, notify_opened};
+pub use wait::parker::Parker;
 pub use wait::ready_list::{Left, ReadyList, ReadyMark, ReadyMarks};
 pub use wait::shutdown::Ended;
-pub use wait::source::{ReadHint, Source, SourceWaker};
+pub use wait::source::{Source, SourceWaker};
 pub use wait::thread_pool::ThreadPool;
-pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
+pub use wait::trampoline::{Trampoline, trampoline, trampoline_any, trampoline_raw};
+pub use wait::unparker::Unparker;
 
 /// Futures on every hub, without a runtime.
 ///
@@ -133,21 +139,23 @@ pub mod internal {
     pub use linkme;
 
     pub use crate::api::hook::hook_shared;
-    pub use crate::api::hub_ref::{listen_shared, schedule_shared};
     pub use crate::api::kill::{kill_progress, request_exit, request_exit_with};
+    pub use crate::api::registration::listen_shared;
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;
     pub use crate::api::signal::{SignalLatch, latch_on, why_not_caught};
     pub use crate::api::spawn::spawn_at;
+    pub use crate::api::timer_handle::schedule_shared;
     pub use crate::api::use_hub::use_hub_descriptor;
     pub use crate::base::contain::drop_contained;
     pub use crate::base::dormant::while_idle;
     pub use crate::base::fork::PerProcess;
     pub use crate::base::os_thread::start_thread;
     pub use crate::greenlet::exit::KillProgress;
+    pub use crate::main_loop::DEFAULT_HUB;
     pub use crate::main_loop::callbacks::call_contained;
+    pub use crate::main_loop::hub_prevent_multiple_readers::prevents_multiple_readers;
     pub use crate::main_loop::latch::{Latch, LatchWakeup};
-    pub use crate::main_loop::{DEFAULT_HUB, prevents_multiple_readers};
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;
     pub use crate::wait::offload::{offload, offload_scoped};

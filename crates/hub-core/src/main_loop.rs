@@ -18,15 +18,16 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use self::blocking::{Detector, Heartbeat};
 use self::descriptors::Descriptors;
 use self::remote::{Inbox, Message};
+use crate::base::id::HubId;
 use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::control::Wake;
 use crate::greenlet::driver::Driver;
+use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::hub::Time;
@@ -49,6 +50,7 @@ mod end_requests;
 mod hooks;
 mod hub_builder;
 mod hub_calls;
+pub(crate) mod hub_prevent_multiple_readers;
 mod hub_slot;
 mod impl_driver;
 pub(crate) mod inventory;
@@ -62,8 +64,10 @@ mod mail;
 mod marks;
 mod origin;
 mod outside_waits;
+pub(crate) mod parked;
 mod phases;
 pub(crate) mod reach;
+pub(crate) mod read_hint;
 pub(crate) mod remote;
 mod replace_hub;
 mod reports;
@@ -127,39 +131,9 @@ pub(crate) struct MainLoop {
     pub(crate) counters: Counters,
 }
 
-static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
-
-/// Sets whether a second simultaneous waiter of a direction is an error.
-///
-/// Applies to the whole process. Eventlet's `hub_prevent_multiple_readers`. If it is off, the waiters of a direction
-/// queue in order. A waiter behind a listener waits until the listener is deregistered. A listener for a direction that
-/// has a waiter is refused in any case.
-///
-/// ```
-/// use greenhub::{Interest, TrampolineError, trampoline};
-/// use greenhub::debug::hub_prevent_multiple_readers;
-/// use std::rc::Rc;
-/// let (reader, writer) = std::io::pipe()?;
-/// let (reader, other) = (Rc::new(reader), writer);
-/// let wait = |reader: &Rc<std::io::PipeReader>| {
-///     let reader = Rc::clone(reader);
-///     greenhub::spawn(move || trampoline(&*reader, Interest::READ, None))
-/// };
-/// let (first, second) = (wait(&reader), wait(&reader));
-/// assert!(matches!(second.join()?, Err(TrampolineError::SecondSimultaneous { .. })));
-/// hub_prevent_multiple_readers(false);
-/// let third = wait(&reader);
-/// drop(other);
-/// assert!(first.join()?.is_ok() && third.join()?.is_ok());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn hub_prevent_multiple_readers(prevent: bool) {
-    PREVENT_MULTIPLE_READERS.store(prevent, Ordering::Relaxed);
-}
-
-/// Returns whether a second simultaneous waiter of a direction is an error.
-pub fn prevents_multiple_readers() -> bool {
-    PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed)
+/// Returns the loop of this OS thread if `hub` is its present hub.
+pub(crate) fn of_hub(hub: HubId) -> Option<&'static MainLoop> {
+    local::try_get().map(|local| &local.main_loop).filter(|main_loop| main_loop.id() == hub)
 }
 
 impl MainLoop {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::kill::{KillOutcome, end};
 use super::thread::{self, Thread};
 use crate::base::id::GreenletId;
 use crate::base::wait_reason::WaitReason;
@@ -32,16 +31,6 @@ use crate::greenlet::task::{Task, TaskRef};
 #[doc(alias = "AsyncResult")]
 pub struct GreenThread<T> {
     pub(crate) task: Task<T>,
-}
-
-/// Kills `green`, like [`GreenThread::kill`]. Eventlet's `kill`. Switches, except in the main loop.
-///
-/// ```
-/// let green = greenhub::spawn(|| "never");
-/// assert_eq!(greenhub::kill(&green), greenhub::greenthread::KillOutcome::Cancelled);
-/// ```
-pub fn kill<T>(green: &GreenThread<T>) -> KillOutcome {
-    green.kill()
 }
 
 impl<T> GreenThread<T> {
@@ -134,65 +123,6 @@ impl<T> GreenThread<T> {
     #[must_use]
     pub fn id(&self) -> Option<GreenletId> {
         self.task.control().map(|control| control.id())
-    }
-
-    /// Ends the green thread. Eventlet's `kill`. Switches, except in the main loop.
-    ///
-    /// The call in which it blocks starts to unwind, its destructors run, and its waiters get [`GreenError::Kill`]. The
-    /// returned [`KillOutcome`] says whether it has ended, or why not.
-    ///
-    /// A green thread that has not begun never runs: its closure is dropped, and its links and waiters are notified. A
-    /// green thread that kills itself starts to unwind at once. An exit that the target catches is thrown again at its
-    /// next wait, after a turn of the main loop. A target that catches it a hundred times lives on
-    /// ([`KillOutcome::Refused`]). Code that calls [`catch_unwind`](std::panic::catch_unwind) in a loop can tell an
-    /// exit from a panic by [`is_exit`](crate::is_exit); the example there is a worker that does so.
-    ///
-    /// ```
-    /// use greenhub::greenthread::KillOutcome;
-    /// use std::time::Duration;
-    /// let green = greenhub::spawn(|| greenhub::sleep(Duration::from_secs(3600)));
-    /// greenhub::thread::yield_now();
-    /// assert_eq!(green.kill(), KillOutcome::Ended);
-    /// assert_eq!(green.kill(), KillOutcome::Dead);
-    /// assert!(green.join().unwrap_err().is_kill());
-    /// ```
-    pub fn kill(&self) -> KillOutcome {
-        self.kill_with(GreenError::Kill)
-    }
-
-    /// Ends the green thread with an error of the caller, which its waiters get.
-    ///
-    /// Otherwise like [`kill`](GreenThread::kill).
-    ///
-    /// ```
-    /// use greenhub::GreenError;
-    /// let green = greenhub::spawn(|| 1);
-    /// green.kill_with(GreenError::custom("shutting down"));
-    /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
-    /// ```
-    #[doc(alias = "throw")]
-    pub fn kill_with(&self, error: GreenError) -> KillOutcome {
-        end(&self.task, error)
-    }
-
-    /// Cancels the green thread if it has not begun. Eventlet's `cancel`. Never switches.
-    ///
-    /// A cancelled green thread never runs, and its waiters get [`GreenError::Kill`]. Returns false, and does nothing,
-    /// if it has begun.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let later = greenhub::spawn_after(Duration::from_secs(3600), || "never");
-    /// assert!(later.cancel());
-    /// let running = greenhub::spawn(|| greenhub::sleep(Duration::from_millis(1)));
-    /// greenhub::thread::yield_now();
-    /// assert!(!running.cancel());
-    /// ```
-    pub fn cancel(&self) -> bool {
-        if self.task.has_started() {
-            return false;
-        }
-        matches!(end(&self.task, GreenError::Kill), KillOutcome::Cancelled)
     }
 
     /// Returns whether the green thread has ended. Eventlet's `dead`.

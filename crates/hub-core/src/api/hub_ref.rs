@@ -1,6 +1,5 @@
 //! The hub of the calling OS thread: `get_hub` and the handles that it gives out.
 
-use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -10,6 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::registration::{Registration, listen_shared};
+use super::timer_handle::{OnceTimer, TimerHandle, schedule_shared};
 use crate::base::id::HubId;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{HubError, LoopError, LoopErrorKind, TrampolineError};
@@ -20,7 +21,7 @@ use crate::hub::Interest;
 use crate::hub::Time;
 use crate::main_loop::listener::{Listener, Timer};
 use crate::main_loop::remote::Remote;
-use crate::main_loop::{CallbackId, MainLoop, Stats};
+use crate::main_loop::{self, Stats};
 use crate::wait::shutdown::{self, Ended};
 use crate::wait::thread_pool;
 
@@ -173,7 +174,7 @@ impl HubRef {
     /// Returns whether this is still the hub of its OS thread.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        local::try_get().is_some_and(|local| local.main_loop.id() == self.id)
+        main_loop::of_hub(self.id).is_some()
     }
 
     /// Returns whether the hub's main loop was launched and has not ended.
@@ -244,7 +245,7 @@ impl HubRef {
     #[doc(alias = "schedule_call_global")]
     #[track_caller]
     pub fn schedule_once(&self, delay: Duration, f: impl FnOnce() + 'static) -> TimerHandle {
-        self.schedule(delay, OnceTimer(Cell::new(Some(f))))
+        self.schedule(delay, OnceTimer::new(f))
     }
 
     /// Calls `timer` from the main loop after `delay`. Eventlet's `schedule_call_global`. Does not switch.
@@ -275,8 +276,7 @@ impl HubRef {
     #[track_caller]
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
         let main_loop = &local::get().main_loop;
-        let id = main_loop.schedule(delay, Rc::new(timer));
-        TimerHandle::of(main_loop, id)
+        TimerHandle::of(main_loop, main_loop.schedule(delay, Rc::new(timer)))
     }
 
     /// Calls `timer` from the main loop at `time` by the hub's clock. Does not switch.
@@ -583,121 +583,5 @@ impl HubRef {
     /// never does this by itself.
     pub fn trim_stacks(&self) -> usize {
         local::get().stacks.trim()
-    }
-}
-
-/// Schedules a timer for an instant by the hub's clock, without an allocation of its own.
-#[track_caller]
-pub fn schedule_shared(time: Time, timer: Rc<dyn Timer>) -> TimerHandle {
-    let main_loop = &local::get().main_loop;
-    let id = main_loop.schedule_at(time, timer);
-    TimerHandle::of(main_loop, id)
-}
-
-/// Registers a listener, without an allocation of its own.
-///
-/// # Errors
-///
-/// The same as [`HubRef::listen`].
-#[track_caller]
-pub fn listen_shared(
-    fd: Rc<dyn AsFd>,
-    interest: Interest,
-    listener: Rc<dyn Listener>,
-) -> Result<Registration, TrampolineError> {
-    let id = local::get().main_loop.listen(fd, interest, listener)?;
-    Ok(Registration { id, hub: HubRef::present() })
-}
-
-/// The timer of a closure that is called once.
-struct OnceTimer<F>(Cell<Option<F>>);
-
-impl<F: FnOnce()> Timer for OnceTimer<F> {
-    fn expired(&self) {
-        if let Some(f) = self.0.take() {
-            f();
-        }
-    }
-}
-
-/// A scheduled callback. Eventlet's `Timer`.
-///
-/// Returned by [`HubRef::schedule`] and [`schedule_once`](HubRef::schedule_once).
-///
-/// Dropping it changes nothing: the callback runs all the same.
-#[derive(Debug)]
-pub struct TimerHandle {
-    id: CallbackId,
-    hub: HubRef,
-}
-
-impl TimerHandle {
-    /// Returns the handle of a callback, which is canceled if the OS thread has ended its green threads.
-    fn of(main_loop: &MainLoop, id: CallbackId) -> TimerHandle {
-        if local::has_ended() {
-            main_loop.unschedule(id);
-        }
-        TimerHandle { id, hub: HubRef::present() }
-    }
-
-    /// Cancels the callback and drops it at once. Returns false if it has run or was cancelled before.
-    pub fn cancel(&self) -> bool {
-        self.hub.is_current() && local::get().main_loop.unschedule(self.id)
-    }
-
-    /// Sets whether the callback keeps the loop alive. Does not switch.
-    ///
-    /// It is on by default. A callback that is not counted is called at its time, but the main greenlet gets
-    /// [`LoopExit`](LoopErrorKind::LoopExit), and [`HubRef::join`] returns, as if it did not exist. gevent's `ref`.
-    #[doc(alias = "ref")]
-    pub fn set_counted(&self, counted: bool) {
-        if self.hub.is_current() {
-            local::get().main_loop.count_callback(self.id, counted);
-        }
-    }
-}
-
-/// A listener registered by [`HubRef::listen`].
-///
-/// Dropping it deregisters the listener, and drops the listener and the descriptor. Eventlet's `hub.remove`. Inside a
-/// hub's `wait` the descriptor is dropped later, when the loop reads its mail. A call whose registration is not kept
-/// registers nothing, and is warned about:
-///
-/// ```compile_fail
-/// #![deny(unused_must_use)]
-/// use greenhub::Interest;
-/// let (reader, _writer) = std::io::pipe()?;
-/// greenhub::get_hub().listen(reader, Interest::READ, |_| println!("never printed"))?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[doc(alias = "hub.remove")]
-#[doc(alias = "remove_descriptor")]
-#[doc(alias = "FdListener")]
-#[doc(alias = "watcher")]
-#[derive(Debug)]
-#[must_use = "the listener is deregistered when this is dropped"]
-pub struct Registration {
-    id: CallbackId,
-    hub: HubRef,
-}
-
-impl Registration {
-    /// Sets whether the listener keeps the loop alive. Does not switch.
-    ///
-    /// It is on by default. A listener that is not counted is called as before, but the main greenlet gets
-    /// [`LoopExit`](LoopErrorKind::LoopExit), and [`HubRef::join`] returns, as if it did not exist. gevent's `ref`.
-    #[doc(alias = "ref")]
-    pub fn set_counted(&self, counted: bool) {
-        if self.hub.is_current() {
-            local::get().main_loop.count_callback(self.id, counted);
-        }
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        if self.hub.is_current() {
-            local::get().main_loop.unlisten(self.id);
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::sleep::consume_budget;
+use super::budget::consume_budget;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::local;
@@ -15,7 +15,8 @@ use crate::greenlet::task::TaskRef;
 use crate::main_loop::deadline::Deadline;
 use crate::wait::biased::BiasedMutex;
 use crate::wait::grace::Grace;
-use crate::wait::parker::{Parker, Unparker};
+use crate::wait::parker::Parker;
+use crate::wait::unparker::Unparker;
 
 /// A handle to a green thread. std's `Thread`. May be sent to other OS threads.
 #[derive(Clone)]

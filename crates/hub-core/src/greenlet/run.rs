@@ -48,4 +48,5 @@ pub(crate) use self::queue::{
 pub(crate) use self::run_ready::run_ready;
 pub(super) use self::stack_loop::enter_stack;
 pub(crate) use self::start::start_delayed;
+pub use self::throw_exit::throw_exit;
 pub(crate) use self::throw_exit::{check_exit, exit_again, exit_is_pending, exit_now, has_to_exit};

@@ -6,7 +6,7 @@
 //! resolution between them, are reported.
 
 mod sample;
-mod signal;
+mod sample_signal;
 #[cfg_attr(
     not(all(feature = "backtrace", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
     path = "blocking/no_snapshot.rs"

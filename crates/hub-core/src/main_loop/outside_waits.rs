@@ -2,7 +2,8 @@
 
 use super::MainLoop;
 use super::deadline::Deadline;
-use super::reach::{self, Parked};
+use super::parked::Parked;
+use super::reach;
 use super::standstill::WakeSource;
 use crate::error::{HubError, LoopError};
 use crate::greenlet::control::{ControlRef, Kind, State, Wake};

@@ -17,30 +17,17 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::deadline::Deadline;
+use super::parked::Parked;
 use super::remote::{Mailbox, Message};
 use crate::base::dormant::Sleep;
 use crate::base::fork::{self, PerProcess};
 use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::base::wait_reason::WaitReason;
-use crate::greenlet::control::State;
-use crate::greenlet::control::Waiter;
 use crate::greenlet::local;
 
-/// The reason why a wait ended.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Parked {
-    /// Its [`Unparker`] ended it.
-    Unparked,
-    /// Its deadline has passed.
-    TimedOut,
-    /// An exit ended it. A mask holds the exit back, or the caller has to throw it.
-    Exit,
-}
-
-/// A handle that ends the wait of one [`Parker`](crate::Parker), once.
-#[doc(alias = "Waker")]
+/// Identifies one wait of a greenlet, or of an OS thread as a whole.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Unparker {
+pub(crate) struct WaitId {
     // Whole words, one of which is never zero: an `Option` of it has the same size, and is copied without stalls.
     pub(crate) thread: u64,
     /// The number of the greenlet plus one, or [`PLAIN`].
@@ -51,42 +38,7 @@ pub struct Unparker {
 /// The value for a wait of the OS thread itself, instead of a greenlet.
 pub(crate) const PLAIN: NonZeroU64 = NonZeroU64::MAX;
 
-#[cfg(test)]
-const _: () = assert!(size_of::<Option<Unparker>>() == 24);
-
-impl Unparker {
-    /// Ends the wait, if it still lasts. Never switches, and does not park.
-    #[inline]
-    pub fn unpark(self) {
-        self.try_unpark();
-    }
-
-    /// Like [`unpark`](Unparker::unpark), but returns whether the waiter still exists.
-    ///
-    /// Returns false if its OS thread has ended or was left behind by a fork, or if a
-    /// [shutdown](crate::HubRef::shutdown) has abandoned it. Such a waiter never takes what was granted, so the caller
-    /// should grant it to another waiter.
-    #[inline]
-    pub fn try_unpark(self) -> bool {
-        if let Some(number) = self.number()
-            && self.thread == fork::this_thread()
-        {
-            let Some(control) = local::try_get().and_then(|local| local.controls.get(number)) else { return false };
-            Waiter::new(control, self.ticket).wake() || control.state() != State::Abandoned
-        } else {
-            unpark_elsewhere(self.thread, self.greenlet, self.ticket)
-        }
-    }
-
-    /// Returns whether the waiter belongs to an OS thread that a fork has left behind.
-    ///
-    /// Such an OS thread belongs to an ancestor of this process, so there is no waiter to wake.
-    #[inline]
-    #[must_use]
-    pub fn is_left_behind(self) -> bool {
-        fork::is_left_behind(self.thread)
-    }
-
+impl WaitId {
     /// Returns the number of the greenlet, or `None` for an OS thread.
     #[inline]
     pub(crate) fn number(self) -> Option<u32> {
@@ -94,10 +46,13 @@ impl Unparker {
     }
 }
 
+/// Ends the wait of a greenlet on another OS thread, or of an OS thread as a whole.
+///
+/// Returns false if the waiter does not exist any more.
+// It takes the fields by value, so that the caller keeps them in registers.
 #[cold]
-fn unpark_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) -> bool {
-    !fork::is_left_behind(thread)
-        && threads().is_ok_and(|threads| threads.unpark(Unparker { thread, greenlet, ticket }))
+pub(crate) fn unpark_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) -> bool {
+    !fork::is_left_behind(thread) && threads().is_ok_and(|threads| threads.unpark(WaitId { thread, greenlet, ticket }))
 }
 
 static THREADS: PerProcess<Threads> = PerProcess::new();
@@ -302,7 +257,7 @@ pub(crate) struct Threads {
 struct Entries {
     reach: HashMap<u64, Reach>,
     /// In a forked child, wake-ups for its first OS thread until that registers again.
-    early: Vec<Unparker>,
+    early: Vec<WaitId>,
 }
 
 impl Threads {
@@ -311,19 +266,19 @@ impl Threads {
     }
 
     /// Ends a wait. Returns false if the waiter does not exist any more.
-    pub(crate) fn unpark(&self, unparker: Unparker) -> bool {
+    pub(crate) fn unpark(&self, wait: WaitId) -> bool {
         let mut state = self.lock();
-        let route = match state.reach.get(&unparker.thread) {
-            Some(reach) => reach.route(unparker),
-            None if unparker.thread == fork::survivor() && unparker.number().is_some() => {
-                state.early.push(unparker);
+        let route = match state.reach.get(&wait.thread) {
+            Some(reach) => reach.route(wait),
+            None if wait.thread == fork::survivor() && wait.number().is_some() => {
+                state.early.push(wait);
                 return true;
             }
             // The OS thread of the waiter has ended.
             None => Route::None,
         };
         drop(state);
-        route.unpark(unparker)
+        route.unpark(wait)
     }
 
     pub(crate) fn register(&self, thread: u64, change: impl FnOnce(&mut Reach)) {
@@ -333,9 +288,9 @@ impl Threads {
         change(reach);
         // All early wake-ups are for the child's first OS thread, even if another one registers before it.
         if thread == fork::survivor() && reach.mailbox.is_some() {
-            let early: Vec<_> = early.drain(..).map(|unparker| (reach.route(unparker), unparker)).collect();
+            let early: Vec<_> = early.drain(..).map(|wait| (reach.route(wait), wait)).collect();
             drop(state);
-            early.into_iter().for_each(|(route, unparker)| _ = route.unpark(unparker));
+            early.into_iter().for_each(|(route, wait)| _ = route.unpark(wait));
         }
     }
 
@@ -360,8 +315,8 @@ enum Route {
 }
 
 impl Reach {
-    fn route(&self, unparker: Unparker) -> Route {
-        match (unparker.number(), &self.mailbox, &self.plain) {
+    fn route(&self, wait: WaitId) -> Route {
+        match (wait.number(), &self.mailbox, &self.plain) {
             (Some(greenlet), ..) if self.abandoned.contains(&greenlet) => Route::None,
             (Some(_), Some(mailbox), _) => Route::Mailbox(Arc::clone(mailbox)),
             (None, _, Some(plain)) => Route::Plain(Arc::clone(plain)),
@@ -371,14 +326,14 @@ impl Reach {
 }
 
 impl Route {
-    fn unpark(self, unparker: Unparker) -> bool {
-        match (self, unparker.number()) {
+    fn unpark(self, wait: WaitId) -> bool {
+        match (self, wait.number()) {
             // A mailbox that refuses the message belongs to an ending OS thread.
             (Route::Mailbox(mailbox), Some(greenlet)) => {
-                mailbox.post(Message::Wake { greenlet, ticket: unparker.ticket }).is_ok()
+                mailbox.post(Message::Wake { greenlet, ticket: wait.ticket }).is_ok()
             }
             (Route::Plain(plain), _) => {
-                plain.unpark(unparker.ticket);
+                plain.unpark(wait.ticket);
                 true
             }
             _ => false,

@@ -14,10 +14,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::MainLoop;
 use super::callback_table::Callback;
 use super::deadline::Deadline;
-use super::descriptors::{Descriptors, Owner, Prepared, ReadHint};
-use super::{MainLoop, prevents_multiple_readers};
+use super::descriptors::{Descriptors, Owner, Prepared};
+use super::hub_prevent_multiple_readers::prevents_multiple_readers;
+use super::read_hint::ReadHint;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::{Reported, Wake};

@@ -3,15 +3,13 @@
 //! A [`Parker`] is one wait of its caller: of a green thread, which parks, or of a plain OS thread, which blocks
 //! itself. Its [`Unparker`] identifies that wait and no other. It consists of a few numbers and may outlive the wait,
 //! so a primitive keeps unparkers under a lock of its own and has to remove none of them.
-//!
-//! An unpark of a green thread of the same OS thread only queues the green thread. All others go through a table of the
-//! process: see [`reach`].
 
 use std::marker::PhantomData;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::unparker::Unparker;
 use crate::base::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Sleep, Waits};
 use crate::base::fork;
 use crate::base::os_thread::start_thread;
@@ -21,8 +19,8 @@ use crate::greenlet::local;
 use crate::greenlet::patience;
 use crate::greenlet::run::{self, Park};
 use crate::main_loop::deadline::Deadline;
-use crate::main_loop::reach::{self, PLAIN, Plain};
-pub use crate::main_loop::reach::{Parked, Unparker};
+use crate::main_loop::parked::Parked;
+use crate::main_loop::reach::{self, PLAIN, Plain, WaitId};
 use crate::report::{self, Report};
 
 /// One wait of the calling green thread, or of an OS thread without green threads.
@@ -48,7 +46,7 @@ use crate::report::{self, Report};
 #[must_use = "nothing is waited for before `park`"]
 pub struct Parker {
     /// Numbers only: a parker may outlive the memory of the OS thread's greenlets, and is kept in registers.
-    unparker: Unparker,
+    wait: WaitId,
     /// A parker stays on its OS thread.
     not_send: PhantomData<*mut ()>,
 }
@@ -107,7 +105,7 @@ impl Parker {
 
     #[inline]
     fn begun(greenlet: NonZeroU64, ticket: u64) -> Parker {
-        Parker { unparker: Unparker { thread: fork::this_thread(), greenlet, ticket }, not_send: PhantomData }
+        Parker { wait: WaitId { thread: fork::this_thread(), greenlet, ticket }, not_send: PhantomData }
     }
 
     /// Prepares a wait: builds the hub, and throws a pending exit.
@@ -133,7 +131,7 @@ impl Parker {
     #[inline]
     #[must_use]
     pub fn unparker(&self) -> Unparker {
-        self.unparker
+        Unparker { wait: self.wait }
     }
 
     /// Waits until the parker is unparked, or `deadline` has passed. Switches.
@@ -155,7 +153,7 @@ impl Parker {
     pub fn park(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
         let parked = self.park_deferring_exit(deadline)?;
         if parked == Parked::Exit {
-            throw_exit();
+            run::throw_exit();
         }
         Ok(parked)
     }
@@ -164,7 +162,8 @@ impl Parker {
     ///
     /// Use this in a primitive whose other side may be another OS thread. The other side may have granted the operation
     /// before its wake-up has arrived here. So the caller checks for a grant under the lock of the primitive. Without a
-    /// grant, the caller gives up and calls [`throw_exit`].
+    /// grant, the caller gives up and calls
+    /// [`throw_exit`](crate::throw_exit).
     ///
     /// # Errors
     ///
@@ -175,15 +174,15 @@ impl Parker {
     /// The same as [`park`](Parker::park).
     #[inline(always)]
     pub fn park_deferring_exit(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
-        let unparker = self.unparker;
+        let wait = self.wait;
         // The end of the park retires the ticket, so `Drop` must not run.
         std::mem::forget(self);
-        let Some(number) = unparker.number() else { return park_plain(unparker.ticket, deadline) };
+        let Some(number) = wait.number() else { return park_plain(wait.ticket, deadline) };
         let Some(local) = local::try_get() else { return Err(LoopErrorKind::ThreadEnding.into()) };
         if std::thread::panicking() {
             return Err(LoopErrorKind::Panicking.into());
         }
-        local.main_loop.park_until(Park::begun(number, unparker.ticket)?, deadline)
+        local.main_loop.park_until(Park::begun(number, wait.ticket)?, deadline)
     }
 }
 
@@ -191,26 +190,16 @@ impl Drop for Parker {
     /// Ends a wait that never began, so that a late unpark ends no other wait.
     #[inline]
     fn drop(&mut self) {
-        let Unparker { thread, greenlet, ticket } = self.unparker;
+        let WaitId { thread, greenlet, ticket } = self.wait;
         take_back(thread, greenlet, ticket);
     }
 }
 
-/// Throws the pending exit of the running green thread. Switches only before an exit that was swallowed.
-///
-/// Does nothing if no exit is pending, if a mask or a shield holds it back, and while panicking.
-#[cold]
-pub fn throw_exit() {
-    if local::try_get().is_some() {
-        run::check_exit();
-    }
-}
-
-// Cold paths take the fields by value, so that `Unparker` stays in registers on the hot path.
+// Cold paths take the fields by value, so that the wait stays in registers on the hot path.
 
 #[cold]
 fn take_back(thread: u64, greenlet: NonZeroU64, ticket: u64) {
-    Unparker { thread, greenlet, ticket }.unpark();
+    Unparker { wait: WaitId { thread, greenlet, ticket } }.unpark();
 }
 
 /// Returns the state by which this OS thread waits as a whole.

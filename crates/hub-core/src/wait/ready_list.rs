@@ -13,10 +13,12 @@ use std::mem;
 use std::sync::Arc;
 
 use super::biased::BiasedMutex;
-use super::parker::{Parked, Parker, Unparker};
+use super::parker::Parker;
+use super::unparker::Unparker;
 use crate::base::wait_reason::WaitReason;
 use crate::error::LoopError;
 use crate::main_loop::deadline::Deadline;
+use crate::main_loop::parked::Parked;
 
 /// The objects of one waiter that have become ready, in their order.
 ///

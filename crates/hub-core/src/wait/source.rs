@@ -34,7 +34,7 @@ use crate::main_loop::descriptors::Owner;
 use crate::main_loop::doubt::{Doubts, Pauses};
 
 pub use self::state::SourceWaker;
-pub use crate::main_loop::descriptors::ReadHint;
+use crate::main_loop::read_hint::ReadHint;
 
 /// An owned descriptor whose operations park only the green thread.
 ///

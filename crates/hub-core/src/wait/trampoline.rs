@@ -1,7 +1,7 @@
 //! Waits for a descriptor: an operation that would block becomes a switch to another greenlet.
 //!
 //! Ground rule: a descriptor with a waiter is borrowed. A safe caller borrows it for as long as the wait. A caller with
-//! a bare number promises that it stays open until the wait ends, or until [`notify_close`] or [`notify_opened`] is
+//! a bare number promises that it stays open until the wait ends, or until [`notify_close`](crate::notify_close) or [`notify_opened`](crate::notify_opened) is
 //! called for it. A destructor ends the wait and removes it from the loop's table, so this also happens when the wait
 //! is unwound.
 
@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::grace::Grace;
-use super::parker::{Parked, Parker};
+use super::parker::Parker;
 use crate::base::wait_reason::WaitReason;
 use crate::error::TrampolineError;
 use crate::greenlet::control::Wake;
@@ -25,6 +25,7 @@ use crate::hub::round;
 use crate::hub::{Interest, Readiness};
 use crate::main_loop::deadline::Deadline;
 use crate::main_loop::descriptors::Owner;
+use crate::main_loop::parked::Parked;
 
 /// Parks the running green thread until `fd` is ready. Eventlet's `trampoline`. Switches.
 ///
@@ -54,7 +55,7 @@ use crate::main_loop::descriptors::Owner;
 ///
 /// Returns [`TrampolineError::TimedOut`] if the limit or the grace is reached. Returns an error if `interest` is both
 /// directions or none, if the direction has a waiter and
-/// [`hub_prevent_multiple_readers`](crate::hub_prevent_multiple_readers) is on, if [`notify_close`] or the close of a
+/// [`hub_prevent_multiple_readers`](crate::hub_prevent_multiple_readers) is on, if [`notify_close`](crate::notify_close) or the close of a
 /// [`Source`](crate::Source) gives up the number, if the hub refuses the descriptor, or if the loop cannot wait.
 /// Nothing stays registered.
 #[doc(alias = "wait_read")]
@@ -133,7 +134,7 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], deadline: &mut Deadlin
 ///
 /// # Safety
 ///
-/// The number must stay open until this returns or unwinds, or until [`notify_close`] or [`notify_opened`] was called
+/// The number must stay open until this returns or unwinds, or until [`notify_close`](crate::notify_close) or [`notify_opened`](crate::notify_opened) was called
 /// for it.
 pub unsafe fn trampoline_raw(
     fd: RawFd,
@@ -226,7 +227,7 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
 
     /// Sets a callback for the case that the descriptor is closed during the wait.
     ///
-    /// It runs before [`notify_close`] or [`notify_opened`] returns, so that the owner does not close the number again.
+    /// It runs before [`notify_close`](crate::notify_close) or [`notify_opened`](crate::notify_opened) returns, so that the owner does not close the number again.
     /// It must not block.
     pub fn mark_as_closed(mut self, mark: impl FnOnce() + 'static) -> Self {
         self.mark_as_closed = Some(Box::new(mark));
@@ -273,57 +274,6 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
             .field("interest", &self.interest)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
-    }
-}
-
-/// Notifies this OS thread's hub that the number `fd` is about to be closed. Never switches.
-///
-/// It is for a close by other means than the drop of the owner. Eventlet's `notify_close`. The waiters of the number
-/// are woken with an error, and a new descriptor with the same number never wakes them. Without waiters, nothing
-/// happens. A bare number does not prove that a file is open, so the hub gets no descriptor from it, and a live
-/// [`Source`](crate::Source) keeps its registration.
-///
-/// ```
-/// use greenhub::{Interest, TrampolineError, trampoline};
-/// use greenhub::park::notify_close;
-/// use std::os::fd::AsRawFd;
-/// use std::rc::Rc;
-/// let (reader, _writer) = std::io::pipe()?;
-/// let reader = Rc::new(reader);
-/// let waiting = Rc::clone(&reader);
-/// let green = greenhub::spawn(move || trampoline(&*waiting, Interest::READ, None));
-/// greenhub::thread::yield_now();
-/// notify_close(reader.as_raw_fd());
-/// assert!(matches!(green.join()?, Err(TrampolineError::Closed { .. })));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Panics
-///
-/// Panics inside the `wait` of a hub, which may be using the number.
-#[doc(alias = "cancel_wait")]
-#[doc(alias = "closing_fd")]
-pub fn notify_close(fd: RawFd) {
-    number_changed(fd);
-}
-
-/// Notifies this OS thread's hub that the number `fd` names a new file. Never switches.
-///
-/// Waiters for the old file are woken with an error, and the new owner may wait at once. Eventlet's `notify_opened`.
-///
-/// # Panics
-///
-/// The same as [`notify_close`].
-pub fn notify_opened(fd: RawFd) {
-    number_changed(fd);
-}
-
-fn number_changed(fd: RawFd) {
-    if fd < 0 {
-        return;
-    }
-    if let Some(local) = local::try_get() {
-        local.main_loop.given_up(fd);
     }
 }
 

@@ -16,7 +16,8 @@ use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::main_loop::deadline::Deadline;
 use crate::wait::biased::BiasedMutex;
-use crate::wait::parker::{Parker, Unparker};
+use crate::wait::parker::Parker;
+use crate::wait::unparker::Unparker;
 
 /// The target of a waker.
 struct WakerSlot {
@@ -198,8 +199,8 @@ impl WaitWaker {
             state.waiting = Some(unparker);
             drop(state);
             let mut counted = None;
-            if let (Some(greenlet), Some(local)) = (unparker.number(), local::try_get()) {
-                counted = Some(local.futures.begin(greenlet, unparker.ticket, future));
+            if let (Some(greenlet), Some(local)) = (unparker.wait.number(), local::try_get()) {
+                counted = Some(local.futures.begin(greenlet, unparker.wait.ticket, future));
             }
             let parked = parker.park(&mut Deadline::none());
             drop(counted);
@@ -234,7 +235,7 @@ impl Drop for WaitWaker {
 fn let_others_run() -> Result<(), LoopError> {
     // Tells how this OS thread waits, and throws a pending exit.
     let parker = Parker::new(WaitReason::Future)?;
-    match parker.unparker().number() {
+    match parker.unparker().wait.number() {
         Some(_) => {
             drop(parker);
             match run::yield_now() {

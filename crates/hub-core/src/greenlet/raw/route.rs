@@ -14,7 +14,6 @@ use super::super::run::mask::Mask;
 use super::super::run::may_switch::must_not_switch;
 use super::super::run::queue::{current, end_switch, thread};
 use super::super::run::throw_exit::exit_now;
-use super::super::run::throw_exit::exit_now;
 use super::super::spans::Away;
 use super::node::{Message, Node, Status, Successor};
 use crate::error::GreenError;

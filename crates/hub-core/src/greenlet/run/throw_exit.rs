@@ -104,6 +104,16 @@ pub(crate) fn check_exit() {
     }
 }
 
+/// Throws the pending exit of the running green thread. Switches only before an exit that was swallowed.
+///
+/// Does nothing if no exit is pending, if a mask or a shield holds it back, and while panicking.
+#[cold]
+pub fn throw_exit() {
+    if local::try_get().is_some() {
+        check_exit();
+    }
+}
+
 /// Starts the unwinding of the running greenlet. No panic hook runs.
 fn throw(exit: Exit) -> ! {
     spans::back();

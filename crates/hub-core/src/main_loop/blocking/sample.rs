@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The watchdog sends again when an answer takes long. The first signal may then be answered while the second is on its
-//! way, and the second finds no question. [`signal`] tells the watchdog's signals from those of the program.
+//! way, and the second finds no question. [`sample_signal`] tells the watchdog's signals from those of the program.
 //!
 //! Ground rules:
 //! - The handler runs on the watched OS thread, at any point of any code. It takes no lock, allocates nothing, makes no
@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use libc::{c_void, sigaction, siginfo_t};
 
-use super::signal::{self, Recipient, Sender};
+use super::sample_signal::{self, Recipient, Sender};
 use super::snapshot::Snapshot;
 use crate::base::fork::{self, PerProcess};
 use crate::greenlet::describe;
@@ -207,7 +207,7 @@ impl WatchedThread {
         }
         // An earlier signal may have been lost, since a signal of the program was pending. Where the two cannot be told
         // apart, the program's signal was taken for it.
-        if is_new || signal::MARKED {
+        if is_new || sample_signal::MARKED {
             self.thread.send(SIGNAL).ok()?;
         }
         let looks = timeout.as_micros().div_ceil(LOOK.as_micros());
@@ -227,7 +227,7 @@ impl WatchedThread {
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: `info` is what the system passed.
-    let is_for_others = match unsafe { signal::sender(info) } {
+    let is_for_others = match unsafe { sample_signal::sender(info) } {
         Sender::Other => true,
         Sender::Watchdog => {
             answer(context);
@@ -395,12 +395,12 @@ mod tests {
         sampling.slot.state.store(ASKED, Ordering::Release);
         send();
         assert_eq!(sampling.slot.state.load(Ordering::Acquire), FILLED);
-        if signal::MARKED {
+        if sample_signal::MARKED {
             send();
         }
         assert_eq!(HEARD.load(Ordering::Relaxed), 0);
         // The program's own signal is no answer, where the two can be told apart.
-        sampling.slot.state.store(if signal::MARKED { ASKED } else { IDLE }, Ordering::Release);
+        sampling.slot.state.store(if sample_signal::MARKED { ASKED } else { IDLE }, Ordering::Release);
         // SAFETY: there is a handler.
         unsafe { libc::raise(SIGNAL) };
         std::thread::sleep(Duration::from_millis(1));

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use loom::sync::Mutex;
 use loom::thread;
 
-use super::{PLAIN, Parked, Plain, Threads, Unparker};
+use super::{PLAIN, Plain, Threads, WaitId};
 use crate::base::dormant::Sleep;
 use crate::main_loop::deadline::Deadline;
+use crate::main_loop::parked::Parked;
 
 /// Returns an OS thread that waits as a whole, entered under the number 1.
 fn waiter(threads: &Threads) -> Arc<Plain> {
@@ -17,15 +18,15 @@ fn waiter(threads: &Threads) -> Arc<Plain> {
     plain
 }
 
-fn unparker(ticket: u64) -> Unparker {
-    Unparker { thread: 1, greenlet: PLAIN, ticket }
+fn wait(ticket: u64) -> WaitId {
+    WaitId { thread: 1, greenlet: PLAIN, ticket }
 }
 
 /// The core of a primitive: an item and its waiter.
 #[derive(Default)]
 struct Shelf {
     available: bool,
-    waiting: Option<Unparker>,
+    waiting: Option<WaitId>,
 }
 
 impl Shelf {
@@ -46,7 +47,7 @@ impl Shelf {
                 return;
             }
             let ticket = plain.begin();
-            guard.waiting = Some(unparker(ticket));
+            guard.waiting = Some(wait(ticket));
             drop(guard);
             assert_eq!(plain.park(ticket, &mut Deadline::none()), Parked::Unparked);
         }
@@ -73,14 +74,14 @@ fn an_unparker_ends_its_own_wait_and_no_later_one() {
         let first = plain.begin();
         let others = Arc::clone(&threads);
         let others = thread::spawn(move || {
-            others.unpark(unparker(first));
-            others.unpark(unparker(first));
+            others.unpark(wait(first));
+            others.unpark(wait(first));
         });
         plain.park(first, &mut Deadline::none());
         let second = plain.begin();
         others.join().unwrap();
         assert!(plain.lasts(second), "ended by an unparker of the first");
-        threads.unpark(unparker(second));
+        threads.unpark(wait(second));
         plain.park(second, &mut Deadline::none());
     });
 }
@@ -93,7 +94,7 @@ fn two_unparks_end_a_wait_once() {
         let ticket = plain.begin();
         let both = [(); 2].map(|()| {
             let threads = Arc::clone(&threads);
-            thread::spawn(move || threads.unpark(unparker(ticket)))
+            thread::spawn(move || threads.unpark(wait(ticket)))
         });
         plain.park(ticket, &mut Deadline::none());
         both.into_iter().for_each(|one| _ = one.join().unwrap());
@@ -107,7 +108,7 @@ fn an_ending_thread_is_unparked_or_not_found() {
         let threads = Arc::new(Threads::default());
         let ticket = waiter(&threads).begin();
         let other = Arc::clone(&threads);
-        let other = thread::spawn(move || other.unpark(unparker(ticket)));
+        let other = thread::spawn(move || other.unpark(wait(ticket)));
         threads.forget(1);
         other.join().unwrap();
     });

@@ -3,8 +3,8 @@ use crate::base::fork::tests::holds_in_child;
 use crate::base::id::HubId;
 use crate::main_loop::remote::Inbox;
 
-fn unparker(thread: u64) -> Unparker {
-    Unparker { thread, greenlet: NonZeroU64::MIN, ticket: 1 }
+fn wait(thread: u64) -> WaitId {
+    WaitId { thread, greenlet: NonZeroU64::MIN, ticket: 1 }
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn an_early_wake_up_waits_for_the_mailbox_of_the_childs_first_thread() {
         let threads = Threads::default();
         let (first, other) = (fork::this_thread(), fork::this_thread() + 1);
         let (inbox, others) = (Inbox::new(HubId::new(1)), Inbox::new(HubId::new(2)));
-        let early = threads.unpark(unparker(first));
+        let early = threads.unpark(wait(first));
         threads.register(other, |reach| reach.mailbox = Some(Arc::clone(others.mailbox())));
         // By a wait of the OS thread as a whole, before its loop registers.
         threads.register(first, |reach| reach.plain = Some(Arc::default()));

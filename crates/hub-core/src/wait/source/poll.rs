@@ -8,15 +8,16 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::Source;
 use super::home::Mover;
 use super::state::Inner;
-use super::{ReadHint, Source};
 use crate::error::{HubError, LoopError, TrampolineError};
 use crate::greenlet::exit::drop_contained;
 use crate::greenlet::{local, run};
 use crate::hub::Interest;
 use crate::main_loop::MainLoop;
 use crate::main_loop::doubt::Pauses;
+use crate::main_loop::read_hint::ReadHint;
 use crate::main_loop::remote::Message;
 use crate::main_loop::waker_table::{self, PollGuard, WakeAt};
 
