@@ -2,7 +2,9 @@
 
 mod asyncs;
 mod churn;
+mod costs;
 mod descriptors;
+mod exits;
 mod liveness;
 mod phases;
 mod signals;
