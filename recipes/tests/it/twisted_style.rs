@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
@@ -10,7 +10,7 @@ use greenhub::sync::Event;
 use greenhub::thread::os;
 use recipes::web::serve;
 
-use crate::support::example::Example;
+use crate::support::example::{Server, command, run, text};
 use crate::support::is_installed;
 
 /// Bytes of a body that is larger than every buffer.
@@ -63,14 +63,12 @@ impl Drop for Origin {
 }
 
 /// Starts the proxy on a free port, and returns it with its address.
-fn start(more: &[&str]) -> (Example, String) {
-    let mut arguments = vec!["127.0.0.1:0"];
-    arguments.extend(more);
-    let mut example = Example::start(&arguments);
-    let greeting = example.line();
-    let address = greeting.strip_prefix("proxy on http://").and_then(|rest| rest.split_once("/;"));
-    let address = address.unwrap_or_else(|| panic!("no greeting, but {greeting:?}")).0.to_owned();
-    (example, address)
+fn start(more: &[&str]) -> (Server, String) {
+    let arguments = [&["127.0.0.1:0"], more].concat();
+    let server = Server::start(&mut command("twisted_style", &arguments));
+    let address = server.greeting.strip_prefix("proxy on http://").and_then(|rest| rest.split_once("/;"));
+    let address = address.unwrap_or_else(|| panic!("no greeting, but {:?}", server.greeting)).0.to_owned();
+    (server, address)
 }
 
 fn curl(proxy: &str, more: &[&str]) -> String {
@@ -83,24 +81,19 @@ fn curl(proxy: &str, more: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("the output is UTF-8")
 }
 
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 #[test]
 fn curl_gets_answers_over_one_kept_connection() {
     if !is_installed("curl") {
         return;
     }
-    let (origin, (example, proxy)) = (Origin::start(), start(&[]));
+    let (origin, (server, proxy)) = (Origin::start(), start(&[]));
     let urls = [origin.url("/one"), origin.url("/two")];
     let two = curl(&proxy, &["-w", "[%{num_connects}]", &urls[0], &urls[1]]);
     assert_eq!(two, "/one [1]/two [0]");
     assert_eq!(curl(&proxy, &["--data", "a body", &urls[0]]), "/one a body");
     assert_eq!(curl(&proxy, &[&origin.url("/large")]).len(), LARGE);
     assert!(curl(&proxy, &["--head", &origin.url("/large")]).contains(&format!("ength: {LARGE}")));
-    example.interrupt();
-    let output = example.end();
+    let output = server.interrupt();
     assert!(output.status.success(), "{output:?}");
     let printed = text(&output);
     assert!(printed.contains(&format!(" GET {}\n", urls[1])), "{printed}");
@@ -112,7 +105,7 @@ fn bodies_of_requests_are_passed_on_in_every_framing() {
     if !is_installed("curl") {
         return;
     }
-    let (origin, (_example, proxy)) = (Origin::start(), start(&["--quiet"]));
+    let (origin, (_server, proxy)) = (Origin::start(), start(&["--quiet"]));
     let folder = std::env::temp_dir().join(format!("twisted_style-{}", std::process::id()));
     std::fs::write(&folder, "x".repeat(LARGE)).expect("a file");
     let data = format!("@{}", folder.display());
@@ -130,7 +123,7 @@ fn a_tunnel_passes_both_directions_on() {
     if !is_installed("curl") {
         return;
     }
-    let (origin, (_example, proxy)) = (Origin::start(), start(&["--quiet"]));
+    let (origin, (_server, proxy)) = (Origin::start(), start(&["--quiet"]));
     assert_eq!(curl(&proxy, &["--proxytunnel", "--data", "a body", &origin.url("/through")]), "/through a body");
     assert_eq!(curl(&proxy, &["--proxytunnel", &origin.url("/large")]).len(), LARGE);
 }
@@ -140,7 +133,7 @@ fn a_slow_server_holds_up_one_handler_only() {
     if !is_installed("curl") {
         return;
     }
-    let (origin, (_example, proxy)) = (Origin::start(), start(&["--quiet"]));
+    let (origin, (_server, proxy)) = (Origin::start(), start(&["--quiet"]));
     let (url, through) = (origin.url("/slow"), proxy.clone());
     let slow = thread::spawn(move || curl(&through, &[&url]));
     assert_eq!(curl(&proxy, &[&origin.url("/release")]), "releases");
@@ -152,7 +145,7 @@ fn an_unreachable_server_and_a_wrong_target_are_responses() {
     if !is_installed("curl") {
         return;
     }
-    let (_example, proxy) = start(&["--quiet"]);
+    let (_server, proxy) = start(&["--quiet"]);
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     assert_eq!(curl(&proxy, &["-w", "[%{http_code}]", "-o", "/dev/null", &format!("http://{closed}/")]), "[502]");
     let mut client = TcpStream::connect(&proxy).expect("the proxy listens");
@@ -168,25 +161,23 @@ fn wrk_finds_no_error_under_load() {
         return;
     }
     let origin = Origin::start();
-    let (example, proxy) = start(&["--quiet", "--origin", &origin.address.to_string()]);
+    let (server, proxy) = start(&["--quiet", "--origin", &origin.address.to_string()]);
     let url = format!("http://{proxy}/page");
     let output = Command::new("wrk").args(["-t", "1", "-c", "50", "-d", "2", "--timeout", "60", &url]).output();
     let printed = text(&output.expect("wrk is installed"));
     assert!(printed.contains("requests in") && !printed.contains("Socket errors"), "{printed}");
     assert!(!printed.contains("Non-2xx"), "{printed}");
-    example.interrupt();
-    let output = example.end();
+    let output = server.interrupt();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]
 fn an_open_connection_does_not_outlast_the_farewell() {
-    let (example, proxy) = start(&["--farewell", "0.1"]);
+    let (server, proxy) = start(&["--farewell", "0.1"]);
     let mut client = TcpStream::connect(&proxy).expect("the proxy listens");
     // Of an unfinished request, which the proxy waits for.
     client.write_all(b"GET / HTTP/1.1\r\n").expect("the proxy reads");
-    example.interrupt();
-    let output = example.end();
+    let output = server.interrupt();
     assert!(output.status.success(), "{output:?}");
     let mut rest = Vec::new();
     let _ = client.read_to_end(&mut rest);
@@ -205,7 +196,7 @@ fn wrong_arguments_are_reported_in_one_line() {
         (&[&taken], 1, &taken),
     ];
     for (arguments, status, word) in cases {
-        let output = Example::start(arguments).end();
+        let output = run(&mut command("twisted_style", arguments));
         let printed = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {printed}");
         assert!(printed.contains(word) && printed.lines().count() == 1, "{arguments:?}: {printed}");

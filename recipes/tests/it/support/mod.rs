@@ -1,5 +1,6 @@
 //! The helpers of the tests, which run in each way on two OS threads, beside a ticker.
 
+#[path = "../../../../crates/greenhub/tests/it/support/example.rs"]
 pub(crate) mod example;
 mod ticker;
 
@@ -11,6 +12,11 @@ use std::time::Duration;
 
 use greenhub::thread::os;
 use recipes::way::Way;
+
+/// Returns the features with which an example is built: none.
+fn example_features() -> String {
+    String::new()
+}
 
 /// The time after which a test counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);

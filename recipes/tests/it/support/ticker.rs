@@ -1,4 +1,6 @@
 //! A green thread that shows that the OS thread is not blocked.
+//!
+//! The tests of the facade only count ticks. Here a gate ends an operation of another library after some ticks.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Runs an example as a separate process.
+//! Runs an example as a separate process. The tests of `recipes` use this file, too.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -29,16 +29,9 @@ pub(crate) fn program(name: &str) -> PathBuf {
             Some("debug") => "dev",
             other => other.expect("the name of a profile"),
         };
-        // The hub under test, or the example, may need a feature that is off by default.
-        let features = [
-            ("libevent", cfg!(feature = "libevent")),
-            ("tokio", cfg!(feature = "tokio")),
-            ("hyper-io", cfg!(feature = "hyper-io")),
-        ];
-        let features = features.into_iter().filter(|&(_, on)| on).map(|(name, _)| name).collect::<Vec<_>>().join(",");
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "greenhub", "--example", name, "--profile", profile])
-            .args(["--features", &features])
+            .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--example", name, "--profile", profile])
+            .args(["--features", &super::example_features()])
             .arg("--target-dir")
             .arg(directory.parent().expect("profiles are in TARGET"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))

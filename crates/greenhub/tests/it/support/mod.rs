@@ -30,6 +30,18 @@ use std::time::Duration;
 /// The time after which a test counts as hung. Ample even on a busy machine.
 pub(crate) const HANG: Duration = Duration::from_secs(120);
 
+/// Returns the features with which an example is built.
+///
+/// The hub under test, or the example, may need a feature that is off by default.
+fn example_features() -> String {
+    let features = [
+        ("libevent", cfg!(feature = "libevent")),
+        ("tokio", cfg!(feature = "tokio")),
+        ("hyper-io", cfg!(feature = "hyper-io")),
+    ];
+    features.into_iter().filter(|&(_, on)| on).map(|(name, _)| name).collect::<Vec<_>>().join(",")
+}
+
 /// Runs a test on a new OS thread, which has no hub yet.
 ///
 /// If the test hangs, aborts the process with the test's name: a main loop that waits forever prints nothing.
