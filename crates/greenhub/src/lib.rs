@@ -78,6 +78,7 @@
 //! | [`Parker::park`](park::Parker::park) | returns [`Parked::TimedOut`](park::Parked::TimedOut): the primitive that calls it looks for a grant first |
 //! | [`select`](mod@select), [`Child::wait_timeout`](process::Child::wait_timeout), [`HubRef::join`] | return what their models return: no ready entry, `None`, and `false` |
 //! | [`GreenPool::kill_all_timeout`], [`Group::kill_all_timeout`](greenpool::Group::kill_all_timeout), [`HubRef::shutdown`] | end green threads within the limit, and return how many are left |
+//! | `gevent::iwait`, `wait`, `joinall` and `killall` (feature `loop`) | return the objects that are ready, and the number of green threads that are left |
 //! | [`HubRef::run_once`] | limits the sleep of a turn, which has no result |
 //! | [`StopServe::stop_within`](net::StopServe::stop_within) | does not wait. The time limits the handlers of a server |
 //!

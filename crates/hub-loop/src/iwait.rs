@@ -6,12 +6,13 @@ use std::time::Duration;
 use hub_core::internal::request_exit;
 use hub_core::{Deadline, GreenThread, Left, LoopError, ReadyList, Waitable};
 
-/// Returns an iterator over `objects` in the order in which they become ready. gevent's `iwait`. Does not switch.
+/// Returns an iterator over objects in the order in which they become ready.
 ///
-/// The iterator waits for the next object, so its `next` switches unless one is ready. It ends when each object was
-/// given, and when `limit` has elapsed since the first wait. It leaves a mark with each object at once, and its drop
-/// takes back the marks of the objects that it has not given. Between two items the caller may do anything: an object
-/// that becomes ready meanwhile keeps its place in the order. An object that is listed twice is given twice.
+/// gevent's `iwait`. Does not switch. The iterator waits for the next object, so its `next` switches unless one is
+/// ready. It ends when each object was given, and when `limit` has elapsed since the first wait. It leaves a mark with
+/// each object at once, and its drop takes back the marks of the objects that it has not given. Between two items the
+/// caller may do anything: an object that becomes ready meanwhile keeps its place in the order. An object that is
+/// listed twice is given twice.
 ///
 /// ```
 /// use greenhub::gevent::{Waitable, event_loop, iwait};
@@ -110,10 +111,11 @@ impl<W: Waitable + ?Sized> fmt::Debug for IWait<'_, W> {
     }
 }
 
-/// Waits until `count` of `objects` are ready, and returns these in their order. gevent's `wait`.
+/// Waits until `count` of `objects` are ready, and returns these in their order.
 ///
-/// Switches, unless so many are ready. Waits for all objects if `count` is `None`. When `limit` elapses, returns the
-/// objects that are ready by then. gevent's `wait` without objects is [`HubRef::join`](hub_core::HubRef::join).
+/// gevent's `wait`. Switches, unless so many are ready. Waits for all objects if `count` is `None`. When `limit`
+/// elapses, returns the objects that are ready by then. gevent's `wait` without objects is
+/// [`HubRef::join`](hub_core::HubRef::join).
 ///
 /// ```
 /// use greenhub::gevent::wait;
@@ -136,10 +138,10 @@ pub fn wait<'a, W: Waitable + ?Sized>(
     iwait(objects, limit).take(count.into().unwrap_or(usize::MAX)).collect()
 }
 
-/// Waits until `threads` have ended, and returns them in the order of their ends. gevent's `joinall`.
+/// Waits until green threads have ended, and returns them in the order of their ends.
 ///
-/// Switches, unless they have ended. When `limit` elapses, returns the threads that have ended by then. Their results
-/// stay in place. [`Group::try_wait_all`] is gevent's form with `raise_error`.
+/// gevent's `joinall`. Switches, unless they have ended. When `limit` elapses, returns those that have ended by then.
+/// Their results stay in place. [`Group::try_wait_all`] is gevent's form with `raise_error`.
 ///
 /// [`Group::try_wait_all`]: https://docs.rs/greenstd/latest/greenstd/greenpool/struct.Group.html#method.try_wait_all
 ///
@@ -162,10 +164,11 @@ pub fn joinall<'a, T: 'a>(
     wait(threads, limit, None)
 }
 
-/// Kills `threads`, waits until they have ended, and returns the number of survivors. gevent's `killall`.
+/// Kills green threads, waits for their ends, and returns the number of survivors.
 ///
-/// Switches, unless all have ended. All are killed before the first of them runs. A thread that has not begun never
-/// runs. With a limit of zero the others run once. A thread that [refuses](hub_core::KillOutcome::Refused) its kill is waited for, up to `limit`.
+/// gevent's `killall`. Switches, unless all have ended. All are killed before the first of them runs. A green thread
+/// that has not begun never runs. With a limit of zero the others run once. A green thread that
+/// [refuses](hub_core::KillOutcome::Refused) its kill is waited for, up to `limit`.
 ///
 /// ```
 /// use greenhub::gevent::killall;
@@ -178,7 +181,7 @@ pub fn joinall<'a, T: 'a>(
 ///
 /// # Errors
 ///
-/// The same as [`wait`]. The threads are killed all the same.
+/// The same as [`wait`]. The green threads are killed even then.
 pub fn killall<'a, T: 'a>(
     threads: impl IntoIterator<Item = &'a GreenThread<T>>,
     limit: impl Into<Option<Duration>>,

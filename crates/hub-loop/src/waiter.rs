@@ -11,9 +11,9 @@ use crate::error::WaitError;
 /// A place where one green thread waits for a value or an error. gevent's `Waiter`.
 ///
 /// It is the lowest form of a wait: [`switch`](Waiter::switch) and [`throw`](Waiter::throw) leave a value or an error,
-/// and [`get`](Waiter::get) takes it, whichever comes first. Both may be called from a callback of the loop and from any
-/// green thread of the OS thread, and neither switches: the green thread that gets runs later. For other OS threads there
-/// is [`Event`].
+/// and [`get`](Waiter::get) takes it, whichever comes first. Both may be called from a callback of the loop and from
+/// any green thread of the OS thread, and neither switches: the green thread that gets runs later. For other OS threads
+/// there is [`Event`].
 ///
 /// [`Event`]: https://docs.rs/greenstd/latest/greenstd/sync/struct.Event.html
 ///

@@ -40,7 +40,8 @@ impl Registration {
     /// Sets whether the listener keeps the loop alive. Does not switch.
     ///
     /// It is on by default. A listener that is not counted is called as before, but the main greenlet gets
-    /// [`LoopExit`](crate::LoopErrorKind::LoopExit), and [`HubRef::join`](crate::HubRef::join) returns, as if it did not exist. gevent's `ref`.
+    /// [`LoopExit`](crate::LoopErrorKind::LoopExit), and [`HubRef::join`](crate::HubRef::join) returns, as if it did
+    /// not exist. gevent's `ref`.
     #[doc(alias = "ref")]
     pub fn set_counted(&self, counted: bool) {
         if let Some(main_loop) = main_loop::of_hub(self.hub) {

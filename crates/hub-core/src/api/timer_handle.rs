@@ -39,7 +39,8 @@ impl TimerHandle {
     /// Sets whether the callback keeps the loop alive. Does not switch.
     ///
     /// It is on by default. A callback that is not counted is called at its time, but the main greenlet gets
-    /// [`LoopExit`](crate::LoopErrorKind::LoopExit), and [`HubRef::join`](crate::HubRef::join) returns, as if it did not exist. gevent's `ref`.
+    /// [`LoopExit`](crate::LoopErrorKind::LoopExit), and [`HubRef::join`](crate::HubRef::join) returns, as if it did
+    /// not exist. gevent's `ref`.
     #[doc(alias = "ref")]
     pub fn set_counted(&self, counted: bool) {
         if let Some(main_loop) = main_loop::of_hub(self.hub) {

@@ -13,10 +13,10 @@ use crate::wait::ready_list::{Left, ReadyMark};
 /// gevent's objects with `rawlink`: green threads, events, semaphores, watchers. The waits are `iwait` and `wait` of
 /// `hub-loop`, or a [`ReadyList`](crate::ReadyList).
 ///
-/// A waiter leaves one mark with each object. The marks lead to one list, so an object keeps its place in the order even
-/// if the waiter runs much later. A waiter that goes takes its marks back. A mark gives the waiter nothing: the waiter
-/// of a semaphore gets no permit, and so no permit is lost with a waiter that has gone. A queue hands each item to one
-/// getter of its choice, and so it is not waitable.
+/// A waiter leaves one mark with each object. The marks lead to one list, so an object keeps its place in the order
+/// even if the waiter runs much later. A waiter that gives up takes its marks back. A mark gives the waiter nothing:
+/// the waiter of a semaphore gets no permit, and so no permit is lost with a waiter that gave up. A queue hands each
+/// item to one getter of its choice, and so it is not waitable.
 ///
 /// An implementation keeps its marks in [`ReadyMarks`](crate::ReadyMarks).
 pub trait Waitable {

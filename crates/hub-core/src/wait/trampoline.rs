@@ -1,9 +1,9 @@
 //! Waits for a descriptor: an operation that would block becomes a switch to another greenlet.
 //!
 //! Ground rule: a descriptor with a waiter is borrowed. A safe caller borrows it for as long as the wait. A caller with
-//! a bare number promises that it stays open until the wait ends, or until [`notify_close`](crate::notify_close) or [`notify_opened`](crate::notify_opened) is
-//! called for it. A destructor ends the wait and removes it from the loop's table, so this also happens when the wait
-//! is unwound.
+//! a bare number promises that it stays open until the wait ends, or until [`notify_close`](crate::notify_close) or
+//! [`notify_opened`](crate::notify_opened) is called for it. A destructor ends the wait and removes it from the loop's
+//! table, so this also happens when the wait is unwound.
 
 use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -55,9 +55,9 @@ use crate::main_loop::parked::Parked;
 ///
 /// Returns [`TrampolineError::TimedOut`] if the limit or the grace is reached. Returns an error if `interest` is both
 /// directions or none, if the direction has a waiter and
-/// [`hub_prevent_multiple_readers`](crate::hub_prevent_multiple_readers) is on, if [`notify_close`](crate::notify_close) or the close of a
-/// [`Source`](crate::Source) gives up the number, if the hub refuses the descriptor, or if the loop cannot wait.
-/// Nothing stays registered.
+/// [`hub_prevent_multiple_readers`](crate::hub_prevent_multiple_readers) is on, if
+/// [`notify_close`](crate::notify_close) or the close of a [`Source`](crate::Source) gives up the number, if the hub
+/// refuses the descriptor, or if the loop cannot wait. Nothing stays registered.
 #[doc(alias = "wait_read")]
 #[doc(alias = "wait_write")]
 #[doc(alias = "hubs.trampoline")]
@@ -134,8 +134,8 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], deadline: &mut Deadlin
 ///
 /// # Safety
 ///
-/// The number must stay open until this returns or unwinds, or until [`notify_close`](crate::notify_close) or [`notify_opened`](crate::notify_opened) was called
-/// for it.
+/// The number must stay open until this returns or unwinds, or until [`notify_close`](crate::notify_close) or
+/// [`notify_opened`](crate::notify_opened) was called for it.
 pub unsafe fn trampoline_raw(
     fd: RawFd,
     interest: Interest,
@@ -227,8 +227,8 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
 
     /// Sets a callback for the case that the descriptor is closed during the wait.
     ///
-    /// It runs before [`notify_close`](crate::notify_close) or [`notify_opened`](crate::notify_opened) returns, so that the owner does not close the number again.
-    /// It must not block.
+    /// It runs before [`notify_close`](crate::notify_close) or [`notify_opened`](crate::notify_opened) returns, so that
+    /// the owner does not close the number again. It must not block.
     pub fn mark_as_closed(mut self, mark: impl FnOnce() + 'static) -> Self {
         self.mark_as_closed = Some(Box::new(mark));
         self
