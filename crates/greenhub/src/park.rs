@@ -5,7 +5,7 @@
 //! waiters: see [`Parker`]. A [`Waitable`] object can be waited for beside others.
 
 pub use hub_core::{
-    BiasedMutex, BiasedMutexGuard, Deadline, Grace, Left, Parked, Parker, ReadHint, ReadyList, ReadyMark, ReadyMarks,
-    Source, SourceWaker, Unparker, WaitReason, Waitable, consume_budget, notify_close, notify_opened, throw_exit,
-    trampoline_any, trampoline_raw,
+    BiasedMutex, BiasedMutexGuard, Deadline, Grace, LeftMark, Parked, Parker, ReadHint, ReadyList, ReadyMark,
+    ReadyMarks, Source, SourceWaker, Unparker, WaitReason, Waitable, consume_budget, notify_close, notify_opened,
+    throw_exit, trampoline_any, trampoline_raw,
 };

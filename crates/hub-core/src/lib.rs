@@ -112,7 +112,7 @@ pub use wait::biased::{BiasedMutex, BiasedMutexGuard};
 pub use wait::grace::{Grace, panicking_grace, set_panicking_grace};
 pub use wait::notify::{notify_close, notify_opened};
 pub use wait::parker::Parker;
-pub use wait::ready_list::{Left, ReadyList, ReadyMark, ReadyMarks};
+pub use wait::ready_list::{LeftMark, ReadyList, ReadyMark, ReadyMarks};
 pub use wait::shutdown::Ended;
 pub use wait::source::{Source, SourceWaker};
 pub use wait::thread_pool::ThreadPool;

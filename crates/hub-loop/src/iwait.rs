@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use hub_core::internal::request_exit;
-use hub_core::{Deadline, GreenThread, Left, LoopError, ReadyList, Waitable};
+use hub_core::{Deadline, GreenThread, LeftMark, LoopError, ReadyList, Waitable};
 
 /// Returns an iterator over objects in the order in which they become ready.
 ///
@@ -50,7 +50,7 @@ pub fn iwait<'a, W: Waitable + ?Sized>(
 #[must_use = "iterators are lazy and wait for nothing unless consumed"]
 pub struct IWait<'a, W: Waitable + ?Sized> {
     /// The objects, each with the mark that was left there. An object that was given leaves a gap.
-    objects: Vec<Option<(&'a W, Left)>>,
+    objects: Vec<Option<(&'a W, LeftMark)>>,
     remaining: usize,
     list: ReadyList,
     deadline: Deadline,

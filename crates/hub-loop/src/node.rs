@@ -11,7 +11,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use hub_core::internal::{call_contained, drop_contained};
-use hub_core::{Left, ReadyMark, ReadyMarks, Unparker};
+use hub_core::{LeftMark, ReadyMark, ReadyMarks, Unparker};
 
 use crate::error::{WaitError, WatcherError};
 use crate::state::{Priority, State};
@@ -248,18 +248,18 @@ impl<K: Kind> Node<K> {
     }
 
     /// Keeps a mark until the next event, and starts the watcher if it is not active.
-    pub(crate) fn leave(self: &Rc<Self>, mark: ReadyMark) -> Left {
+    pub(crate) fn leave(self: &Rc<Self>, mark: ReadyMark) -> LeftMark {
         let was_active = self.is_active();
         if self.is_pending() || self.activate().is_err() {
             mark.set();
-            return Left::SET;
+            return LeftMark::SET;
         }
         self.is_marked.set(self.is_marked.get() || !was_active);
         self.marks.borrow_mut().leave(mark)
     }
 
     /// Removes a mark, and stops the watcher if it was active for its marks alone.
-    pub(crate) fn take_back(&self, left: &Left) {
+    pub(crate) fn take_back(&self, left: &LeftMark) {
         self.marks.borrow_mut().take_back(left);
         self.stop_if_unmarked();
     }

@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{Deadline, GreenError, Left, Parked, Parker, ReadyMark, WaitReason, Waitable, get_hub};
+use hub_core::{Deadline, GreenError, LeftMark, Parked, Parker, ReadyMark, WaitReason, Waitable, get_hub};
 
 use crate::error::{WaitError, WatcherError};
 use crate::node::{Kind, Node};
@@ -58,11 +58,11 @@ impl<K: Kind> Waitable for Watch<K> {
         self.node.is_pending() || self.node.is_closed()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         self.node.leave(mark)
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         self.node.take_back(&left);
     }
 }

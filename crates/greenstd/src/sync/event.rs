@@ -3,7 +3,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, GreenError, Left, ReadyMark, ReadyMarks, WaitReason, Waitable};
+use hub_core::{BiasedMutex, Deadline, GreenError, LeftMark, ReadyMark, ReadyMarks, WaitReason, Waitable};
 
 use super::wait_queue::{Unserved, Wait, WaitQueue};
 
@@ -239,17 +239,17 @@ impl<T> Waitable for Event<T> {
         self.ready()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.state.lock();
         if state.round.get().is_none() {
             return state.marks.leave(mark);
         }
         drop(state);
         mark.set();
-        Left::SET
+        LeftMark::SET
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         self.state.lock().marks.take_back(&left);
     }
 }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, Left, LoopError, ReadyMark, ReadyMarks, WaitReason, Waitable};
+use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, ReadyMarks, WaitReason, Waitable};
 
 use super::order::Order;
 use super::queue::{GetError, OrderedLightQueue, PutError};
@@ -203,17 +203,17 @@ impl Waitable for Semaphore {
         !self.locked()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.state.lock();
         if state.free == 0 {
             return state.marks.leave(mark);
         }
         drop(state);
         mark.set();
-        Left::SET
+        LeftMark::SET
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         self.state.lock().marks.take_back(&left);
     }
 }
@@ -224,11 +224,11 @@ impl Waitable for BoundedSemaphore {
         self.0.is_ready()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         self.0.leave(mark)
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         self.0.take_back(left);
     }
 }

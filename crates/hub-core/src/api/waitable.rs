@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::green_thread::GreenThread;
 use super::scope::ScopedGreenThread;
 use crate::greenlet::task::TaskRef;
-use crate::wait::ready_list::{Left, ReadyMark};
+use crate::wait::ready_list::{LeftMark, ReadyMark};
 
 /// An object that becomes ready and can be waited for beside others.
 ///
@@ -24,12 +24,12 @@ pub trait Waitable {
     fn is_ready(&self) -> bool;
 
     /// Keeps a mark and sets it when the object becomes ready; at once if it is. Does not switch.
-    fn leave(&self, mark: ReadyMark) -> Left;
+    fn leave(&self, mark: ReadyMark) -> LeftMark;
 
     /// Removes a mark that [`leave`](Waitable::leave) has kept. Does not switch.
     ///
     /// Does nothing if the mark was set before.
-    fn take_back(&self, left: Left);
+    fn take_back(&self, left: LeftMark);
 }
 
 /// A green thread is ready when it has ended.
@@ -38,11 +38,11 @@ impl<T> Waitable for GreenThread<T> {
         self.is_finished()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         leave(&self.task, mark)
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         take_back(&self.task, &left);
     }
 }
@@ -53,11 +53,11 @@ impl<T> Waitable for ScopedGreenThread<'_, T> {
         self.is_finished()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         leave(self.task(), mark)
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         take_back(self.task(), &left);
     }
 }
@@ -67,11 +67,11 @@ impl<W: Waitable + ?Sized> Waitable for &W {
         (**self).is_ready()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         (**self).leave(mark)
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         (**self).take_back(left);
     }
 }
@@ -81,11 +81,11 @@ impl<W: Waitable + ?Sized> Waitable for Rc<W> {
         (**self).is_ready()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         (**self).leave(mark)
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         (**self).take_back(left);
     }
 }
@@ -95,24 +95,24 @@ impl<W: Waitable + ?Sized> Waitable for Arc<W> {
         (**self).is_ready()
     }
 
-    fn leave(&self, mark: ReadyMark) -> Left {
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
         (**self).leave(mark)
     }
 
-    fn take_back(&self, left: Left) {
+    fn take_back(&self, left: LeftMark) {
         (**self).take_back(left);
     }
 }
 
-fn leave(task: &TaskRef, mark: ReadyMark) -> Left {
+fn leave(task: &TaskRef, mark: ReadyMark) -> LeftMark {
     if task.is_done() {
         mark.set();
-        return Left::SET;
+        return LeftMark::SET;
     }
-    Left::numbered(task.add_link(Box::new(move |_| mark.set())))
+    LeftMark::numbered(task.add_link(Box::new(move |_| mark.set())))
 }
 
-fn take_back(task: &TaskRef, left: &Left) {
+fn take_back(task: &TaskRef, left: &LeftMark) {
     if let Some(number) = left.number() {
         task.remove_link(number);
     }

@@ -151,15 +151,15 @@ pub struct ReadyMarks {
 /// Identifies a mark that was left with an object, for [`take_back`](crate::Waitable::take_back).
 #[derive(Debug)]
 #[must_use = "the object keeps the mark until it is taken back"]
-pub struct Left(Option<u64>);
+pub struct LeftMark(Option<u64>);
 
-impl Left {
+impl LeftMark {
     /// The mark of an object that was ready: it was set at once, and is not kept.
-    pub const SET: Left = Left(None);
+    pub const SET: LeftMark = LeftMark(None);
 
     /// Returns the value for a mark that is kept under this number.
-    pub(crate) const fn numbered(number: u64) -> Left {
-        Left(Some(number))
+    pub(crate) const fn numbered(number: u64) -> LeftMark {
+        LeftMark(Some(number))
     }
 
     /// Returns the number under which the mark is kept.
@@ -176,15 +176,15 @@ impl ReadyMarks {
     }
 
     /// Keeps a mark until the object is ready.
-    pub fn leave(&mut self, mark: ReadyMark) -> Left {
+    pub fn leave(&mut self, mark: ReadyMark) -> LeftMark {
         let number = self.next;
         self.next += 1;
         self.marks.push((number, mark));
-        Left::numbered(number)
+        LeftMark::numbered(number)
     }
 
     /// Removes a mark. Does nothing if it was set before.
-    pub fn take_back(&mut self, left: &Left) {
+    pub fn take_back(&mut self, left: &LeftMark) {
         if let Some(index) = left.0.and_then(|number| self.marks.binary_search_by_key(&number, |(key, _)| *key).ok()) {
             drop(self.marks.remove(index));
         }
