@@ -156,7 +156,8 @@
 //! # Features
 //!
 //! The first seven features bring in the hubs. A program without any of them needs [`use_hub_with`] or
-//! [`register_hub`]; otherwise its first blocking call fails with [`HubError::NoneAvailable`](hub::HubError::NoneAvailable).
+//! [`register_hub`]; otherwise its first blocking call fails with
+//! [`HubError::NoneAvailable`](hub::HubError::NoneAvailable).
 //!
 //! - `epoll` (default): epoll(7), on Linux and Android. Elsewhere the feature compiles, and the hub is not available.
 //! - `kqueue` (default): kqueue(2), on FreeBSD, OpenBSD, DragonFly, macOS and iOS. Elsewhere the feature compiles, and

@@ -122,8 +122,8 @@ pub use wait::unparker::Unparker;
 /// Futures on every hub, without a runtime.
 ///
 /// [`block_on`](future::block_on) waits for a future in a green thread, and
-/// [`defer_to_green_thread`](future::defer_to_green_thread) makes a future of a green thread. The module of this name in
-/// `greenhub` has a table of all uses.
+/// [`defer_to_green_thread`](future::defer_to_green_thread) makes a future of a green thread. The module of this name
+/// in `greenhub` has a table of all uses.
 pub mod future {
     pub use crate::api::future::deferred::{Deferred, defer_to_green_thread};
     pub use crate::api::future::remote::RemoteDeferred;

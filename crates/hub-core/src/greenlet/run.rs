@@ -1,8 +1,8 @@
 //! The run queue, parking, waking, and the hand-off from one greenlet to the next.
 //!
 //! - [`queue`]: the queue, the running greenlet, wake-ups; [`fairness`]: the length of a turn;
-//! - [`may_switch`]: the places in which nothing switches; [`mask`] and [`poll_mode`]: parts that hold exits or switches
-//!   back;
+//! - [`may_switch`]: the places in which nothing switches; [`mask`] and [`poll_mode`]: parts that hold exits or
+//!   switches back;
 //! - [`start`] and [`ending`]: how a greenlet begins, and how it ends;
 //! - [`hand_off`] and [`stack_loop`]: from one greenlet to the next, and from one body to the next on the same stack;
 //! - [`throw_exit`](mod@throw_exit) and [`exit_request`]: the throw of an exit, and the request for it;

@@ -181,8 +181,8 @@ impl Watched {
     ///
     /// It is woken when a green thread of this OS thread becomes ready. It is for a hub whose
     /// [`wait`](crate::hub::Hub::wait) runs foreign code, such as tasks of a runtime. Such code may wake green threads,
-    /// schedule callbacks or end the loop. Other OS threads are no concern of this waker. If a green thread became ready earlier in the same wait,
-    /// the waker is woken at once. It is woken once in each wait.
+    /// schedule callbacks or end the loop. Other OS threads are no concern of this waker. If a green thread became
+    /// ready earlier in the same wait, the waker is woken at once. It is woken once in each wait.
     ///
     /// The waker must only make the wait return. It is woken inside of the call that makes the green thread ready,
     /// which may hold a lock of this library.

@@ -19,7 +19,8 @@ use crate::hub::{Interest, Key, Readiness, Time};
 use crate::report;
 use crate::timer_queue::TimerId;
 
-/// Calls foreign code that was made at `made_at`, on the main loop. Reports a panic as that of a callback for `operation`.
+/// Calls foreign code that was made at `made_at`, on the main loop. Reports a panic as that of a callback for
+/// `operation`.
 ///
 /// Returns false if `f` has panicked.
 pub fn call_contained(

@@ -3,8 +3,8 @@
 //! Ground rules:
 //! - A hook is foreign code. It leaves this table before it is dropped, and a clone of it is called.
 //! - A turn without hooks reads one cell.
-//! - The hooks of a phase are called in the order in which they were set. A hook that is set meanwhile waits for the next
-//!   time. A hook that is removed meanwhile is not called.
+//! - The hooks of a phase are called in the order in which they were set. A hook that is set meanwhile waits for the
+//!   next time. A hook that is removed meanwhile is not called.
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
@@ -20,8 +20,8 @@ pub enum Phase {
     Fork,
     /// After mail: a message or a notice of another OS thread was carried out. libev's `ev_async`.
     Notice,
-    /// After a wait of the hub: its reports were delivered, the timers that it made due have fired, and the green threads
-    /// that were ready have run. libev's `ev_check`.
+    /// After a wait of the hub: its reports were delivered, the timers that it made due have fired, and the green
+    /// threads that were ready have run. libev's `ev_check`.
     Check,
     /// After a wait that reported nothing, if no green thread has run since and nothing is due. libev's `ev_idle`.
     ///
