@@ -36,6 +36,14 @@ pub enum WatcherError {
         /// The reason, and the way out.
         reason: &'static str,
     },
+    /// The process cannot be watched.
+    #[error("process {pid} cannot be watched: {reason}")]
+    Child {
+        /// The ID of the process.
+        pid: u32,
+        /// The reason, and the way out.
+        reason: &'static str,
+    },
     /// The system refuses something that the watcher needs.
     #[error("the watcher cannot {operation}: {error}")]
     System {

@@ -11,6 +11,7 @@ use hub_core::hub::{Interest, Time};
 use hub_core::{HubGone, LoopError, LoopErrorKind, Remote, TimerHandle};
 
 use crate::async_::Async;
+use crate::child::Child;
 use crate::error::WatcherError;
 use crate::io::Io;
 use crate::phase::{Check, Fork, Idle, Prepare};
@@ -125,6 +126,17 @@ impl Loop {
     /// (`SIGKILL`, `SIGSTOP`, `SIGILL`, `SIGFPE`, `SIGSEGV`).
     pub fn signal(&self, signal: c_int) -> Result<Signal, WatcherError> {
         Signal::of(Rc::clone(&self.state), signal)
+    }
+
+    /// Makes a watcher of a child process, on any OS thread. Does not switch.
+    ///
+    /// `pid` is the number that [`std::process::Child::id`] returns.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`WatcherError::Child`] if the process is no child of this one, or was reaped already.
+    pub fn child(&self, pid: u32) -> Result<Child, WatcherError> {
+        Child::of(Rc::clone(&self.state), pid)
     }
 
     /// Makes a watcher that other OS threads and signal handlers wake. Does not switch.

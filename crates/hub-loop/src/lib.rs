@@ -39,6 +39,7 @@
 
 mod async_;
 mod cancel;
+mod child;
 mod error;
 mod event_loop;
 mod io;
@@ -56,6 +57,7 @@ pub use hub_core::{Waitable, spawn_after as spawn_later};
 
 pub use self::async_::{Async, AsyncHandle};
 pub use self::cancel::cancel_waits_close_and_then;
+pub use self::child::{Child, ChildStatus};
 pub use self::error::{WaitError, WatcherError};
 pub use self::event_loop::{Callback, Counts, Loop, Run, event_loop};
 pub use self::io::Io;
@@ -76,6 +78,7 @@ struct Readme;
 #[doc(hidden)]
 pub mod kind {
     pub use crate::async_::AsyncKind;
+    pub use crate::child::ChildKind;
     pub use crate::io::IoKind;
     pub use crate::node::Kind;
     pub use crate::phase::PhaseKind;

@@ -14,8 +14,9 @@ use hub_core::hub::Interest;
 use hub_core::internal::hook_shared;
 use hub_core::{Hook, HubRef, Phase, get_hub};
 
+use crate::child::ChildKind;
 use crate::io::Fan;
-use crate::node::Deliver;
+use crate::node::{Deliver, Node};
 use crate::phase::PhaseNodes;
 use crate::signal::SignalFan;
 use crate::wake::Wake;
@@ -66,6 +67,7 @@ pub(crate) struct State {
     pub(crate) fans: RefCell<HashMap<(RawFd, Interest), Weak<Fan>>>,
     pub(crate) phases: PhaseNodes,
     pub(crate) wake: Wake,
+    pub(crate) children: RefCell<Vec<Rc<Node<ChildKind>>>>,
     pub(crate) signals: RefCell<HashMap<c_int, Weak<SignalFan>>>,
     /// The hooks of this loop, removed with it.
     hooks: RefCell<Vec<Hook>>,
@@ -103,6 +105,7 @@ impl State {
             fans: RefCell::default(),
             phases: PhaseNodes::new(own),
             wake: Wake::new(own),
+            children: RefCell::default(),
             signals: RefCell::default(),
             hooks: RefCell::new(hooks.into()),
         }
@@ -121,6 +124,7 @@ impl State {
     fn renew(&self) {
         self.phases.mark(Phase::Fork);
         self.wake.renew();
+        self.close_children();
     }
 
     fn check(&self) {

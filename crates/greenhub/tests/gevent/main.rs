@@ -1,6 +1,7 @@
 //! gevent's event loop, by the feature `loop`.
 
 mod asyncs;
+mod children;
 mod churn;
 mod costs;
 mod descriptors;

@@ -1,0 +1,315 @@
+//! Watchers of child processes.
+
+use std::cell::RefCell;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{self, Command, ExitStatus, Stdio};
+use std::rc::Rc;
+
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, getpid, getppid};
+
+use crate::support::descriptors::until;
+use crate::support::fork::{ends_well, forked};
+use crate::support::{alone, assert_succeeded, in_child, open_descriptors, rerun, run};
+use crate::{Log, SHORT};
+use greenhub::gevent::{Child, ChildStatus, Priority, Run, WaitError, Watcher, WatcherError, event_loop};
+use greenhub::thread::yield_now;
+use greenhub::{sleep, spawn};
+
+/// Starts a shell, and returns its ID. The watcher of the test reaps it.
+fn shell(script: &str) -> u32 {
+    Command::new("sh").args(["-c", script]).spawn().unwrap().id()
+}
+
+/// Starts a shell that exits with `code` when its input is closed.
+fn reader(code: i32) -> process::Child {
+    let script = format!("read _; exit {code}");
+    Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed())
+}
+
+/// Waits until a child has ended, and leaves it for others to reap.
+fn wait_until_ended(child: u32) {
+    waitid(Id::Pid(pid(child)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+}
+
+fn is_reaped(child: u32) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    waitid(Id::Pid(pid(child)), flags) == Err(nix::Error::ECHILD)
+}
+
+/// Returns an active watcher, and the log of its calls.
+fn logged(child: u32) -> (Child, Log<ChildStatus>) {
+    let (watcher, log) = (event_loop().child(child).unwrap(), Log::new());
+    let calls = log.clone();
+    watcher.start(move |_, ended| calls.push(ended)).unwrap();
+    (watcher, log)
+}
+
+#[test]
+fn the_end_of_a_child_is_reported_once_with_its_status() {
+    run("the_end_of_a_child_is_reported_once_with_its_status", || {
+        let mut process = reader(7);
+        let number = process.id();
+        let (watcher, log) = logged(number);
+        assert_eq!((watcher.pid(), watcher.status()), (number, None));
+        drop(process.stdin.take());
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert!(!watcher.is_active() && is_reaped(number));
+        let status = ExitStatus::from_raw(7 << 8);
+        assert_eq!(log.take(), [ChildStatus { pid: number, status }]);
+        assert_eq!(watcher.status(), Some(status));
+        sleep(5 * SHORT);
+        assert_eq!(log.len(), 0);
+    });
+}
+
+#[test]
+fn the_signal_that_ended_a_child_is_in_its_status() {
+    run("the_signal_that_ended_a_child_is_in_its_status", || {
+        let child = event_loop().child(shell("kill -TERM $$")).unwrap();
+        let ended = child.wait(None).unwrap();
+        assert_eq!((ended.status.signal(), ended.status.code()), (Some(libc::SIGTERM), None));
+    });
+}
+
+#[test]
+fn a_child_that_ended_before_its_watcher_was_made_is_reported() {
+    run("a_child_that_ended_before_its_watcher_was_made_is_reported", || {
+        let number = shell("exit 5");
+        wait_until_ended(number);
+        let child = event_loop().child(number).unwrap();
+        assert_eq!(child.wait(None).unwrap().status.code(), Some(5));
+        assert!(is_reaped(number));
+    });
+}
+
+#[test]
+fn a_process_that_is_no_child_is_an_error() {
+    run("a_process_that_is_no_child_is_an_error", || {
+        for number in [0, u32::MAX, getpid().as_raw().cast_unsigned(), getppid().as_raw().cast_unsigned()] {
+            let error = event_loop().child(number).unwrap_err();
+            assert!(matches!(error, WatcherError::Child { pid, .. } if pid == number), "{error}");
+        }
+        let mut process = Command::new("true").spawn().unwrap();
+        process.wait().unwrap();
+        let error = event_loop().child(process.id()).unwrap_err().to_string();
+        assert!(error.contains("was reaped") && error.contains(&process.id().to_string()), "{error}");
+    });
+}
+
+#[test]
+fn each_watcher_reaps_its_own_child_only() {
+    run("each_watcher_reaps_its_own_child_only", || {
+        let mut other = Command::new("sh").args(["-c", "exit 9"]).spawn().unwrap();
+        wait_until_ended(other.id());
+        let children = [1, 2, 3].map(|code| logged(shell(&format!("exit {code}"))));
+        event_loop().run(Run::UntilIdle).unwrap();
+        let codes = children.map(|(_, log)| log.take().iter().map(|ended| ended.status.code()).collect::<Vec<_>>());
+        assert_eq!(codes, [1, 2, 3].map(|code| vec![Some(code)]));
+        assert_eq!(other.wait().unwrap().code(), Some(9));
+    });
+}
+
+#[test]
+fn children_of_the_module_process_are_left_alone() {
+    run("children_of_the_module_process_are_left_alone", || {
+        let waiting: Vec<_> = (0..5)
+            .map(|code| {
+                let script = format!("sleep 0.0{code}; exit {code}");
+                let mut process = greenhub::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
+                spawn(move || process.wait().unwrap().code())
+            })
+            .collect();
+        let children: Vec<_> = (0..5).map(|code| logged(shell(&format!("exit 1{code}")))).collect();
+        for (code, waiting) in (0..).zip(waiting) {
+            assert_eq!(waiting.join().unwrap(), Some(code));
+        }
+        event_loop().run(Run::UntilIdle).unwrap();
+        for (code, (_, log)) in (10..).zip(children) {
+            assert_eq!(log.take()[0].status.code(), Some(code));
+        }
+    });
+}
+
+#[test]
+fn children_are_watched_on_every_os_thread() {
+    run("children_are_watched_on_every_os_thread", || {
+        // A process is a child of all OS threads.
+        let number = shell("exit 4");
+        let threads: Vec<_> = (0..3)
+            .map(|code| {
+                std::thread::spawn(move || {
+                    let child = event_loop().child(shell(&format!("exit {code}"))).unwrap();
+                    assert_eq!(child.wait(None).unwrap().status.code(), Some(code));
+                })
+            })
+            .collect();
+        let here = std::thread::spawn(move || event_loop().child(number).unwrap().wait(None).unwrap().status.code());
+        assert_eq!(here.join().unwrap(), Some(4));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn a_status_outlives_the_stop_of_a_pending_child_watcher() {
+    run("a_status_outlives_the_stop_of_a_pending_child_watcher", || {
+        let mut process = reader(6);
+        let number = process.id();
+        let (watcher, log) = logged(number);
+        let watcher = Rc::new(watcher);
+        let (check, stopped) = (event_loop().check(), Rc::clone(&watcher));
+        check.set_priority(Priority::Highest).unwrap();
+        check
+            .start(move |check, ()| {
+                if stopped.is_pending() {
+                    stopped.stop();
+                    check.stop();
+                }
+            })
+            .unwrap();
+        drop(process.stdin.take());
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert!(log.len() == 0 && is_reaped(number));
+        watcher.resume().unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.take()[0].status.code(), Some(6));
+    });
+}
+
+#[test]
+fn a_child_watcher_that_is_not_counted_does_not_keep_the_loop_alive() {
+    run("a_child_watcher_that_is_not_counted_does_not_keep_the_loop_alive", || {
+        let mut process = reader(1);
+        let (watcher, log) = logged(process.id());
+        watcher.set_counted(false);
+        assert!(!event_loop().run(Run::UntilIdle).unwrap());
+        watcher.set_counted(true);
+        assert!(event_loop().run(Run::NoWait).unwrap());
+        drop(process.stdin.take());
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.len(), 1);
+    });
+}
+
+#[test]
+fn a_callback_closes_and_drops_child_watchers() {
+    run("a_callback_closes_and_drops_child_watchers", || {
+        let numbers = [shell("exit 0"), shell("exit 0")];
+        numbers.into_iter().for_each(wait_until_ended);
+        let (own, log): (Rc<RefCell<Vec<Child>>>, _) = (Rc::default(), Log::new());
+        for number in numbers {
+            let (watcher, slot, calls) = (event_loop().child(number).unwrap(), Rc::clone(&own), log.clone());
+            watcher
+                .start(move |watcher, ended| {
+                    calls.push(ended.pid);
+                    watcher.close();
+                    drop(slot.take());
+                })
+                .unwrap();
+            own.borrow_mut().push(watcher);
+        }
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.take(), numbers[..1]);
+        assert_eq!(event_loop().counts().active, 0);
+    });
+}
+
+#[test]
+fn a_kill_ends_a_wait_for_a_child_and_leaves_the_child() {
+    run("a_kill_ends_a_wait_for_a_child_and_leaves_the_child", || {
+        let mut process = reader(1);
+        let child = Rc::new(event_loop().child(process.id()).unwrap());
+        let waited = Rc::clone(&child);
+        let waiting = spawn(move || waited.wait(None));
+        yield_now();
+        assert!(child.is_active());
+        waiting.kill();
+        assert!(!child.is_active() && !is_reaped(process.id()));
+        drop(process.stdin.take());
+        assert_eq!(child.wait(None).unwrap().status.code(), Some(1));
+    });
+}
+
+#[test]
+fn a_child_that_other_code_reaps_closes_its_watcher() {
+    run("a_child_that_other_code_reaps_closes_its_watcher", || {
+        let mut process = reader(1);
+        let child = event_loop().child(process.id()).unwrap();
+        let waiting = spawn(move || child.wait(None));
+        yield_now();
+        process.wait().unwrap(); // closes its input, and blocks the loop
+        let outcome = waiting.join().unwrap();
+        assert!(matches!(outcome, Err(WaitError::Closed)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn a_forked_child_closes_the_watchers_of_its_siblings() {
+    in_child(|| {
+        let mut process = reader(3);
+        let (watcher, log) = logged(process.id());
+        sleep(SHORT);
+        let child = forked(|| {
+            sleep(SHORT);
+            assert!(!watcher.is_active() && event_loop().counts().active == 0);
+            // A process of the child is watched there.
+            let own = event_loop().child(shell("exit 2")).unwrap();
+            assert_eq!(own.wait(None).unwrap().status.code(), Some(2));
+        });
+        ends_well(child);
+        assert!(watcher.is_active() && log.len() == 0);
+        drop(process.stdin.take());
+        until(|| log.len() == 1);
+        assert_eq!(log.take()[0].status.code(), Some(3));
+    });
+}
+
+#[test]
+fn a_thousand_children_under_load_are_all_reaped_with_their_status() {
+    alone("a_thousand_children_under_load_are_all_reaped_with_their_status", || {
+        let before = open_descriptors();
+        let load = spawn(|| {
+            loop {
+                yield_now();
+            }
+        });
+        for _ in 0..10 {
+            let children: Vec<_> = (0..100)
+                .map(|number| {
+                    let name = if number % 3 == 0 { "false" } else { "true" };
+                    let child = event_loop().child(Command::new(name).spawn().unwrap().id()).unwrap();
+                    spawn(move || child.wait(None).unwrap())
+                })
+                .collect();
+            for (number, child) in children.into_iter().enumerate() {
+                assert_eq!(child.join().unwrap().status.code(), Some(i32::from(number % 3 == 0)));
+            }
+        }
+        load.kill();
+        assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG), Err(nix::Error::ECHILD), "no zombie");
+        assert_eq!(event_loop().counts().active, 0);
+        assert!(open_descriptors() <= before + 3, "the hub has some");
+    });
+}
+
+#[test]
+fn children_are_watched_by_their_signal_without_process_descriptors() {
+    for test in [
+        "the_end_of_a_child_is_reported_once_with_its_status",
+        "a_child_that_ended_before_its_watcher_was_made_is_reported",
+        "each_watcher_reaps_its_own_child_only",
+        "children_of_the_module_process_are_left_alone",
+        "children_are_watched_on_every_os_thread",
+        "a_status_outlives_the_stop_of_a_pending_child_watcher",
+        "a_child_that_other_code_reaps_closes_its_watcher",
+        "a_forked_child_closes_the_watchers_of_its_siblings",
+        "a_thousand_children_under_load_are_all_reaped_with_their_status",
+    ] {
+        let output = rerun(&format!("children::{test}"), |command| _ = command.env("GREENHUB_CHILD", "signal"));
+        assert_succeeded(&output);
+    }
+}

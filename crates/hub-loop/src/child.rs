@@ -1,0 +1,300 @@
+//! Watchers of child processes.
+//!
+//! A process descriptor (Linux) becomes readable when the child ends. Where there is none, or the hub refuses it, each
+//! SIGCHLD is a reason to look at the child. Either way only the child itself is reaped.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::c_int;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use hub_core::hub::{Interest, Readiness};
+use hub_core::internal::listen_shared;
+use hub_core::{Listener, Registration, TrampolineError};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+
+use crate::error::WatcherError;
+use crate::node::{Kind, Node};
+use crate::phase::Marked;
+use crate::signal::SignalFan;
+use crate::state::State;
+use crate::watcher::Watch;
+
+/// A watcher of a child process: called once when it has ended. gevent's `loop.child`.
+///
+/// Made by [`Loop::child`](crate::Loop::child), on any OS thread. The event is the status. The watcher reaps the child,
+/// and nothing else: not the children of [`std::process`], of greenstd or of other watchers. It is called as well if the
+/// child ended before the watcher was made. It stops before its callback is called.
+///
+/// The child has to be left to the watcher. If other code reaps it first, such as `std::process::Child::wait`, its status
+/// is lost, and the watcher is closed. In a forked child it is closed, too: that process cannot wait for its siblings.
+///
+/// ```
+/// use greenhub::gevent::{Watcher, event_loop};
+/// let process = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn()?;
+/// let child = event_loop().child(process.id())?;
+/// let ended = child.wait(None)?; // only this green thread waits
+/// assert_eq!((ended.pid, ended.status.code()), (process.id(), Some(3)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type Child = Watch<ChildKind>;
+
+/// The end of a child process.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct ChildStatus {
+    /// The ID of the process.
+    pub pid: u32,
+    /// The exit code, or the signal that ended the process.
+    pub status: ExitStatus,
+}
+
+/// The part of a [`Child`] that other watchers do not have.
+pub struct ChildKind {
+    pid: Pid,
+    /// The descriptor of the process, if the system has such.
+    process: Option<Rc<dyn AsFd>>,
+    listener: OnceCell<Rc<dyn Listener>>,
+    registration: RefCell<Option<Registration>>,
+    /// The watch for SIGCHLD, without a descriptor.
+    by_signal: RefCell<Option<Rc<SignalFan>>>,
+    status: Cell<Option<ChildStatus>>,
+}
+
+impl Child {
+    /// Creates a watcher of `pid`.
+    pub(crate) fn of(state: Rc<State>, pid: u32) -> Result<Child, WatcherError> {
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let number = number.ok_or(WatcherError::Child { pid, reason: "no process has this number" })?;
+        check(number)?;
+        let kind = ChildKind {
+            pid: number,
+            // The child was not reaped, so no other process has its number.
+            process: open(number),
+            listener: OnceCell::new(),
+            registration: RefCell::default(),
+            by_signal: RefCell::default(),
+            status: Cell::default(),
+        };
+        Ok(Watch::new(Node::new(state, kind)))
+    }
+
+    /// Returns the ID of the process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.node().kind.id()
+    }
+
+    /// Returns the status of the child, if the watcher has reaped it. gevent's `rstatus`.
+    #[must_use]
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.node().kind.status.get().map(|ended| ended.status)
+    }
+}
+
+impl ChildKind {
+    fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    /// Begins to wait for the end.
+    fn listen(&self, node: &Rc<Node<ChildKind>>) -> Result<(), WatcherError> {
+        if let Some(process) = &self.process {
+            let listener = self.listener.get_or_init(|| Rc::new(ChildListener(Rc::downgrade(node))));
+            match listen_shared(Rc::clone(process), Interest::READ, Rc::clone(listener)) {
+                Ok(registration) => {
+                    // This crate keeps the loop alive, as it does without a descriptor.
+                    registration.set_counted(false);
+                    self.registration.replace(Some(registration));
+                    return Ok(());
+                }
+                // The number may be too large for the hub.
+                Err(TrampolineError::Register { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let fan = SignalFan::of(&node.state, Signal::CHILD.as_raw());
+        fan.add(&node.state, Rc::clone(node) as Rc<dyn Marked>)?;
+        self.by_signal.replace(Some(fan));
+        Ok(())
+    }
+
+    fn end_listen(&self, node: &Node<ChildKind>) {
+        let registration = self.registration.take();
+        drop(registration);
+        if let Some(fan) = self.by_signal.take() {
+            fan.remove(&node.state, node);
+        }
+    }
+
+    /// Reaps the child if it has ended.
+    fn reap(&self) -> Result<Option<ChildStatus>, Errno> {
+        if let Some(ended) = self.status.get() {
+            return Ok(Some(ended));
+        }
+        let status = wait_for(self.pid, self.process.as_deref())?;
+        let ended = status.map(|status| ChildStatus { pid: self.id(), status });
+        self.status.set(ended);
+        Ok(ended)
+    }
+}
+
+impl fmt::Debug for ChildKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct(Self::NAME);
+        self.describe(&mut shown);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl Kind for ChildKind {
+    type Event = ChildStatus;
+
+    const NAME: &'static str = "Child";
+    const IS_COUNTED_HERE: bool = true;
+
+    fn arm(&self, node: &Rc<Node<ChildKind>>) -> Result<(), WatcherError> {
+        self.listen(node)?;
+        // It may have ended before a signal could tell.
+        match self.reap() {
+            Ok(Some(ended)) => node.mark(ended),
+            Ok(None) => {}
+            Err(error) => {
+                self.end_listen(node);
+                return Err(refusal(self.pid, error));
+            }
+        }
+        node.state.children.borrow_mut().push(Rc::clone(node));
+        Ok(())
+    }
+
+    fn disarm(&self, node: &Node<ChildKind>) {
+        self.end_listen(node);
+        node.state.children.borrow_mut().retain(|other| !std::ptr::eq(&**other, node));
+    }
+
+    fn stays_active(&self) -> bool {
+        false
+    }
+
+    fn describe(&self, shown: &mut fmt::DebugStruct<'_, '_>) {
+        shown.field("pid", &self.id()).field("by_signal", &self.process.is_none());
+    }
+}
+
+impl Marked for Node<ChildKind> {
+    /// Looks at the child. Runs no foreign code.
+    fn mark(self: Rc<Self>) {
+        match self.kind.reap() {
+            Ok(None) => {}
+            Ok(Some(ended)) => Node::mark(&self, ended),
+            Err(_) => close_later(&self),
+        }
+    }
+}
+
+/// Closes a watcher whose child was reaped by other code, in a later turn: the caller looks through a list of watchers.
+fn close_later(node: &Rc<Node<ChildKind>>) {
+    let closed = Rc::downgrade(node);
+    node.state.hub().schedule_once(Duration::ZERO, move || {
+        if let Some(node) = closed.upgrade() {
+            node.close();
+        }
+    });
+}
+
+/// The listener of a process descriptor. It runs no callback.
+struct ChildListener(Weak<Node<ChildKind>>);
+
+impl Listener for ChildListener {
+    fn ready(&self, _: RawFd, _: Readiness) {
+        if let Some(node) = self.0.upgrade() {
+            // The descriptor stays readable.
+            let registration = node.kind.registration.take();
+            drop(registration);
+            Marked::mark(node);
+        }
+    }
+}
+
+impl State {
+    /// Closes the watchers of children in a forked child, whose siblings these are.
+    pub(crate) fn close_children(&self) {
+        let children = self.children.take();
+        children.iter().for_each(|node| node.close());
+    }
+}
+
+/// Returns the status of a child that has ended, and reaps it.
+fn wait_for(pid: Pid, process: Option<&dyn AsFd>) -> Result<Option<ExitStatus>, Errno> {
+    #[cfg(target_os = "linux")]
+    if let Some(process) = process {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        // Unlike the number, the descriptor cannot be that of a later child. Linux before 5.4 cannot wait for it.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(process.as_fd()), options)) {
+            Err(Errno::INVAL) => {}
+            waited => return waited.map(|status| status.map(|status| ExitStatus::from_raw(raw_status(&status)))),
+        }
+    }
+    let _ = process;
+    let waited = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::NOHANG))?;
+    Ok(waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
+}
+
+/// Returns a status as waitpid(2) reports it.
+#[cfg(target_os = "linux")]
+fn raw_status(status: &rustix::process::WaitIdStatus) -> c_int {
+    const DUMPED: c_int = 0x80;
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) => signal | if status.dumped() { DUMPED } else { 0 },
+        (None, None) => 0,
+    }
+}
+
+/// Checks that a process is a child of this one, without reaping it.
+#[cfg(not(target_os = "openbsd"))]
+fn check(pid: Pid) -> Result<(), WatcherError> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refusal(pid, error)),
+    }
+}
+
+/// Checks nothing: this system cannot look at a child without reaping it. The start of the watcher finds the error.
+#[cfg(target_os = "openbsd")]
+fn check(_: Pid) -> Result<(), WatcherError> {
+    Ok(())
+}
+
+fn refusal(pid: Pid, error: Errno) -> WatcherError {
+    if error == Errno::CHILD {
+        let reason = "it is no child of this process, or was reaped; start the watcher before other code waits for it";
+        return WatcherError::Child { pid: pid.as_raw_nonzero().get().cast_unsigned(), reason };
+    }
+    WatcherError::system("look at its child", io::Error::from(error))
+}
+
+/// Opens the descriptor of a process. The variable `GREENHUB_CHILD=signal` does without, as a system that has none.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn open(pid: Pid) -> Option<Rc<dyn AsFd>> {
+    use rustix::process::{PidfdFlags, pidfd_open};
+    if std::env::var_os("GREENHUB_CHILD").is_some_and(|way| way == "signal") {
+        return None;
+    }
+    // Too many open files are a reason to do without, too.
+    pidfd_open(pid, PidfdFlags::empty()).ok().map(|process| Rc::new(process) as Rc<dyn AsFd>)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn open(_: Pid) -> Option<Rc<dyn AsFd>> {
+    None
+}
