@@ -30,7 +30,7 @@ use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::hub::Time;
+use crate::hub::{Rearm, Time};
 use crate::timer_queue::{Slack, TimerId, TimerQueue};
 
 mod after_fork;
@@ -126,7 +126,7 @@ pub(crate) struct MainLoop {
     standstill: Standstill,
     liveness: Liveness,
     phases: Phases,
-    pub(crate) heartbeat: Heartbeat,
+    heartbeat: Heartbeat,
     detector: Cell<Option<Box<Detector>>>,
     pub(crate) counters: Counters,
 }
@@ -152,6 +152,18 @@ impl MainLoop {
 
     pub(crate) fn with_label<R>(&self, read: impl FnOnce(&str) -> R) -> R {
         self.slot.with_label(read)
+    }
+
+    /// Calls `access` with the table of descriptors. Returns `None` inside the hub's `wait`, which reads the table.
+    #[inline]
+    pub(crate) fn with_table<R>(&self, access: impl FnOnce(&mut Descriptors) -> R) -> Option<R> {
+        self.descriptors.try_borrow_mut().ok().map(|mut table| access(&mut table))
+    }
+
+    /// Returns how the hub reports a descriptor that stays ready.
+    #[inline]
+    pub(crate) fn rearm(&self) -> Rearm {
+        self.slot.rearm()
     }
 
     /// Fires a timer now, unless it has fired or was disarmed.

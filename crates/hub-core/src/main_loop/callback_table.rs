@@ -12,6 +12,7 @@ use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use super::waker_table;
 use crate::greenlet::exit::drop_contained;
+use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key};
 use crate::timer_queue::TimerId;
 
@@ -137,6 +138,22 @@ impl Callbacks {
             Callback::Listener { is_counted, .. } | Callback::Timer { is_counted, .. } => *is_counted = counted,
             _ => {}
         });
+    }
+
+    /// Sets the key under which a listener is registered.
+    pub(super) fn set_key(&mut self, id: CallbackId, key: Key) {
+        if let Some(Callback::Listener { key: known, .. }) = self.get_mut(id) {
+            *known = key;
+        }
+    }
+
+    /// Returns the descriptor of a listener, `None` for other targets.
+    pub(super) fn descriptor_of(&self, target: Target) -> Option<Rc<dyn AsFd>> {
+        let Target::Call(number) = target else { return None };
+        match self.get(self.id(number)?) {
+            Some(Callback::Listener { fd, .. }) => Some(Rc::clone(fd)),
+            _ => None,
+        }
     }
 
     /// Sets the armed timer of a callback.

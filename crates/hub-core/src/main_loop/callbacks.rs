@@ -72,13 +72,6 @@ impl MainLoop {
         self.callbacks.borrow().len() - usize::from(self.wakeup.get().is_some())
     }
 
-    /// Sets the key under which a listener is registered.
-    pub(super) fn set_listener_key(&self, callback: CallbackId, key: Key) {
-        if let Some(Callback::Listener { key: known, .. }) = self.callbacks.borrow_mut().get_mut(callback) {
-            *known = key;
-        }
-    }
-
     /// Calls a listener, and rearms its descriptor if it is still registered.
     pub(super) fn call_listener(&self, number: u32, key: Key, direction: Interest, readiness: Readiness) {
         let (id, listener, at) = {

@@ -426,7 +426,7 @@ impl Descriptors {
 
     /// Records that a direction is exhausted: the next operation parks at once.
     #[inline]
-    pub(super) fn used_up(&mut self, fd: RawFd, socket: u64, direction: Interest, blocked: bool) {
+    pub(crate) fn used_up(&mut self, fd: RawFd, socket: u64, direction: Interest, blocked: bool) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
             && slot.owner == Owner::Socket(socket)
             && (blocked || !slot.ended)

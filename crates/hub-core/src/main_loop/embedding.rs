@@ -33,6 +33,19 @@ impl Embedding {
         self.request.get().map(|(limit, _)| limit)
     }
 
+    /// Returns the timeout of a turn, which is shorter if a single turn is requested that asks for it.
+    #[inline(always)]
+    pub(super) fn limited(&self, timeout: Option<Duration>, had_mail: bool) -> Option<Duration> {
+        let Some(limit) = self.longest_wait() else { return timeout };
+        // The caller checks its own state between turns. A notice that arrived just before this turn must not be slept
+        // over.
+        let limit = if had_mail { Some(Duration::ZERO) } else { limit };
+        match (timeout, limit) {
+            (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
+            (timeout, limit) => timeout.or(limit),
+        }
+    }
+
     /// Forbids the requested turn to wait.
     #[cold]
     pub(super) fn forbid_wait(&self) {

@@ -89,10 +89,11 @@ impl HubSlot {
         Some(self.stack_size.get()).filter(|size| *size > stack::default_size())
     }
 
-    /// Returns whether the hub asks for a stack size.
-    #[inline]
-    pub(super) fn asks_for_stack(&self) -> bool {
-        self.stack_size.get() != 0
+    /// Returns whether the hub asks for a larger stack than `present`, that of a loop which was launched before the hub
+    /// was built.
+    #[inline(always)]
+    pub(super) fn outgrows(&self, present: impl FnOnce() -> usize) -> bool {
+        self.stack_size.get() != 0 && self.stack_size().is_some_and(|needed| present() < needed)
     }
 
     /// Puts a new hub into the slot.

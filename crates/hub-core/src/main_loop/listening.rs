@@ -34,7 +34,7 @@ impl MainLoop {
             Prepared::Watch(key, interest) => (key, interest),
             Prepared::Watched(key) => (key, direction),
         };
-        self.set_listener_key(callback, key);
+        self.callbacks.borrow_mut().set_key(callback, key);
         // SAFETY: the registration owns the descriptor, and leaves the table before it releases the descriptor.
         unsafe { self.watch(key, interest, direction, Target::Call(callback.number())) }
     }

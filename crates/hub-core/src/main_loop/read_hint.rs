@@ -1,5 +1,7 @@
 //! The hint of a read about the data that it has left.
 
+use crate::hub::Rearm;
+
 /// A hint about the data that a read has left, as far as the reader can tell.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum ReadHint {
@@ -13,4 +15,18 @@ pub enum ReadHint {
     ///
     /// The next operation tries at once.
     Likely,
+}
+
+impl ReadHint {
+    /// Returns whether the next operation should try at once.
+    #[inline]
+    pub(crate) fn keeps_readiness(self, rearm: Rearm) -> bool {
+        match self {
+            ReadHint::Nothing => false,
+            // A level-triggered hub reports the rest again, so a probe would waste a system call. A hub that reports
+            // each arrival once does not.
+            ReadHint::Perhaps => rearm == Rearm::Automatic,
+            ReadHint::Likely => true,
+        }
+    }
 }

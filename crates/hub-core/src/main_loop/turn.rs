@@ -55,7 +55,7 @@ impl MainLoop {
             cuts = 0;
             let noticed = std::mem::take(&mut had_mail);
             self.wait(local, noticed, reported);
-            if self.outgrows_stack(local) {
+            if self.slot.outgrows(|| local.main_loop_stack_size()) {
                 // A caller of `run_once` must not sleep over the notice, which the loop that follows does not find.
                 if noticed {
                     self.embedding.forbid_wait();
@@ -113,7 +113,7 @@ impl MainLoop {
             }
         }
         let timeout = match self.time_to_sleep() {
-            Ok(timeout) => self.limited(timeout, had_mail),
+            Ok(timeout) => self.embedding.limited(timeout, had_mail),
             Err(error) => return self.stop_with(error),
         };
         let Some(sleep) = self.plan_sleep(local, timeout) else { return };
@@ -150,7 +150,7 @@ impl MainLoop {
             self.stop_with(error);
             return None;
         }
-        if self.outgrows_stack(local) {
+        if self.slot.outgrows(|| local.main_loop_stack_size()) {
             return None;
         }
         if self.phases.forbid_sleep() {
@@ -166,26 +166,6 @@ impl MainLoop {
             idle = idle.map(|idle| idle.min(longest));
         }
         Some(Sleep { timeout, idle, source })
-    }
-
-    /// Returns the timeout of a turn, which is shorter if [`run_once`](MainLoop::run_once) asks for it.
-    #[inline(always)]
-    fn limited(&self, timeout: Option<Duration>, had_mail: bool) -> Option<Duration> {
-        let Some(limit) = self.embedding.longest_wait() else { return timeout };
-        // The caller checks its own state between turns. A notice that arrived just before this turn must not be slept
-        // over.
-        let limit = if had_mail { Some(Duration::ZERO) } else { limit };
-        match (timeout, limit) {
-            (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
-            (timeout, limit) => timeout.or(limit),
-        }
-    }
-
-    /// Returns whether the hub asks for a larger stack than that of this loop, which was launched before the hub was
-    /// built.
-    #[inline(always)]
-    fn outgrows_stack(&self, local: &Local) -> bool {
-        self.slot.asks_for_stack() && self.slot.stack_size().is_some_and(|needed| local.main_loop_stack_size() < needed)
     }
 
     /// Asks the hub whether it may wake a greenlet by itself, or complete the future of one.

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -114,6 +115,26 @@ struct Refusal {
 }
 
 impl Wakers {
+    /// Begins another operation on the source of a waker, which keeps its number open.
+    pub(super) fn guard_of(&self, target: Target) -> Option<PollGuard> {
+        let source = self.with(WakerId::of(target)?, |armed| armed.guard.as_ref().map(|guard| guard.0.clone()));
+        source.flatten().and_then(PollGuard::new)
+    }
+
+    /// Replaces the waker of a timer by `waker`. Returns false if the timer has fired or was canceled.
+    pub(crate) fn renew_for_timer(&self, id: WakerId, waker: &Waker) -> bool {
+        match self.with(id, |armed| armed.waker.will_wake(waker)) {
+            None => return false,
+            Some(true) => return true,
+            Some(false) => {}
+        }
+        let mut fresh = Some(waker.clone());
+        let old = self.with(id, |armed| fresh.take().map(|fresh| mem::replace(&mut armed.waker, fresh)));
+        let renewed = old.is_some();
+        drop_contained((old, fresh));
+        renewed
+    }
+
     /// Keeps an error for the next poll of a source in `direction`.
     pub(crate) fn keep_refusal(
         &self,

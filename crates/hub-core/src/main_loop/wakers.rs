@@ -22,7 +22,6 @@ use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::exit::drop_contained;
 use crate::greenlet::run;
-use crate::greenlet::target::Target;
 use crate::hub::Interest;
 
 impl MainLoop {
@@ -90,12 +89,6 @@ impl MainLoop {
         Ok(())
     }
 
-    /// Begins another operation on the source of a waker, which keeps its number open.
-    pub(super) fn guard_of(&self, target: Target) -> Option<PollGuard> {
-        let source = self.wakers.with(WakerId::of(target)?, |armed| armed.guard.as_ref().map(|guard| guard.0.clone()));
-        source.flatten().and_then(PollGuard::new)
-    }
-
     /// Arms a waker for a time alone.
     pub(crate) fn arm_timer_waker(&self, delay: Duration, waker: Waker) -> Result<WakerId, LoopError> {
         self.ensure_hub()?;
@@ -110,20 +103,6 @@ impl MainLoop {
             mailbox.notify();
         }
         Ok(id)
-    }
-
-    /// Replaces the waker of a timer by `waker`. Returns false if the timer has fired or was canceled.
-    pub(crate) fn renew_timer_waker(&self, id: WakerId, waker: &Waker) -> bool {
-        match self.wakers.with(id, |armed| armed.waker.will_wake(waker)) {
-            None => return false,
-            Some(true) => return true,
-            Some(false) => {}
-        }
-        let mut fresh = Some(waker.clone());
-        let old = self.wakers.with(id, |armed| fresh.take().map(|fresh| mem::replace(&mut armed.waker, fresh)));
-        let renewed = old.is_some();
-        drop_contained((old, fresh));
-        renewed
     }
 
     /// Cancels a waker: it is dropped, and not woken.

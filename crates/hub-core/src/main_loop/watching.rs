@@ -9,17 +9,14 @@
 //!   descriptor stays open until the change is carried out. A change that cannot wait panics.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::rc::Rc;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::MainLoop;
-use super::callback_table::Callback;
 use super::deadline::Deadline;
-use super::descriptors::{Descriptors, Owner, Prepared};
+use super::descriptors::{Owner, Prepared};
 use super::hub_prevent_multiple_readers::prevents_multiple_readers;
-use super::read_hint::ReadHint;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::{Reported, Wake};
@@ -319,7 +316,7 @@ impl MainLoop {
             (descriptors.lease(key), descriptors.targets(key))
         };
         // The hub is foreign code: it may deregister the listeners.
-        let kept = targets.map(|target| (self.descriptor_of(target), self.guard_of(target)));
+        let kept = targets.map(|target| (self.callbacks.borrow().descriptor_of(target), self.wakers.guard_of(target)));
         // SAFETY: the key is armed. `kept` holds the descriptor of a listener and that of a waker. A parked greenlet
         // keeps its descriptor open during this call, since no greenlet is left inside a hub.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
@@ -339,16 +336,6 @@ impl MainLoop {
             unsafe { self.descriptors.borrow_mut().lend(key, interest) };
         }
         Ok(())
-    }
-
-    /// Returns the descriptor of a listener, `None` for other targets.
-    fn descriptor_of(&self, target: Target) -> Option<Rc<dyn AsFd>> {
-        let Target::Call(number) = target else { return None };
-        let callbacks = self.callbacks.borrow();
-        match callbacks.get(callbacks.id(number)?) {
-            Some(Callback::Listener { fd, .. }) => Some(Rc::clone(fd)),
-            _ => None,
-        }
     }
 
     /// Promotes the next queued waiter once the first one has gone.
@@ -378,27 +365,6 @@ impl MainLoop {
                 // SAFETY: `next_queued` has removed the target from the queue, and a watch that fails arms nothing.
                 self.tell(target, Wake::Ready(unsafe { Reported::new(Readiness::HANGUP) }));
             }
-        }
-    }
-
-    /// Calls `access` with the table of descriptors. Returns `None` inside the hub's `wait`, which reads the table.
-    #[inline]
-    pub(crate) fn with_table<R>(&self, access: impl FnOnce(&mut Descriptors) -> R) -> Option<R> {
-        self.descriptors.try_borrow_mut().ok().map(|mut table| access(&mut table))
-    }
-
-    /// Records an operation on a socket that has succeeded, or would block (`None`).
-    #[inline]
-    pub(crate) fn operated(&self, fd: RawFd, socket: u64, direction: Interest, left: Option<ReadHint>) {
-        let keep = match left {
-            None | Some(ReadHint::Nothing) => false,
-            // A level-triggered hub reports the rest again, so a probe would waste a system call. A hub that reports
-            // each arrival once does not.
-            Some(ReadHint::Perhaps) => self.slot.rearm() == Rearm::Automatic,
-            Some(ReadHint::Likely) => true,
-        };
-        if !keep {
-            self.with_table(|table| table.used_up(fd, socket, direction, left.is_none()));
         }
     }
 }

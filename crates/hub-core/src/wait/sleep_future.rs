@@ -55,7 +55,7 @@ impl Future for Sleep {
         let here = main_loop.mailbox();
         if let Some((mailbox, id)) = &this.armed
             && here.as_ref().is_some_and(|here| Arc::ptr_eq(here, mailbox))
-            && main_loop.renew_timer_waker(*id, cx.waker())
+            && main_loop.wakers.renew_for_timer(*id, cx.waker())
         {
             return Poll::Pending;
         }

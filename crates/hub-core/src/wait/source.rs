@@ -238,12 +238,12 @@ impl Source {
                 main_loop.counters.count_operation();
                 match op(fd) {
                     Ok((value, left)) => {
-                        main_loop.operated(inner.fd(), inner.id, direction, Some(left));
+                        inner.operated(main_loop, direction, Some(left));
                         return Ok(value);
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
-                        main_loop.operated(inner.fd(), inner.id, direction, None);
+                        inner.operated(main_loop, direction, None);
                     }
                     Err(error) if nonblocking => return Err(error),
                     Err(error) => return Err(yield_if_exhausted(error)),

@@ -12,6 +12,7 @@ use super::Source;
 use super::home::Mover;
 use super::state::Inner;
 use crate::error::{HubError, LoopError, TrampolineError};
+use crate::greenlet::driver::Driver;
 use crate::greenlet::exit::drop_contained;
 use crate::greenlet::{local, run};
 use crate::hub::Interest;
@@ -96,7 +97,7 @@ impl Source {
             main_loop.counters.count_operation();
             match op(entered.fd()) {
                 Ok((value, left)) => {
-                    main_loop.operated(fd, id, direction, Some(left));
+                    inner.operated(main_loop, direction, Some(left));
                     if reported {
                         main_loop.with_table(|table| table.doubts(fd, id).map(|doubts| doubts.clear()));
                     }
@@ -104,7 +105,7 @@ impl Source {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    main_loop.operated(fd, id, direction, None);
+                    inner.operated(main_loop, direction, None);
                     attempt = false;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -112,7 +113,7 @@ impl Source {
         }
         let armed = match refusal {
             // Outside of a hub it is stale: the waker is armed at once, or refused again.
-            Some(error) if main_loop.heartbeat.is_in_hub() => Err(error),
+            Some(error) if main_loop.in_hub() => Err(error),
             stale => {
                 drop_contained(stale);
                 self.arm(main_loop, direction, cx.waker(), reported)
@@ -127,7 +128,7 @@ impl Source {
     /// Arms a waker after an operation that would block. `reported`: the hub had reported the direction.
     fn arm(&self, main_loop: &MainLoop, direction: Interest, waker: &Waker, reported: bool) -> io::Result<()> {
         let inner = &self.inner;
-        if main_loop.heartbeat.is_in_hub() {
+        if main_loop.in_hub() {
             return self.arm_after_hub(main_loop, direction, waker);
         }
         if main_loop.renew_waker(inner.fd(), inner.id, direction, waker) {

@@ -24,6 +24,7 @@ use crate::error::TrampolineError;
 use crate::greenlet::local;
 use crate::hub::Interest;
 use crate::main_loop::MainLoop;
+use crate::main_loop::read_hint::ReadHint;
 use crate::main_loop::remote::{Mailbox, Message};
 use crate::main_loop::waker_table::Polled;
 
@@ -45,6 +46,14 @@ impl Resident for Mailbox {
 }
 
 impl Inner {
+    /// Records an operation that has succeeded, or would block (`None`).
+    #[inline]
+    pub(super) fn operated(&self, main_loop: &MainLoop, direction: Interest, left: Option<ReadHint>) {
+        if !left.is_some_and(|left| left.keeps_readiness(main_loop.rearm())) {
+            main_loop.with_table(|table| table.used_up(self.fd, self.id, direction, left.is_none()));
+        }
+    }
+
     pub(super) fn new(fd: OwnedFd) -> Inner {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Inner { id: NEXT.fetch_add(1, Ordering::Relaxed), fd: fd.into_raw_fd(), word: Word::new(), home: Home::new() }
