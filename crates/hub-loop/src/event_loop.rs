@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::c_int;
 use std::fmt;
 use std::os::fd::{AsFd, RawFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::error::WatcherError;
 use crate::io::Io;
 use crate::phase::{Check, Fork, Idle, Prepare};
 use crate::signal::Signal;
+use crate::stat::Stat;
 use crate::state::State;
 use crate::timer::Timer;
 use crate::watcher::Watch;
@@ -137,6 +139,15 @@ impl Loop {
     /// Returns [`WatcherError::Child`] if the process is no child of this one, or was reaped already.
     pub fn child(&self, pid: u32) -> Result<Child, WatcherError> {
         Child::of(Rc::clone(&self.state), pid)
+    }
+
+    /// Makes a watcher of the file at `path`. Switches.
+    ///
+    /// It looks at the file once in each period `every`. Zero stands for 5 s, and the shortest period is 100 ms. The
+    /// watcher compares with the file as it is now: a change before the start is told at the start. In a callback, which
+    /// cannot wait, it compares with the first look.
+    pub fn stat(&self, path: impl AsRef<Path>, every: Duration) -> Stat {
+        Stat::of(Rc::clone(&self.state), path.as_ref(), every)
     }
 
     /// Makes a watcher that other OS threads and signal handlers wake. Does not switch.

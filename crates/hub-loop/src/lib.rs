@@ -40,13 +40,16 @@
 mod async_;
 mod cancel;
 mod child;
+mod directories;
 mod error;
 mod event_loop;
+mod inotify;
 mod io;
 mod iwait;
 mod node;
 mod phase;
 mod signal;
+mod stat;
 mod state;
 mod timer;
 mod waiter;
@@ -64,6 +67,7 @@ pub use self::io::Io;
 pub use self::iwait::{IWait, iwait, joinall, killall, wait};
 pub use self::phase::{Check, Fork, Idle, Prepare};
 pub use self::signal::{Signal, SignalHandler, on_signal};
+pub use self::stat::{Stat, StatEvent};
 pub use self::state::Priority;
 pub use self::timer::Timer;
 pub use self::waiter::Waiter;
@@ -83,5 +87,6 @@ pub mod kind {
     pub use crate::node::Kind;
     pub use crate::phase::PhaseKind;
     pub use crate::signal::SignalKind;
+    pub use crate::stat::StatKind;
     pub use crate::timer::TimerKind;
 }

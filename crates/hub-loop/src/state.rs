@@ -15,6 +15,7 @@ use hub_core::internal::hook_shared;
 use hub_core::{Hook, HubRef, Phase, get_hub};
 
 use crate::child::ChildKind;
+use crate::directories::Directories;
 use crate::io::Fan;
 use crate::node::{Deliver, Node};
 use crate::phase::PhaseNodes;
@@ -67,6 +68,7 @@ pub(crate) struct State {
     pub(crate) fans: RefCell<HashMap<(RawFd, Interest), Weak<Fan>>>,
     pub(crate) phases: PhaseNodes,
     pub(crate) wake: Wake,
+    pub(crate) directories: Directories,
     pub(crate) children: RefCell<Vec<Rc<Node<ChildKind>>>>,
     pub(crate) signals: RefCell<HashMap<c_int, Weak<SignalFan>>>,
     /// The hooks of this loop, removed with it.
@@ -105,6 +107,7 @@ impl State {
             fans: RefCell::default(),
             phases: PhaseNodes::new(own),
             wake: Wake::new(own),
+            directories: Directories::new(own),
             children: RefCell::default(),
             signals: RefCell::default(),
             hooks: RefCell::new(hooks.into()),
@@ -124,6 +127,7 @@ impl State {
     fn renew(&self) {
         self.phases.mark(Phase::Fork);
         self.wake.renew();
+        self.directories.renew();
         self.close_children();
     }
 

@@ -6,6 +6,7 @@ mod churn;
 mod costs;
 mod descriptors;
 mod exits;
+mod files;
 mod liveness;
 mod phases;
 mod signals;

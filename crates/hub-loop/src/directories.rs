@@ -1,0 +1,127 @@
+//! The notices of the system for all watchers of files of a loop.
+//!
+//! One descriptor serves all of them. The watches of a file and of its directory are set by each look at the file, on a
+//! thread of the pool, since the system may have to wait for a file system. Setting a watch again changes nothing. A watch
+//! that no watcher knows any more is removed by its first notice. On systems without inotify there are no notices.
+
+use std::cell::RefCell;
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use hub_core::hub::{Interest, Readiness};
+use hub_core::internal::listen_shared;
+use hub_core::{Listener, Registration};
+
+use crate::inotify::{Inotify, Notice};
+use crate::node::Node;
+use crate::stat::{StatKind, look};
+use crate::state::State;
+
+/// The active watchers of files, and the descriptor of their notices.
+pub(crate) struct Directories {
+    inotify: RefCell<Option<(Arc<Inotify>, Registration)>>,
+    nodes: RefCell<Vec<Rc<Node<StatKind>>>>,
+    listener: Rc<dyn Listener>,
+}
+
+impl Directories {
+    pub(crate) fn new(own: &Weak<State>) -> Directories {
+        Directories {
+            inotify: RefCell::default(),
+            nodes: RefCell::default(),
+            listener: Rc::new(DirectoryListener(Weak::clone(own))),
+        }
+    }
+
+    /// Returns the descriptor, if there is one.
+    pub(crate) fn inotify(&self) -> Option<Arc<Inotify>> {
+        self.inotify.borrow().as_ref().map(|(inotify, _)| Arc::clone(inotify))
+    }
+
+    pub(crate) fn add(&self, node: &Rc<Node<StatKind>>) {
+        self.nodes.borrow_mut().push(Rc::clone(node));
+        self.open();
+    }
+
+    pub(crate) fn remove(&self, node: &Node<StatKind>) {
+        self.nodes.borrow_mut().retain(|other| !std::ptr::eq(&**other, node));
+        if self.nodes.borrow().is_empty() {
+            let former = self.inotify.take();
+            drop(former);
+        }
+    }
+
+    /// Makes the descriptor, unless there is one. Without it the periods of the watchers remain.
+    fn open(&self) {
+        if self.inotify.borrow().is_some() {
+            return;
+        }
+        let Ok(inotify) = Inotify::new() else { return };
+        let inotify = Arc::new(inotify);
+        let fd = Rc::new(Arc::clone(&inotify));
+        let Ok(registration) = listen_shared(fd, Interest::READ, Rc::clone(&self.listener)) else { return };
+        registration.set_counted(false);
+        self.inotify.replace(Some((inotify, registration)));
+    }
+
+    /// Replaces the descriptor in a forked child, which shares it with its parent.
+    pub(crate) fn renew(&self) {
+        let former = self.inotify.take();
+        drop(former);
+        if !self.nodes.borrow().is_empty() {
+            self.open();
+            self.look_at(|_| true);
+        }
+    }
+
+    /// Looks at the files whose watcher `is_concerned`.
+    fn look_at(&self, is_concerned: impl Fn(&StatKind) -> bool) -> bool {
+        let nodes = self.nodes.borrow();
+        let mut concerned = nodes.iter().filter(|node| is_concerned(&node.kind)).peekable();
+        let any = concerned.peek().is_some();
+        // A look begins in a green thread of its own.
+        concerned.for_each(look);
+        any
+    }
+
+    /// Reads all notices.
+    fn read(&self) {
+        let Some(inotify) = self.inotify() else { return };
+        inotify.read(|notice| match notice {
+            Notice::Lost => _ = self.look_at(|_| true),
+            Notice::Of { watch, name } => {
+                let is_known = self.nodes.borrow().iter().any(|node| node.kind.watched.get().has(watch));
+                // A look in progress may have set it, and looks again.
+                if !is_known && !self.look_at(StatKind::is_looking) {
+                    inotify.forget(watch);
+                }
+                self.look_at(|kind| kind.concerns(watch, name));
+            }
+        });
+    }
+}
+
+impl StatKind {
+    /// Returns whether a notice concerns the file.
+    fn concerns(&self, watch: i32, name: Option<&CStr>) -> bool {
+        let watched = self.watched.get();
+        let is_own = || match (name, self.path().file_name()) {
+            (Some(name), Some(own)) => name.to_bytes() == own.as_encoded_bytes(),
+            _ => true,
+        };
+        watched.file == Some(watch) || (watched.directory == Some(watch) && is_own())
+    }
+}
+
+/// The listener of the notices. It runs no callback.
+struct DirectoryListener(Weak<State>);
+
+impl Listener for DirectoryListener {
+    fn ready(&self, _: RawFd, _: Readiness) {
+        if let Some(state) = self.0.upgrade() {
+            state.directories.read();
+        }
+    }
+}
