@@ -29,6 +29,9 @@ pub trait Kind: Sized + 'static {
     /// Whether the hub does not know the watcher, so that this crate keeps the loop alive for it.
     const IS_COUNTED_HERE: bool = false;
 
+    /// Whether the watcher is called in each turn, so that its calls do not keep a turn from being idle.
+    const IS_PHASE: bool = false;
+
     /// Begins to watch.
     fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError>;
 
@@ -326,7 +329,12 @@ impl<K: Kind> NodeWait<'_, K> {
 impl<K: Kind> Drop for NodeWait<'_, K> {
     fn drop(&mut self) {
         self.0.waiting.set(None);
-        self.0.deactivate();
+        if self.0.marks.borrow().is_empty() {
+            self.0.deactivate();
+        } else {
+            // Other green threads wait for this watcher among other objects.
+            self.0.is_marked.set(self.0.is_active.get());
+        }
         drop_contained(self.0.outcome.take());
     }
 }
@@ -335,13 +343,21 @@ impl<K: Kind> Drop for NodeWait<'_, K> {
 pub(crate) trait Deliver {
     /// Delivers the event, unless it was taken back.
     fn deliver(self: Rc<Self>);
+
+    /// Returns whether the watcher is one of a phase.
+    fn is_phase(&self) -> bool;
 }
 
 impl<K: Kind> Deliver for Node<K> {
+    fn is_phase(&self) -> bool {
+        K::IS_PHASE
+    }
+
     fn deliver(self: Rc<Self>) {
         self.is_queued.set(false);
         let Some(event) = self.event.take() else { return };
         self.state.remove_undelivered();
+        let is_for_marks = self.is_marked.get();
         if !self.kind.stays_active() {
             self.end_watch();
         }
@@ -352,7 +368,7 @@ impl<K: Kind> Deliver for Node<K> {
             self.end_wait(|| Ok(event.take().expect("the outcome is taken once")));
             return drop_contained(event);
         }
-        let callback = self.callback.take();
+        let callback = self.callback.borrow_mut().take_if(|_| !is_for_marks);
         let Some(mut callback) = callback else { return drop_contained(event) };
         let watch = Watch::view(Rc::clone(&self));
         let call = || (callback.function)(&watch, event);

@@ -53,6 +53,7 @@ impl<const PHASE: u8> Kind for PhaseKind<PHASE> {
 
     const NAME: &'static str = ["Prepare", "Check", "Idle", "Fork"][PHASE as usize];
     const IS_COUNTED_HERE: bool = true;
+    const IS_PHASE: bool = true;
 
     fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError> {
         node.state.phases.add(PHASE, Rc::clone(node) as Rc<dyn Marked>);

@@ -63,8 +63,8 @@ pub(crate) struct State {
     depth: Cell<usize>,
     /// The number of events that were delivered.
     delivered: Cell<u64>,
-    /// That number at the last look of an idle watcher.
-    delivered_before: Cell<u64>,
+    /// Whether an event was delivered since the last look of an idle watcher, not counting those of phases.
+    is_busy: Cell<bool>,
     pub(crate) fans: RefCell<HashMap<(RawFd, Interest), Weak<Fan>>>,
     pub(crate) phases: PhaseNodes,
     pub(crate) wake: Wake,
@@ -103,7 +103,7 @@ impl State {
             counted_here: Cell::new(0),
             depth: Cell::new(0),
             delivered: Cell::new(0),
-            delivered_before: Cell::new(0),
+            is_busy: Cell::new(false),
             fans: RefCell::default(),
             phases: PhaseNodes::new(own),
             wake: Wake::new(own),
@@ -173,6 +173,7 @@ impl State {
                 let next = queue.borrow_mut().pop_front();
                 let Some(node) = next else { break };
                 self.delivered.set(self.delivered.get() + 1);
+                self.is_busy.set(self.is_busy.get() || !node.is_phase());
                 node.deliver();
             }
         }
@@ -183,9 +184,9 @@ impl State {
         self.delivered.get()
     }
 
-    /// Returns whether an event was delivered since the last call.
+    /// Returns whether an event was delivered since the last call, not counting those of phases.
     pub(crate) fn takes_delivered(&self) -> bool {
-        self.delivered_before.replace(self.delivered.get()) != self.delivered.get()
+        self.is_busy.take()
     }
 
     /// Counts a callback in progress while `call` runs, which does not unwind.

@@ -3,7 +3,7 @@
 use std::io::pipe;
 
 use crate::support::run;
-use crate::{LONG, Log, SHORT};
+use crate::{LONG, Log, SHORT, unexpected};
 use greenhub::gevent::{Run, Watcher, event_loop};
 use greenhub::hub::LoopErrorKind;
 use greenhub::{Interest, get_hub, spawn};
@@ -109,7 +109,7 @@ fn a_single_run_waits_for_one_batch() {
 fn a_run_without_a_wait_does_not_wait() {
     run("a_run_without_a_wait_does_not_wait", || {
         let timer = event_loop().timer(LONG);
-        timer.start(|_, ()| panic!("an hour has passed")).unwrap();
+        timer.start(|_, ()| unexpected("an hour has passed")).unwrap();
         assert!(event_loop().run(Run::NoWait).unwrap());
     });
 }

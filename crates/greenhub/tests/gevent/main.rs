@@ -27,6 +27,12 @@ const SHORT: Duration = Duration::from_millis(1);
 /// A time that no test waits for.
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Ends the process for a call that must not happen. The panic of a callback would only be reported.
+fn unexpected(text: &str) {
+    eprintln!("unexpected call: {text}");
+    std::process::abort();
+}
+
 /// What callbacks have written, in their order.
 #[derive(Clone, Default)]
 struct Log<T>(Rc<RefCell<Vec<T>>>);

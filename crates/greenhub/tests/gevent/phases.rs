@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::fork::{ends_well, forked};
 use crate::support::{in_child, run};
-use crate::{Log, SHORT};
+use crate::{Log, SHORT, unexpected};
 use greenhub::gevent::{Loop, Run, Watcher, event_loop};
 use greenhub::{Interest, get_hub, sleep, spawn};
 
@@ -68,6 +68,17 @@ fn an_idle_watcher_is_called_when_nothing_else_happens() {
         .unwrap();
         event_loop().run(Run::UntilIdle).unwrap();
         assert_eq!(log.take(), ["busy", "busy", "busy", "busy", "busy", "idle"]);
+    });
+}
+
+#[test]
+fn watchers_of_phases_do_not_keep_a_turn_from_being_idle() {
+    run("watchers_of_phases_do_not_keep_a_turn_from_being_idle", || {
+        let (prepare, check, other) = (event_loop().prepare(), event_loop().check(), event_loop().idle());
+        prepare.start(|_, ()| ()).unwrap();
+        check.start(|_, ()| ()).unwrap();
+        other.start(|_, ()| ()).unwrap();
+        event_loop().idle().wait(None).unwrap();
     });
 }
 
@@ -152,7 +163,7 @@ fn queued_callbacks_are_called_in_order() {
 #[test]
 fn a_queued_callback_can_be_taken_back() {
     run("a_queued_callback_can_be_taken_back", || {
-        let callback = event_loop().run_callback(|| panic!("it was taken back"));
+        let callback = event_loop().run_callback(|| unexpected("it was taken back"));
         assert!(callback.is_pending());
         assert!(callback.stop());
         assert!(!callback.stop() && !callback.is_pending());

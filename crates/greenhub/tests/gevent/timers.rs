@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::green::quiet_panic;
 use crate::support::{alone, run};
-use crate::{Log, SHORT};
+use crate::{Log, SHORT, unexpected};
 use greenhub::debug::hub_exceptions;
 use greenhub::gevent::{Run, Watcher, event_loop};
 use greenhub::hub::Time;
@@ -125,8 +125,8 @@ fn again_starts_a_timer_with_its_period() {
 fn again_puts_off_a_timer_that_is_active() {
     run("again_puts_off_a_timer_that_is_active", || {
         let timer = event_loop().repeating(SHORT, crate::LONG);
-        timer.start(|_, ()| panic!("it was put off")).unwrap();
-        timer.again(|_, ()| panic!("it was put off")).unwrap();
+        timer.start(|_, ()| unexpected("it was put off")).unwrap();
+        timer.again(|_, ()| unexpected("it was put off")).unwrap();
         sleep(5 * SHORT);
         assert!(timer.is_active());
         assert_eq!(get_hub().stats().timers, 1);
@@ -137,10 +137,10 @@ fn again_puts_off_a_timer_that_is_active() {
 fn again_stops_a_timer_without_a_period() {
     run("again_stops_a_timer_without_a_period", || {
         let timer = event_loop().timer(SHORT);
-        timer.again(|_, ()| panic!("it has no period")).unwrap();
+        timer.again(|_, ()| unexpected("it has no period")).unwrap();
         assert!(!timer.is_active());
-        timer.start(|_, ()| panic!("it was stopped")).unwrap();
-        timer.again(|_, ()| panic!("it has no period")).unwrap();
+        timer.start(|_, ()| unexpected("it was stopped")).unwrap();
+        timer.again(|_, ()| unexpected("it has no period")).unwrap();
         event_loop().run(Run::UntilIdle).unwrap();
     });
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::run;
-use crate::{LONG, Log, SHORT};
+use crate::{LONG, Log, SHORT, unexpected};
 use greenhub::gevent::{
     AnyWatcher, Run, Timer, WaitError, Waitable, Watcher, WatcherError, cancel_waits_close_and_then, event_loop, iwait,
     joinall, killall, spawn_later, wait,
@@ -277,6 +277,34 @@ fn a_watcher_that_is_started_during_a_wait_stays_active() {
         timer.resume().unwrap();
         drop(ready);
         assert!(timer.is_active());
+    });
+}
+
+#[test]
+fn a_watcher_outlives_a_wait_of_its_own_that_is_killed() {
+    run("a_watcher_outlives_a_wait_of_its_own_that_is_killed", || {
+        let timer = Rc::new(event_loop().timer(5 * SHORT));
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        let ready = iwait([&timer], None);
+        waiting.kill();
+        assert!(timer.is_active());
+        assert_eq!(ready.count(), 1);
+        assert!(!timer.is_active());
+    });
+}
+
+#[test]
+fn the_callback_of_a_stopped_watcher_is_not_called_for_a_wait() {
+    run("the_callback_of_a_stopped_watcher_is_not_called_for_a_wait", || {
+        for timer in [event_loop().timer(SHORT), event_loop().repeating(SHORT, SHORT)] {
+            timer.start(|_, ()| unexpected("it was stopped")).unwrap();
+            timer.stop();
+            assert_eq!(wait([&timer], None, None).unwrap().len(), 1);
+            sleep(2 * SHORT);
+            assert!(!timer.is_active());
+        }
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use crate::support::green::quiet_panic;
 use crate::support::{alone, run};
-use crate::{LONG, Log, SHORT};
+use crate::{LONG, Log, SHORT, unexpected};
 use greenhub::debug::{Report, set_report_stream};
 use greenhub::gevent::{Priority, Run, Timer, Watcher, WatcherError, event_loop};
 use greenhub::{get_hub, sleep, use_hub};
@@ -86,7 +86,7 @@ fn of_two_pending_watchers_that_stop_each_other_one_is_called() {
 fn a_stop_is_idempotent_and_drops_a_pending_event() {
     run("a_stop_is_idempotent_and_drops_a_pending_event", || {
         let watcher = event_loop().timer(LONG);
-        watcher.start(|_, ()| panic!("called after its stop")).unwrap();
+        watcher.start(|_, ()| unexpected("called after its stop")).unwrap();
         watcher.feed(());
         assert!(watcher.is_pending() && watcher.is_active());
         watcher.stop();
@@ -145,7 +145,7 @@ fn a_closed_watcher_stays_closed() {
 fn a_drop_closes_the_watcher() {
     run("a_drop_closes_the_watcher", || {
         let watcher = event_loop().timer(SHORT);
-        watcher.start(|_, ()| panic!("called after the drop")).unwrap();
+        watcher.start(|_, ()| unexpected("called after the drop")).unwrap();
         drop(watcher);
         assert!(!event_loop().run(Run::UntilIdle).unwrap());
         assert_eq!(event_loop().counts().active, 0);
@@ -189,7 +189,7 @@ fn a_watcher_resumes_with_the_callback_that_it_has() {
 fn a_callback_closes_its_own_watcher_and_others() {
     run("a_callback_closes_its_own_watcher_and_others", || {
         let other = Rc::new(event_loop().timer(2 * SHORT));
-        other.start(|_, ()| panic!("called after its close")).unwrap();
+        other.start(|_, ()| unexpected("called after its close")).unwrap();
         let closed = Rc::clone(&other);
         let timer = event_loop().timer(SHORT);
         timer
