@@ -23,6 +23,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! `docs/gevent.md` in the repository maps gevent's names to those here.
+//!
 //! # Events and callbacks
 //!
 //! An event only marks its watcher as pending. The loop calls the callbacks of pending watchers once in each turn,
@@ -77,6 +79,11 @@ pub use self::watcher::{AnyWatcher, Watch, Watcher};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the programs of the page that maps gevent's names.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/gevent.md")]
+struct Guide;
 
 /// Types that appear in the signatures of watchers and that no program names.
 #[doc(hidden)]
