@@ -82,7 +82,7 @@ struct Readme;
 
 /// Compiles the programs of the page that maps gevent's names.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/gevent.md")]
+#[doc = include_str!("../gevent.md")]
 struct Guide;
 
 /// Types that appear in the signatures of watchers and that no program names.
