@@ -21,33 +21,47 @@ use crate::timer_queue::TimerId;
 ///
 /// # Safety
 ///
-/// The number of the source stays open from a `begin_poll` that returns true to its `end_poll`.
+/// The number of the source stays open from a `begin_poll` that returns a value to its `end_poll`.
 pub(crate) unsafe trait Polled {
-    /// Begins an operation in progress, which the waker stands for. Returns false if the number is gone.
-    fn begin_poll(&self) -> bool;
+    /// Begins an operation in progress, which the waker stands for. Returns the era in which it is counted, or `None` if
+    /// the number is gone.
+    fn begin_poll(&self) -> Option<Era>;
 
-    /// Ends the operation.
+    /// Ends the operation, which is counted in `era`.
     ///
     /// # Safety
     ///
-    /// `begin_poll` has returned true, and this is the only end of that operation.
-    unsafe fn end_poll(&self);
+    /// `begin_poll` has returned a value, and this is the only end of that operation.
+    unsafe fn end_poll(&self, era: Era);
 }
 
+/// The time between two counts of the waiters of a source that will never leave.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Era(pub(crate) u16);
+
 /// An operation in progress, which keeps the number of a source open. `Drop` ends it.
-pub(crate) struct PollGuard(pub(super) Arc<dyn Polled + Send + Sync>);
+pub(crate) struct PollGuard {
+    pub(super) source: Arc<dyn Polled + Send + Sync>,
+    era: Era,
+}
 
 impl PollGuard {
     /// Begins an operation. Returns `None` if the number of the source is gone.
     pub(crate) fn new(source: Arc<dyn Polled + Send + Sync>) -> Option<PollGuard> {
-        source.begin_poll().then(|| PollGuard(source))
+        let era = source.begin_poll()?;
+        Some(PollGuard { source, era })
+    }
+
+    /// Returns the era in which the operation is counted, which the source may correct.
+    pub(crate) fn era(&mut self) -> &mut Era {
+        &mut self.era
     }
 }
 
 impl Drop for PollGuard {
     fn drop(&mut self) {
         // SAFETY: `new` has begun the operation, and nothing else ends it.
-        unsafe { self.0.end_poll() };
+        unsafe { self.source.end_poll(self.era) };
     }
 }
 
@@ -117,7 +131,7 @@ struct Refusal {
 impl Wakers {
     /// Begins another operation on the source of a waker, which keeps its number open.
     pub(super) fn guard_of(&self, target: Target) -> Option<PollGuard> {
-        let source = self.with(WakerId::of(target)?, |armed| armed.guard.as_ref().map(|guard| guard.0.clone()));
+        let source = self.with(WakerId::of(target)?, |armed| armed.guard.as_ref().map(|guard| guard.source.clone()));
         source.flatten().and_then(PollGuard::new)
     }
 

@@ -32,6 +32,7 @@ use crate::main_loop::MainLoop;
 use crate::main_loop::deadline::Deadline;
 use crate::main_loop::descriptors::Owner;
 use crate::main_loop::doubt::{Doubts, Pauses};
+use crate::main_loop::remote::Mailbox;
 
 pub use self::state::SourceWaker;
 use crate::main_loop::read_hint::ReadHint;
@@ -308,7 +309,7 @@ impl Source {
         deadline: &mut Deadline,
     ) -> io::Result<()> {
         let inner = entered.source();
-        let waiting = self.prepare(entered, main_loop, direction)?;
+        let Some(waiting) = self.prepare(entered, main_loop, direction)? else { return Ok(()) };
         // SAFETY: the number is open as long as `entered` lives, which is longer than the wait. It is open for the life
         // of the registration: `close`, `into_fd` and a move make the hub end it, by a call of an operation that is
         // entered or by a request that is.
@@ -370,7 +371,7 @@ impl Source {
         pause: Duration,
     ) -> io::Result<()> {
         let inner = entered.source();
-        let waiting = self.prepare(entered, main_loop, direction)?;
+        let Some(waiting) = self.prepare(entered, main_loop, direction)? else { return Ok(()) };
         // SAFETY: as in `park_on_hub`.
         let waited = unsafe { main_loop.pause(inner.fd(), Owner::Socket(inner.id), direction, pause) };
         drop(waiting);
@@ -383,21 +384,22 @@ impl Source {
         })
     }
 
-    /// Prepares a wait of the running greenlet.
+    /// Prepares a wait of the running greenlet. Returns `None` if the source was woken meanwhile.
     #[inline(always)]
     fn prepare<'a>(
         &self,
         entered: &Entered<&'a Inner>,
         main_loop: &MainLoop,
         direction: Interest,
-    ) -> io::Result<CountedWaiter<'a>> {
+    ) -> io::Result<Option<CountedWaiter<'a, Mailbox>>> {
         let inner = entered.source();
         if direction != Interest::READ && direction != Interest::WRITE {
             return Err(TrampolineError::Interest { interest: direction, fd: inner.fd() }.into());
         }
-        let waiting = inner.home.count();
-        self.inner.settle(main_loop, Mover::Greenlet)?;
-        Ok(waiting)
+        let wakes = inner.home.wakes();
+        let mut waiting = inner.home.count();
+        let settled = self.inner.settle(main_loop, Mover::Greenlet, waiting.era(), wakes)?;
+        Ok(settled.then_some(waiting))
     }
 
     /// Returns a handle that wakes the waiters of the source. Does not switch.

@@ -155,8 +155,9 @@ impl Resident for Here {
 
 /// Waits at `hub` for as long as `park` runs, unless the source waits elsewhere.
 fn wait(home: &Home<Here>, hub: u64, here: &std::sync::Arc<Here>, park: impl FnOnce()) {
-    let _waiting = home.count();
-    if home.hub() == hub || home.move_to(hub, std::sync::Arc::clone(here), Mover::Greenlet).is_ok() {
+    let mut waiting = home.count();
+    let here = std::sync::Arc::clone(here);
+    if home.hub() == hub || home.move_to(hub, here, Mover::Greenlet, waiting.era()).is_ok() {
         park();
     }
 }

@@ -134,8 +134,8 @@ impl Source {
         if main_loop.renew_waker(inner.fd(), inner.id, direction, waker) {
             return Ok(());
         }
-        let guard = inner.guard()?;
-        inner.arm(main_loop, direction, waker.clone(), reported, guard)
+        let begun = inner.begin_arming()?;
+        inner.arm(main_loop, direction, waker.clone(), reported, begun)
     }
 
     /// Sends the waker to the loop: the hub, which is running, cannot be called, and may read the table of descriptors.
@@ -144,8 +144,8 @@ impl Source {
         let Some(mailbox) = main_loop.mailbox() else { return Err(self.inner.closed_error()) };
         let (inner, waker) = (Arc::clone(&self.inner), waker.clone());
         // Counted from now on, so that a cancellation, which is sent as well, is not skipped.
-        let guard = inner.guard()?;
-        let request = move || inner.arm_now(waker, direction, guard);
+        let begun = inner.begin_arming()?;
+        let request = move || inner.arm_now(waker, direction, begun);
         mailbox.post(Message::Run(Box::new(request))).map_err(|_| LoopError::from(HubError::ThreadEnding).into())
     }
 
@@ -196,10 +196,19 @@ impl Source {
     }
 }
 
+/// The operation that a waker stands for, before the waker is armed.
+struct Begun {
+    guard: PollGuard,
+    /// The number of wake-ups of the source before.
+    wakes: u32,
+}
+
 impl Inner {
     /// Begins the operation that an armed waker stands for.
-    fn guard(self: &Arc<Self>) -> io::Result<PollGuard> {
-        PollGuard::new(Arc::clone(self) as _).ok_or_else(|| self.closed_error())
+    fn begin_arming(self: &Arc<Self>) -> io::Result<Begun> {
+        let wakes = self.home.wakes();
+        let guard = PollGuard::new(Arc::clone(self) as _).ok_or_else(|| self.closed_error())?;
+        Ok(Begun { guard, wakes })
     }
 
     /// Arms a waker in the table of descriptors of this OS thread.
@@ -209,9 +218,14 @@ impl Inner {
         direction: Interest,
         waker: Waker,
         reported: bool,
-        guard: PollGuard,
+        begun: Begun,
     ) -> io::Result<()> {
-        self.settle(main_loop, Mover::Poll)?;
+        let Begun { mut guard, wakes } = begun;
+        if !self.settle(main_loop, Mover::Poll, guard.era(), wakes)? {
+            drop(guard);
+            waker_table::wake(waker);
+            return Ok(());
+        }
         let pause = if reported { self.doubt(main_loop) } else { None };
         let at = match pause {
             Some(pause) => WakeAt::Pause(pause),
@@ -229,14 +243,14 @@ impl Inner {
     }
 
     /// Arms a waker that was sent from inside the hub's `wait`, or wakes it.
-    fn arm_now(self: Arc<Self>, waker: Waker, direction: Interest, guard: PollGuard) {
+    fn arm_now(self: Arc<Self>, waker: Waker, direction: Interest, begun: Begun) {
         let main_loop = &local::get().main_loop;
         let (fd, id) = (self.fd(), self.id);
         // A report of that wait has found no waiter.
         let is_ready = main_loop.with_table(|table| table.may_succeed(fd, id, direction) && table.knows(fd, id));
         let armed = is_ready == Some(false) && {
             main_loop.renew_waker(fd, id, direction, &waker)
-                || match self.arm(main_loop, direction, waker.clone(), false, guard) {
+                || match self.arm(main_loop, direction, waker.clone(), false, begun) {
                     Ok(()) => true,
                     Err(error) => {
                         // The next poll, which may be inside the hub again, returns it.

@@ -26,7 +26,7 @@ use crate::hub::Interest;
 use crate::main_loop::MainLoop;
 use crate::main_loop::read_hint::ReadHint;
 use crate::main_loop::remote::{Mailbox, Message};
-use crate::main_loop::waker_table::Polled;
+use crate::main_loop::waker_table::{Era, Polled};
 
 pub(super) struct Inner {
     pub(super) id: u64,
@@ -109,11 +109,21 @@ impl Inner {
         unsafe { self.word.take_back() };
     }
 
-    /// Makes this OS thread's hub the home of the source, for a waiter that is counted. Fails if the source was closed.
+    /// Makes this OS thread's hub the home of the source, for a waiter that is counted in `era`. Fails if the source was
+    /// closed.
+    ///
+    /// Returns false if the waiter must not park: the source was woken since the `wakes`th wake-up, when another hub was
+    /// its home.
     #[inline(always)]
-    pub(super) fn settle(self: &Arc<Self>, main_loop: &MainLoop, by: Mover) -> io::Result<()> {
-        if self.home.hub() != main_loop.id().number() {
-            self.move_here(main_loop, by)?;
+    pub(super) fn settle(
+        self: &Arc<Self>,
+        main_loop: &MainLoop,
+        by: Mover,
+        era: &mut Era,
+        wakes: u32,
+    ) -> io::Result<bool> {
+        if self.home.hub() != main_loop.id().number() && !self.move_here(main_loop, by, era, wakes)? {
+            return Ok(false);
         }
         if self.is_closed() {
             return Err(self.closed_error());
@@ -125,14 +135,14 @@ impl Inner {
             // SAFETY: the number is this source's, which makes this loop, its home, give it up before it is closed.
             main_loop.with_table(|table| unsafe { table.adopt(self.fd, self.id) });
         }
-        Ok(())
+        Ok(true)
     }
 
     #[cold]
-    fn move_here(self: &Arc<Self>, main_loop: &MainLoop, by: Mover) -> io::Result<()> {
+    fn move_here(self: &Arc<Self>, main_loop: &MainLoop, by: Mover, era: &mut Era, wakes: u32) -> io::Result<bool> {
         main_loop.ensure_hub().map_err(io::Error::from)?;
         let Some(here) = main_loop.mailbox() else { return Err(self.closed_error()) };
-        match self.home.move_to(main_loop.id().number(), here, by) {
+        match self.home.move_to(main_loop.id().number(), here, by, era) {
             Ok(Some(before)) => self.post(&before, Request::Forget),
             Ok(None) => {}
             Err(Busy) => {
@@ -141,7 +151,8 @@ impl Inner {
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
             }
         }
-        Ok(())
+        // A later wake-up comes to this home.
+        Ok(self.home.wakes() == wakes)
     }
 
     /// Wakes the waiters in `directions` on every OS thread, so that their operations are tried again.
@@ -149,6 +160,7 @@ impl Inner {
         if self.home.waiters() == 0 {
             return;
         }
+        self.home.note_wake();
         if let Some(local) = local::try_get()
             && !local.main_loop.wake_waiters(self.fd, self.id, directions)
             && let Some(mailbox) = local.main_loop.mailbox()
@@ -175,17 +187,17 @@ impl Inner {
 
 // SAFETY: `begin_poll` suspends an operation, which keeps the number open until `end_poll` resumes and ends it.
 unsafe impl Polled for Inner {
-    fn begin_poll(&self) -> bool {
-        let Some(entered) = Entered::unless_gone(self) else { return false };
-        self.home.begin_poll();
+    fn begin_poll(&self) -> Option<Era> {
+        let entered = Entered::unless_gone(self)?;
+        let era = self.home.begin_poll();
         entered.suspend();
-        true
+        Some(era)
     }
 
-    unsafe fn end_poll(&self) {
+    unsafe fn end_poll(&self, era: Era) {
         // SAFETY: `begin_poll` has suspended an operation on this source, and it is resumed once, by the contract.
         let _entered = unsafe { Entered::resume(self) };
-        self.home.end_poll();
+        self.home.end_poll(era);
     }
 }
 
