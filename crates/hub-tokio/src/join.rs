@@ -227,11 +227,15 @@ struct Joined {
 impl Joined {
     fn new() -> io::Result<Joined> {
         Handle::try_current().map_err(io::Error::other)?;
-        let embedded = hub_core::try_get_hub().map_err(io::Error::from)?.embed()?;
-        let readable = Readable::new(embedded.pollable()?)?;
-        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+        // First, since the builder of a hub may fork.
         let process = PerProcess::new();
         process.get_or_make(|| ())?;
+        let embedded = hub_core::try_get_hub().map_err(io::Error::from)?.embed()?;
+        if process.get().is_none() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, FORKED));
+        }
+        let readable = Readable::new(embedded.pollable()?)?;
+        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
         Ok(Joined { embedded, readable, sleep, deadline: None, process })
     }
 

@@ -1,6 +1,6 @@
 //! The main loop inside of a runtime of the program: `join` and `run_until`.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, pending, poll_fn};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -25,9 +25,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio::task::LocalSet;
 
-use crate::support::fork::{exit_after, exits_with, fork_here};
+use crate::support::fork::{ends_well, exit, exit_after, exits_with, fork_here};
 use crate::support::green::OnDrop;
-use crate::support::hubs::use_manual_clock;
+use crate::support::hubs::{default_hub, use_manual_clock};
 use crate::support::{in_child, run};
 use crate::{Count, LONG, MILLISECOND, on_one_and_on_two, runtime};
 
@@ -502,5 +502,26 @@ fn a_manual_clock_of_a_joined_loop_stands_until_the_program_moves_it() {
             sleeper.await
         }));
         slept.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_hub_builder_that_forks_leaves_no_runtime_to_the_child() {
+    in_child(|| {
+        thread_local! {
+            static CHILD: Cell<Option<nix::unistd::Pid>> = const { Cell::new(None) };
+        }
+        greenhub::use_hub_with(|| {
+            CHILD.set(fork_here());
+            default_hub()
+        })
+        .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let joined = runtime.block_on(run_until(async { 7 }));
+        match CHILD.get() {
+            None => exit(i32::from(joined.map_err(|error| error.kind()) != Err(ErrorKind::Unsupported))),
+            Some(child) => ends_well(child),
+        }
+        assert_eq!(joined.unwrap(), 7);
     });
 }

@@ -23,14 +23,15 @@ impl MainLoop {
     }
 
     /// In a child, replaces the wake-up descriptor and resets the hub, then registers all waiters again. Pool jobs are
-    /// the parent's.
+    /// the parent's. Without a hub the rest is due all the same: the next hub is built for this process.
     #[cold]
     fn after_fork(&self) -> Result<(), LoopError> {
         // After a fork inside the hub, the caller of the hub resets it later.
-        if self.heartbeat.is_in_hub() || !fork::take_forked() || self.slot.is_empty() {
+        if self.heartbeat.is_in_hub() || !fork::take_forked() {
             return Ok(());
         }
         let hub = self.slot.name();
+        let has_hub = !self.slot.is_empty();
         self.phases.note_fork();
         if !run::is_between_turns() {
             // The waker of an earlier wait wakes the runtime of the parent's hub. Between two turns it is the embedding
@@ -38,7 +39,7 @@ impl MainLoop {
             self.drop_waker();
         }
         let parents_wakeup = self.take_parents_wakeup();
-        let reset = self.reset_after_fork(parents_wakeup.is_some());
+        let reset = if has_hub { self.reset_after_fork(parents_wakeup.is_some()) } else { Ok(()) };
         if reset.is_err() {
             // The hub is leaked: its kernel objects, or some of them, are the parent's. The next call that blocks
             // builds another hub.
@@ -56,6 +57,9 @@ impl MainLoop {
         // Also after a failure: the registrations are the parent's.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         reset.and(reachable).map_err(|error| LoopError::wait_failed(hub, error))?;
+        if !has_hub {
+            return Ok(());
+        }
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 

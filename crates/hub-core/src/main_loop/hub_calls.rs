@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::MainLoop;
 use super::hub_builder::default_builder;
 use super::hub_slot::Built;
+use crate::base::fork;
 use crate::base::id::HubId;
 use crate::error::{GreenError, HubError, LoopError};
 use crate::greenlet::exit::{drop_contained, error_of};
@@ -78,7 +79,13 @@ impl MainLoop {
     /// Drops a hub that has failed. Its waiters stay, and are registered with the next hub.
     #[cold]
     pub(super) fn drop_failed_hub(&self) {
-        self.drop_guarded(self.slot.remove());
+        let hub = self.slot.remove();
+        if fork::is_forked() {
+            // It shares kernel objects with the parent's, which dropping it could disturb.
+            std::mem::forget(hub);
+        } else {
+            self.drop_guarded(hub);
+        }
         if self.embedding.is_embedded() {
             // An embedding program sleeps by a descriptor of this hub. Its next turn builds another one.
             run::rouse();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::MainLoop;
 use super::remote::{Inbox, Mailbox, Message};
+use crate::base::fork;
 use crate::greenlet::control::Wake;
 use crate::greenlet::exit::drop_contained;
 use crate::greenlet::local;
@@ -40,8 +41,11 @@ impl MainLoop {
         if inbox.take_interrupt() {
             self.interrupt();
         }
+        let generation = fork::generation();
         for message in messages.drain(..) {
             match message {
+                // An earlier message has forked. The spawns and stops behind it are the parent's.
+                Message::Spawn(..) | Message::Stop if fork::generation() != generation => drop_contained(message),
                 Message::Spawn(place, run) => task::spawn_detached(local::get(), run, place),
                 Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
                 Message::Run(request) => request(),
