@@ -174,6 +174,50 @@ fn an_embedding_that_is_leaked_does_not_prevent_the_end_of_its_thread() {
 }
 
 #[test]
+fn the_end_of_a_closure_in_a_green_thread_leaves_the_embedding_of_main() {
+    run("the_end_of_a_closure_in_a_green_thread_leaves_the_embedding_of_main", || {
+        let proceed: Rc<Event<()>> = Rc::default();
+        let waits = Rc::clone(&proceed);
+        let green = spawn(move || greenhub::thread::os::run_and_shutdown(None, || waits.wait().is_ok()));
+        sleep(Duration::ZERO);
+        let mut embedded = get_hub().embed().unwrap();
+        proceed.send(()).unwrap();
+        turn_until(&mut embedded, || green.is_finished());
+        let refused = get_hub().run_once(None).unwrap_err();
+        assert_eq!(refused.kind(), LoopErrorKind::InMainloop, "the embedding goes on");
+        drop(embedded);
+    });
+}
+
+#[test]
+fn an_embedding_that_has_ended_runs_no_turn_and_ends_no_later_one() {
+    run("an_embedding_that_has_ended_runs_no_turn_and_ends_no_later_one", || {
+        let thread = std::thread::spawn(|| {
+            let escaped = Rc::new(RefCell::new(None));
+            let slot = Rc::clone(&escaped);
+            greenhub::thread::os::run_and_shutdown(None, move || {
+                slot.replace(Some(get_hub().embed().unwrap()));
+            });
+            let mut stale = escaped.take().unwrap();
+            stale.turn(Waker::noop()).unwrap_err().kind()
+        });
+        assert_eq!(thread.join().unwrap(), LoopErrorKind::EmbedRefused);
+    });
+}
+
+#[test]
+fn a_job_leaves_neither_an_embedding_nor_an_interrupt_to_the_next_one() {
+    run("a_job_leaves_neither_an_embedding_nor_an_interrupt_to_the_next_one", || {
+        let pool = greenhub::tpool::Pool::new(1);
+        pool.execute(|| std::mem::forget(get_hub().embed().unwrap())).unwrap();
+        let green = || spawn(|| sleep(Duration::from_millis(1))).join().is_ok();
+        assert!(pool.execute(green).unwrap());
+        pool.execute(|| get_hub().interrupt()).unwrap();
+        assert!(pool.execute(green).unwrap());
+    });
+}
+
+#[test]
 fn the_hub_of_an_embedded_loop_stays() {
     run("the_hub_of_an_embedded_loop_stays", || {
         let mut embedded = get_hub().embed().unwrap();

@@ -44,8 +44,8 @@ impl HubRef {
     #[doc(alias = "join_reactor")]
     pub fn embed(&self) -> Result<Embedded, LoopError> {
         let local = local::get();
-        local.main_loop.embed(local)?;
-        Ok(Embedded { not_send: PhantomData })
+        let serial = local.main_loop.embed(local)?;
+        Ok(Embedded { serial, not_send: PhantomData })
     }
 }
 
@@ -55,6 +55,7 @@ impl HubRef {
 #[derive(Debug)]
 #[must_use = "the loop is embedded until this is dropped"]
 pub struct Embedded {
+    serial: u64,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -75,10 +76,12 @@ impl Embedded {
     ///
     /// Returns the error with which the loop has ended, such as
     /// [`LoopErrorKind::Aborted`](crate::LoopErrorKind::Aborted). The next turn launches a new loop. Returns
-    /// [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any greenlet but the main one.
+    /// [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any greenlet but the main one, and
+    /// [`LoopErrorKind::EmbedRefused`](crate::LoopErrorKind::EmbedRefused) if the end of the OS thread's green threads has
+    /// ended the embedding.
     pub fn turn(&mut self, waker: &Waker) -> Result<bool, LoopError> {
         let local = local::get();
-        local.main_loop.embedded_turn(local, waker)
+        local.main_loop.embedded_turn(local, self.serial, waker)
     }
 
     /// Returns when the next turn has work, apart from descriptors and wake-ups.
@@ -106,7 +109,7 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         if let Some(local) = local::try_get() {
-            local.main_loop.end_embedding();
+            local.main_loop.end_embedding_of(self.serial);
         }
     }
 }

@@ -13,7 +13,10 @@ pub(super) struct Embedding {
     request: Cell<Option<(Option<Duration>, Waiter)>>,
     /// Whether the hub reported a descriptor in the last single turn.
     reported: Cell<bool>,
-    embedded: Cell<bool>,
+    /// The serial number of the present embedding; 0 if there is none.
+    embedded: Cell<u64>,
+    /// The serial number of the last embedding.
+    last: Cell<u64>,
     /// The shield of a main greenlet that embeds the loop: the loop of the program must not be unwound.
     shield: Cell<Option<Shield>>,
 }
@@ -69,19 +72,26 @@ impl Embedding {
 
     /// Returns whether the main greenlet embeds the loop.
     pub(super) fn is_embedded(&self) -> bool {
-        self.embedded.get()
+        self.embedded.get() != 0
     }
 
-    /// Begins an embedding, between two turns.
-    pub(super) fn begin(&self) {
-        self.embedded.set(true);
+    /// Returns whether `serial` is that of the present embedding.
+    pub(super) fn is_current(&self, serial: u64) -> bool {
+        self.embedded.get() == serial
+    }
+
+    /// Begins an embedding, between two turns. Returns its serial number.
+    pub(super) fn begin(&self) -> u64 {
+        self.last.set(self.last.get() + 1);
+        self.embedded.set(self.last.get());
         self.shield.set(Shield::new());
         run::set_between_turns(true);
+        self.last.get()
     }
 
     /// Ends the embedding.
     pub(super) fn end(&self) {
-        self.embedded.set(false);
+        self.embedded.set(0);
         drop(self.shield.take());
         run::set_between_turns(false);
         run::set_asleep(false);
@@ -99,7 +109,7 @@ pub(super) struct EmbeddedTurn<'a>(&'a Embedding);
 
 impl Drop for EmbeddedTurn<'_> {
     fn drop(&mut self) {
-        run::set_between_turns(self.0.embedded.get());
+        run::set_between_turns(self.0.is_embedded());
     }
 }
 

@@ -29,13 +29,13 @@ impl MainLoop {
         parked.map(drop)
     }
 
-    /// Begins to be embedded by the main greenlet.
+    /// Begins to be embedded by the main greenlet. Returns the serial number of the embedding.
     ///
     /// # Errors
     ///
     /// Returns an error for any other greenlet, if the loop is embedded already, if the main greenlet may not wait or
     /// has lent its frame to others, and if no hub can be built.
-    pub(crate) fn embed(&self, local: &Local) -> Result<(), LoopError> {
+    pub(crate) fn embed(&self, local: &Local) -> Result<u64, LoopError> {
         let main = local.main;
         if self.embedding.is_embedded() {
             return Err(LoopErrorKind::Embedded.into());
@@ -49,8 +49,7 @@ impl MainLoop {
             return Err(LoopErrorKind::EmbedRefused.into());
         }
         self.ensure_hub()?;
-        self.embedding.begin();
-        Ok(())
+        Ok(self.embedding.begin())
     }
 
     /// Returns whether the main greenlet embeds the loop.
@@ -58,7 +57,14 @@ impl MainLoop {
         self.embedding.is_embedded()
     }
 
-    /// Ends what [`embed`](MainLoop::embed) has begun.
+    /// Ends the embedding that [`embed`](MainLoop::embed) has begun with this serial number, if it has not ended.
+    pub(crate) fn end_embedding_of(&self, serial: u64) {
+        if self.embedding.is_current(serial) {
+            self.end_embedding();
+        }
+    }
+
+    /// Ends the present embedding.
     pub(crate) fn end_embedding(&self) {
         self.embedding.end();
         self.drop_waker();
@@ -68,7 +74,10 @@ impl MainLoop {
     ///
     /// Returns whether the next turn has work to do. If not, `waker` is woken when it has some that no descriptor and
     /// no timer reports.
-    pub(crate) fn embedded_turn(&self, local: &Local, waker: &Waker) -> Result<bool, LoopError> {
+    pub(crate) fn embedded_turn(&self, local: &Local, serial: u64, waker: &Waker) -> Result<bool, LoopError> {
+        if !self.embedding.is_current(serial) {
+            return Err(LoopErrorKind::EmbedRefused.into());
+        }
         if run::current() != local.main || self.heartbeat.is_in_hub() {
             return Err(LoopError::in_mainloop("a turn of the embedded loop"));
         }

@@ -27,6 +27,8 @@ use crate::report;
 /// reported, and dropped with the hub when the OS thread ends.
 pub(crate) fn finish() -> bool {
     let Some(local) = local::try_get() else { return true };
+    // The job may have leaked its `Embedded`.
+    local.main_loop.end_embedding();
     if let Err(error) = run_to_end(local) {
         report::warn(cannot_end(local, &error));
         for green in green_threads(local) {
@@ -36,6 +38,8 @@ pub(crate) fn finish() -> bool {
             return false;
         }
     }
+    // Requests of this job, such as an interrupt, do not concern the next one.
+    local.main_loop.forget_errors();
     match local.main_loop.registered() {
         0 => local.main_loop.mailbox().is_none_or(|mailbox| mailbox.users() == 0),
         left => {

@@ -68,7 +68,8 @@ pub fn run_and_shutdown<R>(limit: Option<Duration>, f: impl FnOnce() -> R) -> R 
     let is_embedded = || local::try_get().is_some_and(|local| local.main_loop.is_embedded());
     let was_embedded = is_embedded();
     let result = catch_unwind(AssertUnwindSafe(f));
-    if !was_embedded && is_embedded() {
+    // Within a green thread, the embedding is that of the main greenlet.
+    if !was_embedded && is_embedded() && run::current() == local::get().main {
         // `f` has leaked its `Embedded`, which would prevent the shutdown.
         local::get().main_loop.end_embedding();
     }
