@@ -659,3 +659,23 @@ fn a_parker_does_not_park_between_two_turns() {
         );
     });
 }
+
+#[test]
+fn a_stale_parker_leaves_the_ticket_of_a_forgotten_one_to_no_other_wait() {
+    run("a_stale_parker_leaves_the_ticket_of_a_forgotten_one_to_no_other_wait", || {
+        let body = || {
+            let first = Parker::new(WaitReason::Event).unwrap();
+            let second = Parker::new(WaitReason::Event).unwrap();
+            let unparker = second.unparker();
+            std::mem::forget(second);
+            // The second parker has retired the ticket of the first.
+            assert_eq!(first.park(&mut Deadline::none()).unwrap(), Parked::Unparked);
+            greenhub::spawn_n(move || unparker.unpark());
+            let began = greenhub::get_hub().now();
+            greenhub::sleep(Duration::from_millis(20));
+            assert!(greenhub::get_hub().now() - began >= Duration::from_millis(20), "another wait was ended");
+        };
+        body();
+        greenhub::spawn(body).join().unwrap();
+    });
+}

@@ -78,6 +78,10 @@ impl Park {
     pub(crate) fn begun(number: u32, ticket: u64) -> Result<Park, LoopError> {
         let control = current();
         assert_eq!(control.number(), number, "a greenlet parks in a wait that another greenlet has made");
+        // A park that has ended does not begin. The present ticket is that of a later parker, whose record stays.
+        if control.ticket() != ticket {
+            return Ok(Park { control, ticket });
+        }
         if control.kind() != Kind::Thread || control.take_given() {
             may_go_on(control)?;
         }
