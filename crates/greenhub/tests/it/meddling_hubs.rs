@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::sync::Once;
 use std::time::Duration;
 
+use crate::support::green::quiet_panic;
 use crate::support::poll_hub::PollHub;
 use crate::support::{alone, run};
 use greenhub::debug::hub_prevent_multiple_readers;
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Hub, HubDescriptor, Key, Lease, LoopErrorKind, Ready, Rearm, Time, Watched};
-use greenhub::park::{ReadHint, Source};
+use greenhub::park::{ReadHint, Source, notify_close};
 use greenhub::{
     GreenThread, Interest, TrampolineError, get_hub, register_hub, sleep, spawn, trampoline, use_hub, use_hub_with,
 };
@@ -164,6 +165,29 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 fn wait_for(reader: &Rc<PipeReader>) -> GreenThread<bool> {
     let reader = Rc::clone(reader);
     spawn(move || trampoline(&*reader, Interest::READ, None).is_ok())
+}
+
+#[test]
+fn a_hub_that_has_a_number_given_up_and_fails_leaves_its_next_owner_alone() {
+    run("a_hub_that_has_a_number_given_up_and_fails_leaves_its_next_owner_alone", || {
+        use_rebuilt_hub(Rearm::Explicit);
+        let (reader, _writer) = full_pipe();
+        let number = reader.as_raw_fd();
+        // The watch of the listener after its call.
+        let fails = move |_: greenhub::hub::Readiness| {
+            on_watch(move || {
+                notify_close(number);
+                quiet_panic("the hub");
+            });
+        };
+        let registration = get_hub().listen(reader, Interest::READ, fails).unwrap();
+        assert!(catch_unwind(|| sleep(SHORT)).is_err(), "the hub has failed");
+        drop(registration);
+        let (reader, _writer) = pipe().unwrap();
+        assert_eq!(reader.as_raw_fd(), number, "the number is used again");
+        let waited = trampoline(&reader, Interest::READ, SHORT).unwrap_err();
+        assert!(matches!(waited, TrampolineError::TimedOut { .. }), "{waited}");
+    });
 }
 
 #[test]

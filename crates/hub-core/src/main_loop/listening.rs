@@ -116,13 +116,18 @@ impl MainLoop {
             Ok(()) => {}
             Err(TrampolineError::Closed { .. }) => {}
             Err(error) => {
-                // SAFETY: the registration owns the descriptor.
-                unsafe { self.descriptors.borrow_mut().arm(key, interest, target) };
+                // The hub may have had the number given up meanwhile, which is another descriptor's then.
+                let is_current = self.descriptors.borrow().watched.is_current(key);
+                if is_current {
+                    // SAFETY: the registration owns the descriptor.
+                    unsafe { self.descriptors.borrow_mut().arm(key, interest, target) };
+                }
                 match error {
                     // The hub is lost. The next hub watches whatever is armed.
                     TrampolineError::Loop(error) => self.stop_with(error),
                     // The close notifies the armed waiters.
-                    _ => self.closed(key.fd(), None),
+                    _ if is_current => self.closed(key.fd(), None),
+                    _ => {}
                 }
             }
         }
