@@ -188,9 +188,7 @@ pub fn killall<'a, T: 'a>(
 ) -> Result<usize, LoopError> {
     let threads: Vec<_> = threads.into_iter().collect();
     for green in &threads {
-        if !green.cancel()
-            && let Some(id) = green.id()
-        {
+        if let Some(id) = green.id() {
             request_exit(id);
         }
     }

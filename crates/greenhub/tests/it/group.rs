@@ -245,6 +245,19 @@ fn kill_all_strikes_each_member_once() {
 }
 
 #[test]
+fn kill_all_disarms_the_timer_of_a_delayed_member() {
+    run("kill_all_disarms_the_timer_of_a_delayed_member", || {
+        let group = Group::new();
+        let later = spawn_after(LONG, || unreachable!("killed before its delay has passed"));
+        assert!(group.add(&later));
+        group.kill_all();
+        assert!(group.is_empty() && later.is_finished());
+        assert_eq!(get_hub().stats().timers, 0);
+        assert!(get_hub().join(None).unwrap(), "nothing keeps the loop alive");
+    });
+}
+
+#[test]
 fn kill_all_does_not_switch_and_keeps_members_until_they_have_run() {
     run("kill_all_does_not_switch_and_keeps_members_until_they_have_run", || {
         let (group, log) = (Group::new(), Log::new());

@@ -160,10 +160,14 @@ pub fn request_exit(id: GreenletId) -> bool {
 
 /// Like [`request_exit`], with an error of your choice, which the waiters get. Never switches by itself.
 pub fn request_exit_with(id: GreenletId, error: GreenError) -> bool {
-    let target = local::try_get().and_then(|local| local.controls.get(id.number()));
+    let Some(local) = local::try_get() else { return false };
+    let target = local.controls.get(id.number());
     let Some(target) = target.filter(|target| target.kind() == Kind::Thread && target.has_task()) else {
         return false;
     };
+    if let Some(timer) = target.with_task(TaskRef::take_timer).flatten() {
+        local.main_loop.disarm(timer);
+    }
     run::request_exit(target, Exit::Kill(error), false);
     true
 }
