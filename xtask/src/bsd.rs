@@ -14,7 +14,7 @@ const TOOLS: &[&str] = &["/usr/bin/rustc", "/usr/bin/cargo", "/usr/bin/cargo-cli
 const PACKAGES: &str = "apt-get install rustc-web cargo-web rust-web-src rust-web-clippy";
 
 /// The crates that the other systems share, beside the backends.
-const LIBRARIES: &[&str] = &["hub-core", "greenstd", "greenhub"];
+const LIBRARIES: &[&str] = &["hub-core", "greenstd", "hub-loop", "greenhub"];
 
 /// Runs clippy on every crate for each of the other targets, and on the tests of the hubs that only these have.
 pub fn check(workspace: &Workspace, report: &mut Report) {

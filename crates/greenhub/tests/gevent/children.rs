@@ -1,5 +1,7 @@
 //! Watchers of child processes.
 
+#![expect(clippy::zombie_processes, reason = "the watchers under test reap the processes")]
+
 use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, Command, ExitStatus, Stdio};
