@@ -4,7 +4,6 @@
 //! SIGCHLD is a reason to look at the child. Either way only the child itself is reaped.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::ffi::c_int;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, RawFd};
@@ -249,8 +248,8 @@ fn wait_for(pid: Pid, process: Option<&dyn AsFd>) -> Result<Option<ExitStatus>, 
 
 /// Returns a status as waitpid(2) reports it.
 #[cfg(target_os = "linux")]
-fn raw_status(status: &rustix::process::WaitIdStatus) -> c_int {
-    const DUMPED: c_int = 0x80;
+fn raw_status(status: &rustix::process::WaitIdStatus) -> std::ffi::c_int {
+    const DUMPED: std::ffi::c_int = 0x80;
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => (code & 0xff) << 8,
         (None, Some(signal)) => signal | if status.dumped() { DUMPED } else { 0 },

@@ -154,6 +154,11 @@ unsafe fn install_by_advice(guards: Guards) -> bool {
     installed.is_ok()
 }
 
+/// Returns false: this system has no such advice.
+///
+/// # Safety
+///
+/// As [`install`].
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 unsafe fn install_by_advice(_: Guards) -> bool {
     false
@@ -275,6 +280,11 @@ unsafe fn advise_batch(batch: &[libc::iovec], advice: c_int) -> bool {
     usize::try_from(done).is_ok_and(|done| done == batch.iter().map(|range| range.iov_len).sum())
 }
 
+/// Returns false: this system takes no batches.
+///
+/// # Safety
+///
+/// As [`advise`].
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 unsafe fn advise_batch(_: &[libc::iovec], _: c_int) -> bool {
     false
