@@ -186,7 +186,7 @@ fn the_barrier_is_available_where_the_system_has_it() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_system_is_asked_for_the_barrier_once() {
+fn the_system_is_asked_for_the_barrier_once_in_a_child() {
     assert!(fork::tests::holds_in_child(|| {
         let has = barrier::available();
         const QUERY: u32 = 0;
