@@ -72,6 +72,8 @@ pub struct Node<K: Kind> {
     pub(crate) state: Rc<State>,
     pub(crate) kind: K,
     callback: RefCell<Option<Callback<K>>>,
+    /// Whether the callback is in progress, and so not in its cell.
+    is_calling: Cell<bool>,
     /// The event that was not delivered.
     event: RefCell<Option<K::Event>>,
     is_queued: Cell<bool>,
@@ -111,6 +113,7 @@ impl<K: Kind> Node<K> {
             state,
             kind,
             callback: RefCell::default(),
+            is_calling: Cell::default(),
             event: RefCell::default(),
             is_queued: Cell::default(),
             is_active: Cell::default(),
@@ -164,7 +167,7 @@ impl<K: Kind> Node<K> {
     }
 
     pub(crate) fn has_callback(&self) -> bool {
-        self.callback.borrow().is_some()
+        self.is_calling.get() || self.callback.borrow().is_some()
     }
 
     /// Begins to watch, unless it does already.
@@ -372,7 +375,9 @@ impl<K: Kind> Deliver for Node<K> {
         let Some(mut callback) = callback else { return drop_contained(event) };
         let watch = Watch::view(Rc::clone(&self));
         let call = || (callback.function)(&watch, event);
+        self.is_calling.set(true);
         let returned = self.state.nested(|| call_contained(|| format!("{watch:?}"), callback.made_at, call));
+        self.is_calling.set(false);
         if !returned && K::CLOSES_ON_PANIC {
             self.close();
         }

@@ -1,4 +1,4 @@
-//! What all watchers have in common: start, stop, close, feed, priority, errors.
+//! The methods of every watcher: start, stop, close, feed, priority, errors.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -182,6 +182,25 @@ fn a_watcher_resumes_with_the_callback_that_it_has() {
         timer.resume().unwrap();
         event_loop().run(Run::UntilIdle).unwrap();
         assert_eq!(log.len(), 2);
+    });
+}
+
+#[test]
+fn a_watcher_resumes_in_its_own_callback() {
+    run("a_watcher_resumes_in_its_own_callback", || {
+        let log = Log::new();
+        let calls = log.clone();
+        let timer = event_loop().timer(SHORT);
+        timer
+            .start(move |timer, ()| {
+                calls.push(());
+                if calls.len() < 3 {
+                    timer.resume().unwrap();
+                }
+            })
+            .unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.len(), 3);
     });
 }
 
