@@ -56,11 +56,11 @@ pub struct StatEvent {
 pub struct StatKind {
     path: Arc<PathBuf>,
     every: Duration,
-    /// What the last look has found; none before the first one.
+    /// The result of the last look; none before the first one.
     known: RefCell<Option<Option<Metadata>>>,
     armed: RefCell<Option<TimerHandle>>,
     expiry: OnceCell<Rc<dyn hub_core::Timer>>,
-    /// What inotify calls the file and its directory.
+    /// The numbers of the file and its directory at inotify.
     pub(crate) watched: Cell<Watched>,
     is_looking: Cell<bool>,
     /// Whether a reason to look has come during a look.

@@ -33,7 +33,7 @@ fn unexpected(text: &str) {
     std::process::abort();
 }
 
-/// What callbacks have written, in their order.
+/// The entries that callbacks have written, in their order.
 #[derive(Clone, Default)]
 struct Log<T>(Rc<RefCell<Vec<T>>>);
 

@@ -65,7 +65,7 @@ struct World {
     end: RefCell<Option<watch::Receiver<bool>>>,
 }
 
-/// What a message has come to.
+/// The fate of a message.
 #[derive(Default, Debug)]
 struct Entry {
     outcome: SendOutcome,
