@@ -14,7 +14,7 @@ use hub_core::internal::{call_contained, drop_contained};
 use hub_core::{LeftMark, ReadyMark, ReadyMarks, Unparker};
 
 use crate::error::{WaitError, WatcherError};
-use crate::state::{Priority, State};
+use crate::state::{Priority, State, Waited};
 use crate::watcher::Watch;
 
 /// The part of a watcher that differs between the kinds.
@@ -88,6 +88,8 @@ pub struct Node<K: Kind> {
     marks: RefCell<ReadyMarks>,
     /// Whether the watcher is active for its marks alone.
     is_marked: Cell<bool>,
+    /// Whether the state has this in its list of watchers for which a green thread waits.
+    is_waited: Cell<bool>,
 }
 
 impl<K: Kind> fmt::Debug for Node<K> {
@@ -124,6 +126,7 @@ impl<K: Kind> Node<K> {
             outcome: RefCell::default(),
             marks: RefCell::default(),
             is_marked: Cell::default(),
+            is_waited: Cell::default(),
         })
     }
 
@@ -225,7 +228,7 @@ impl<K: Kind> Node<K> {
     pub(crate) fn close_during_wait(&self) -> bool {
         self.is_closed.set(true);
         self.deactivate();
-        self.marks.borrow_mut().set_all();
+        self.set_marks();
         let callback = self.callback.take();
         drop_contained(callback);
         self.waiting.get().is_some()
@@ -261,12 +264,34 @@ impl<K: Kind> Node<K> {
             return LeftMark::SET;
         }
         self.is_marked.set(self.is_marked.get() || !was_active);
-        self.marks.borrow_mut().leave(mark)
+        let left = self.marks.borrow_mut().leave(mark);
+        self.update_waited();
+        left
+    }
+
+    /// Tells the state whether a green thread waits for the watcher.
+    fn update_waited(self: &Rc<Self>) {
+        let is_waited = self.waiting.get().is_some() || !self.marks.borrow().is_empty();
+        if self.is_waited.replace(is_waited) == is_waited {
+            return;
+        }
+        if is_waited {
+            self.state.add_waited(Rc::clone(self) as Rc<dyn Waited>);
+        } else {
+            self.state.remove_waited(&**self);
+        }
+    }
+
+    /// Sets all marks. No cell is borrowed meanwhile: it may wake the waker of an embedded loop.
+    fn set_marks(&self) {
+        let mut marks = self.marks.borrow_mut().take_all();
+        marks.set_all();
     }
 
     /// Removes a mark, and stops the watcher if it was active for its marks alone.
-    pub(crate) fn take_back(&self, left: &LeftMark) {
+    pub(crate) fn take_back(self: &Rc<Self>, left: &LeftMark) {
         self.marks.borrow_mut().take_back(left);
+        self.update_waited();
         self.stop_if_unmarked();
     }
 
@@ -290,6 +315,7 @@ impl<K: Kind> Node<K> {
         }
         self.activate()?;
         self.waiting.set(Some(Waiting::Begun));
+        self.update_waited();
         Ok(NodeWait(self))
     }
 
@@ -332,6 +358,7 @@ impl<K: Kind> NodeWait<'_, K> {
 impl<K: Kind> Drop for NodeWait<'_, K> {
     fn drop(&mut self) {
         self.0.waiting.set(None);
+        self.0.update_waited();
         if self.0.marks.borrow().is_empty() {
             self.0.deactivate();
         } else {
@@ -339,6 +366,13 @@ impl<K: Kind> Drop for NodeWait<'_, K> {
             self.0.is_marked.set(self.0.is_active.get());
         }
         drop_contained(self.0.outcome.take());
+    }
+}
+
+impl<K: Kind> Waited for Node<K> {
+    fn end_waits(&self) {
+        self.end_wait(|| Err(WatcherError::HubDestroyed.into()));
+        self.set_marks();
     }
 }
 
@@ -364,7 +398,8 @@ impl<K: Kind> Deliver for Node<K> {
         if !self.kind.stays_active() {
             self.end_watch();
         }
-        self.marks.borrow_mut().set_all();
+        self.set_marks();
+        self.update_waited();
         self.stop_if_unmarked();
         if self.waiting.get().is_some() {
             let mut event = Some(event);

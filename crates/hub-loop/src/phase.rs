@@ -8,7 +8,7 @@ use hub_core::{Hook, Phase};
 
 use crate::error::WatcherError;
 use crate::node::{Kind, Node};
-use crate::state::State;
+use crate::state::{State, remove};
 use crate::watcher::Watch;
 
 /// The places of the phases in the parameter of [`PhaseKind`].
@@ -103,8 +103,7 @@ impl PhaseNodes {
     }
 
     fn remove(&self, phase: u8, node: &dyn Marked) {
-        let place = std::ptr::from_ref(node).cast::<()>();
-        self.nodes[phase as usize].borrow_mut().retain(|other| Rc::as_ptr(other).cast::<()>() != place);
+        remove(&self.nodes[phase as usize], node);
         self.update_idle();
     }
 

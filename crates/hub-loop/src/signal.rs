@@ -16,7 +16,7 @@ use crate::error::WatcherError;
 use crate::event_loop::event_loop;
 use crate::node::{Kind, Node};
 use crate::phase::Marked;
-use crate::state::State;
+use crate::state::{State, remove};
 use crate::wake::Latched;
 use crate::watcher::{Watch, Watcher};
 
@@ -137,10 +137,8 @@ impl SignalFan {
     }
 
     pub(crate) fn remove(&self, state: &State, watcher: &dyn Marked) {
-        let place = std::ptr::from_ref(watcher).cast::<()>();
-        let mut watchers = self.watchers.borrow_mut();
-        watchers.retain(|other| Rc::as_ptr(other).cast::<()>() != place);
-        if watchers.is_empty() {
+        remove(&self.watchers, watcher);
+        if self.watchers.borrow().is_empty() {
             state.wake.remove(self);
         }
     }

@@ -71,6 +71,8 @@ pub(crate) struct State {
     pub(crate) directories: Directories,
     pub(crate) children: RefCell<Vec<Rc<Node<ChildKind>>>>,
     pub(crate) signals: RefCell<HashMap<c_int, Weak<SignalFan>>>,
+    /// The watchers for which a green thread waits.
+    waited: RefCell<Vec<Rc<dyn Waited>>>,
     /// The hooks of this loop, removed with it.
     hooks: RefCell<Vec<Hook>>,
 }
@@ -93,8 +95,13 @@ impl State {
             let own = Weak::clone(own);
             hook_shared(phase, Rc::new(move || own.upgrade().iter().for_each(|state| call(state))))
         };
-        let hooks =
-            [hook(Phase::Check, State::check), hook(Phase::Prepare, State::prepare), hook(Phase::Fork, State::renew)];
+        let end = HubEnd(Weak::clone(own));
+        let renew = move || end.0.upgrade().iter().for_each(|state| state.renew());
+        let hooks = [
+            hook(Phase::Check, State::check),
+            hook(Phase::Prepare, State::prepare),
+            hook_shared(Phase::Fork, Rc::new(renew)),
+        ];
         State {
             hub,
             pending: array::from_fn(|_| RefCell::default()),
@@ -110,6 +117,7 @@ impl State {
             directories: Directories::new(own),
             children: RefCell::default(),
             signals: RefCell::default(),
+            waited: RefCell::default(),
             hooks: RefCell::new(hooks.into()),
         }
     }
@@ -143,6 +151,16 @@ impl State {
             // Callbacks have fed watchers. The next turn delivers those, so the hub must not sleep.
             self.hub.schedule_once(Duration::ZERO, || ());
         }
+    }
+
+    /// Adds a watcher for which a green thread waits.
+    pub(crate) fn add_waited(&self, node: Rc<dyn Waited>) {
+        self.waited.borrow_mut().push(node);
+    }
+
+    /// Removes a watcher for which no green thread waits any more.
+    pub(crate) fn remove_waited(&self, node: &dyn Waited) {
+        remove(&self.waited, node);
     }
 
     /// Queues a watcher whose event has come.
@@ -219,4 +237,28 @@ impl State {
     pub(crate) fn counted(&self) -> usize {
         self.counted.get()
     }
+}
+
+/// A watcher for which a green thread waits, of any kind.
+pub(crate) trait Waited {
+    /// Ends the waits with an error: the hub is gone, and no event will come.
+    fn end_waits(&self);
+}
+
+/// The part of a hook that is dropped with the hub.
+struct HubEnd(Weak<State>);
+
+impl Drop for HubEnd {
+    fn drop(&mut self) {
+        if let Some(state) = self.0.upgrade() {
+            let waited = state.waited.borrow().clone();
+            waited.iter().for_each(|node| node.end_waits());
+        }
+    }
+}
+
+/// Removes an object from a list, by its place in memory.
+pub(crate) fn remove<T: ?Sized, U: ?Sized>(list: &RefCell<Vec<Rc<T>>>, object: &U) {
+    let place = std::ptr::from_ref(object).cast::<()>();
+    list.borrow_mut().retain(|other| Rc::as_ptr(other).cast::<()>() != place);
 }

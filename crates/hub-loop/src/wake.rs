@@ -13,7 +13,7 @@ use hub_core::internal::{Latch, LatchWakeup, listen_shared};
 use hub_core::{Listener, Registration};
 
 use crate::error::WatcherError;
-use crate::state::State;
+use crate::state::{State, remove};
 
 /// A part of the loop that a latch marks as pending.
 pub(crate) trait Latched {
@@ -52,8 +52,7 @@ impl Wake {
     }
 
     pub(crate) fn remove(&self, latched: &dyn Latched) {
-        let place = std::ptr::from_ref(latched).cast::<()>();
-        self.latched.borrow_mut().retain(|other| Rc::as_ptr(other).cast::<()>() != place);
+        remove(&self.latched, latched);
     }
 
     /// Makes the descriptor, unless there is one.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::run;
 use crate::{LONG, Log, SHORT};
-use greenhub::gevent::{Run, WaitError, Watcher, event_loop};
+use greenhub::gevent::{Run, WaitError, Watcher, WatcherError, event_loop, iwait};
 use greenhub::hub::{LoopErrorKind, Readiness};
 use greenhub::thread::yield_now;
 use greenhub::{GreenError, Interest, get_hub, sleep, spawn, with_timeout};
@@ -178,5 +178,22 @@ fn a_hub_that_is_replaced_ends_the_wait_of_main() {
         assert!(matches!(timer.wait(None), Err(WaitError::Loop(_))));
         assert!(!timer.is_active());
         sleep(SHORT);
+    });
+}
+
+#[test]
+fn green_threads_that_wait_are_told_that_their_hub_is_gone() {
+    run("green_threads_that_wait_are_told_that_their_hub_is_gone", || {
+        let timer = Rc::new(event_loop().timer(LONG));
+        let other = Rc::new(event_loop().timer(LONG));
+        let (waits, waits_for_both) = (Rc::clone(&timer), Rc::clone(&other));
+        let one = spawn(move || waits.wait(None));
+        let both = spawn(move || iwait([&*waits_for_both], None).next().map(|ready| ready.is_ok()));
+        yield_now();
+        greenhub::use_hub(get_hub().name()).unwrap();
+        let outcome = one.join().unwrap();
+        assert!(matches!(outcome, Err(WaitError::Watcher(WatcherError::HubDestroyed))), "{outcome:?}");
+        assert_eq!(both.join().unwrap(), Some(true));
+        assert!(matches!(other.start(|_, ()| ()), Err(WatcherError::HubDestroyed)));
     });
 }

@@ -110,9 +110,13 @@ impl ReadyList {
 impl ReadyMark {
     /// Appends the object to the list, and wakes the waiter. Does not switch.
     pub fn set(self) {
-        let mut shared = self.shared.lock();
-        shared.ready.push_back(self.number);
-        if let Some(waiter) = shared.waiter.take() {
+        let waiter = {
+            let mut shared = self.shared.lock();
+            shared.ready.push_back(self.number);
+            shared.waiter.take()
+        };
+        // Without the lock: it may wake the waker of an embedded loop, which is foreign code.
+        if let Some(waiter) = waiter {
             waiter.unpark();
         }
     }
@@ -196,6 +200,12 @@ impl ReadyMarks {
         if !self.marks.is_empty() {
             self.set_each();
         }
+    }
+
+    /// Removes all marks, for a caller that sets them without a borrow of this list.
+    #[must_use = "dropped marks leave their objects out of the lists"]
+    pub fn take_all(&mut self) -> ReadyMarks {
+        ReadyMarks { marks: mem::take(&mut self.marks), next: self.next }
     }
 
     #[cold]
