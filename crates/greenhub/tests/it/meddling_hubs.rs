@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::sync::Once;
 use std::time::Duration;
@@ -181,7 +181,7 @@ fn a_hub_that_has_a_number_given_up_and_fails_leaves_its_next_owner_alone() {
             });
         };
         let registration = get_hub().listen(reader, Interest::READ, fails).unwrap();
-        assert!(catch_unwind(|| sleep(SHORT)).is_err(), "the hub has failed");
+        sleep_until_the_hub_fails();
         drop(registration);
         let (reader, _writer) = pipe().unwrap();
         assert_eq!(reader.as_raw_fd(), number, "the number is used again");
@@ -323,9 +323,13 @@ fn use_rebuilt_hub(rearm: Rearm) {
 /// Makes the hub fail, and builds the next one.
 fn lose_the_hub() {
     SCRIPT.with(|script| script.fail_wait.set(true));
-    // A sleep that ends before the hub's `wait` is called does not see the failure.
-    while catch_unwind(AssertUnwindSafe(|| sleep(SHORT))).is_ok() {}
+    sleep_until_the_hub_fails();
     sleep(SHORT);
+}
+
+/// Sleeps again and again: on a slow machine, a sleep may end before the call of the hub that fails.
+fn sleep_until_the_hub_fails() {
+    while catch_unwind(|| sleep(SHORT)).is_ok() {}
 }
 
 /// Returns how often a source is watched that waits when its hub is lost, and twice after that.
@@ -334,18 +338,27 @@ fn watches_after_a_loss(rearm: Rearm) -> usize {
     let (reader, mut writer) = pipe().unwrap();
     let number = reader.as_raw_fd();
     let source = Source::new(reader.into()).unwrap();
-    let reads = spawn(move || {
-        let read = |_| source.read(None, |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, ReadHint::Nothing)));
-        (0..3).map(read).collect::<io::Result<Vec<usize>>>()
+    let done = Rc::new(Cell::new(0));
+    let reads = spawn({
+        let done = Rc::clone(&done);
+        move || {
+            for count in 1..=3 {
+                let read = source.read(None, |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, ReadHint::Nothing)));
+                assert_eq!(read.unwrap(), 1);
+                done.set(count);
+            }
+        }
     });
     sleep(SHORT);
     SCRIPT.with(|script| script.watched.take());
     lose_the_hub();
-    for _ in 0..3 {
+    for count in 1..=3 {
         writer.write_all(b"x").unwrap();
-        sleep(SHORT);
+        while done.get() < count {
+            sleep(SHORT);
+        }
     }
-    assert_eq!(reads.join().unwrap().unwrap(), [1; 3]);
+    reads.join().unwrap();
     SCRIPT.with(|script| script.watched.borrow().iter().filter(|&&watched| watched == number).count())
 }
 
@@ -400,9 +413,8 @@ fn a_number_released_inside_the_watch_of_a_new_hub_is_watched_again() {
             move || source.close()
         });
         SCRIPT.with(|script| script.fail_wait.set(true));
-        // A sleep that ends before the hub's `wait` is called does not see the failure.
-        while catch_unwind(AssertUnwindSafe(|| sleep(SHORT))).is_ok() {}
-        let _ = catch_unwind(AssertUnwindSafe(|| sleep(SHORT)));
+        sleep_until_the_hub_fails();
+        let _ = catch_unwind(|| sleep(SHORT));
         assert!(waits.join().unwrap().is_err(), "closed");
         drop((source, writer));
         let pipes: Vec<_> = (0..4).map(|_| full_pipe()).collect();
