@@ -83,6 +83,21 @@ fn watchers_of_phases_do_not_keep_a_turn_from_being_idle() {
 }
 
 #[test]
+fn an_idle_watcher_is_called_between_single_turns() {
+    run("an_idle_watcher_is_called_between_single_turns", || {
+        let log = Log::new();
+        let idle = event_loop().idle();
+        let calls = log.clone();
+        idle.start(move |_, ()| calls.push(())).unwrap();
+        // One turn finds the loop idle, and the next one calls the watcher.
+        for _ in 0..10 {
+            get_hub().run_once(Duration::ZERO).unwrap();
+        }
+        assert!(log.len() >= 5, "{}", log.len());
+    });
+}
+
+#[test]
 fn a_green_thread_waits_for_an_idle_turn() {
     run("a_green_thread_waits_for_an_idle_turn", || {
         let log = Log::new();

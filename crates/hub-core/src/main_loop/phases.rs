@@ -186,6 +186,11 @@ impl Phases {
         self.switches.replace(switches) != switches
     }
 
+    /// Leaves the next switch out of account: to the main greenlet, which has requested a single turn.
+    pub(super) fn expect_switch(&self) {
+        self.switches.set(self.switches.get() + 1);
+    }
+
     /// Removes all hooks, for the caller to drop.
     pub(super) fn take_all(&self) -> impl Iterator<Item = Rc<dyn Fn()>> + use<> {
         self.any.set(false);

@@ -72,7 +72,9 @@ impl MainLoop {
                     self.call_hooks_after_wait(reported);
                 }
                 // Has no effect if the main greenlet has left that park in the meantime.
-                waiter.wake();
+                if waiter.wake() && self.phases.any() {
+                    self.phases.expect_switch();
+                }
             }
         }
     }
