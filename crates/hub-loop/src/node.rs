@@ -378,8 +378,8 @@ impl<K: Kind> Waited for Node<K> {
 
 /// A node of any kind, in the queue of pending watchers.
 pub(crate) trait Deliver {
-    /// Delivers the event, unless it was taken back.
-    fn deliver(self: Rc<Self>);
+    /// Delivers the event. Returns false if it was taken back.
+    fn deliver(self: Rc<Self>) -> bool;
 
     /// Returns whether the watcher is one of a phase.
     fn is_phase(&self) -> bool;
@@ -390,10 +390,18 @@ impl<K: Kind> Deliver for Node<K> {
         K::IS_PHASE
     }
 
-    fn deliver(self: Rc<Self>) {
+    fn deliver(self: Rc<Self>) -> bool {
         self.is_queued.set(false);
-        let Some(event) = self.event.take() else { return };
+        let Some(event) = self.event.take() else { return false };
         self.state.remove_undelivered();
+        self.deliver_event(event);
+        true
+    }
+}
+
+impl<K: Kind> Node<K> {
+    /// Ends the waits for the watcher, or calls its callback.
+    fn deliver_event(self: Rc<Self>, event: K::Event) {
         let is_for_marks = self.is_marked.get();
         if !self.kind.stays_active() {
             self.end_watch();

@@ -53,6 +53,8 @@ pub(crate) struct State {
     hub: HubRef,
     /// The watchers with an event, by priority.
     pending: [RefCell<VecDeque<Rc<dyn Deliver>>>; Priority::COUNT],
+    /// The number of watchers in these queues. The events of some of them may have been taken back.
+    queued: Cell<usize>,
     /// The number of watchers with an event that was not delivered.
     undelivered: Cell<usize>,
     /// The number of active watchers that keep the loop alive.
@@ -105,6 +107,7 @@ impl State {
         State {
             hub,
             pending: array::from_fn(|_| RefCell::default()),
+            queued: Cell::new(0),
             undelivered: Cell::new(0),
             counted: Cell::new(0),
             counted_here: Cell::new(0),
@@ -165,6 +168,7 @@ impl State {
 
     /// Queues a watcher whose event has come.
     pub(crate) fn queue(&self, node: Rc<dyn Deliver>, priority: Priority) {
+        self.queued.set(self.queued.get() + 1);
         self.pending[priority as usize].borrow_mut().push_back(node);
     }
 
@@ -182,7 +186,7 @@ impl State {
 
     /// Calls the callbacks of the watchers that are pending now, not of those that become pending meanwhile.
     fn deliver(&self) {
-        if self.undelivered.get() == 0 {
+        if self.queued.get() == 0 {
             return;
         }
         let due = array::from_fn::<usize, { Priority::COUNT }, _>(|priority| self.pending[priority].borrow().len());
@@ -190,9 +194,12 @@ impl State {
             for _ in 0..due {
                 let next = queue.borrow_mut().pop_front();
                 let Some(node) = next else { break };
-                self.delivered.set(self.delivered.get() + 1);
-                self.is_busy.set(self.is_busy.get() || !node.is_phase());
-                node.deliver();
+                self.queued.set(self.queued.get() - 1);
+                let is_phase = node.is_phase();
+                if node.deliver() {
+                    self.delivered.set(self.delivered.get() + 1);
+                    self.is_busy.set(self.is_busy.get() || !is_phase);
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Watchers of descriptors.
 
 use std::cell::Cell;
-use std::io::{PipeReader, Read, Write, pipe};
+use std::io::{ErrorKind, PipeReader, Read, Write, pipe};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crate::support::green::quiet_panic;
 use crate::support::{alone, run};
-use crate::{LONG, Log, SHORT};
+use crate::{LONG, Log, SHORT, unexpected};
 use greenhub::debug::hub_exceptions;
 use greenhub::gevent::{Io, Run, Watcher, WatcherError, event_loop};
 use greenhub::hub::Readiness;
-use greenhub::{Interest, TrampolineError, sleep, spawn, trampoline};
+use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};
 
 /// Returns a pipe whose reader is watched with `watcher`.
 fn watched_pipe() -> (Rc<PipeReader>, std::io::PipeWriter, Io) {
@@ -225,6 +225,19 @@ fn a_watcher_keeps_its_descriptor_open() {
         writer.write_all(b"x").expect("the watcher holds the reader");
         drop(watcher);
         writer.write_all(b"x").expect_err("the reader is gone");
+    });
+}
+
+#[test]
+fn a_pending_watcher_that_is_dropped_closes_its_descriptor_in_the_next_turn() {
+    run("a_pending_watcher_that_is_dropped_closes_its_descriptor_in_the_next_turn", || {
+        let (reader, mut writer) = pipe().unwrap();
+        let io = event_loop().io(reader, Interest::READ).unwrap();
+        io.start(|_, _| unexpected("called after the drop")).unwrap();
+        io.feed(Readiness::READ);
+        drop(io);
+        get_hub().run_once(Duration::ZERO).unwrap();
+        assert_eq!(writer.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     });
 }
 
