@@ -162,6 +162,14 @@ impl<K: Kind> Node<K> {
         self.kind.set_counted(self, counted);
     }
 
+    /// Returns an error if a green thread waits for the watcher, which gets the events then.
+    pub(crate) fn check_callback_may_change(&self) -> Result<(), WatcherError> {
+        match self.waiter() {
+            Some(_) => Err(WatcherError::Active { setting: "callback" }),
+            None => Ok(()),
+        }
+    }
+
     /// Sets the callback.
     pub(crate) fn set_callback(&self, function: Box<Function<K>>, made_at: &'static Location<'static>) {
         self.is_marked.set(false);

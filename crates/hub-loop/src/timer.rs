@@ -69,7 +69,7 @@ impl Timer {
 
     /// Starts or restarts the timer, with its period as the delay. Does not switch.
     ///
-    /// libev's `ev_timer_again`.     /// A timer without a period stops. `callback` takes the place of the former one.
+    /// libev's `ev_timer_again`. A timer without a period stops. `callback` takes the place of the former one.
     ///
     /// # Errors
     ///
@@ -78,6 +78,7 @@ impl Timer {
     pub fn again(&self, callback: impl FnMut(&Timer, ()) + 'static) -> Result<(), WatcherError> {
         let node = self.node();
         let kind = &node.kind;
+        node.check_callback_may_change()?;
         if kind.every.get().is_zero() {
             node.deactivate();
             return Ok(());

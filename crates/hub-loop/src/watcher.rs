@@ -195,9 +195,7 @@ impl<K: Kind> Watcher for Watch<K> {
 
     #[track_caller]
     fn start(&self, callback: impl FnMut(&Self, K::Event) + 'static) -> Result<(), WatcherError> {
-        if self.node.waiter().is_some() {
-            return Err(WatcherError::Active { setting: "callback" });
-        }
+        self.node.check_callback_may_change()?;
         self.node.activate()?;
         self.node.set_callback(Box::new(callback), Location::caller());
         Ok(())

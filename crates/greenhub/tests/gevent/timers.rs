@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::support::green::quiet_panic;
 use crate::support::{alone, run};
-use crate::{Log, SHORT, unexpected};
+use crate::{LONG, Log, SHORT, unexpected};
 use greenhub::debug::hub_exceptions;
-use greenhub::gevent::{Run, Watcher, event_loop};
+use greenhub::gevent::{Run, Watcher, WatcherError, event_loop};
 use greenhub::hub::Time;
-use greenhub::{get_hub, sleep};
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, sleep, spawn};
 
 #[test]
 fn a_timer_without_a_period_is_called_once() {
@@ -175,5 +176,19 @@ fn a_timer_is_measured_from_its_start_not_from_the_turn() {
         timer.wait(None).unwrap();
         assert!(get_hub().now() - started >= 10 * SHORT);
         assert!(event_loop().update_now() > before);
+    });
+}
+
+#[test]
+fn a_timer_that_a_green_thread_waits_for_is_not_begun_again() {
+    run("a_timer_that_a_green_thread_waits_for_is_not_begun_again", || {
+        let timer = Rc::new(event_loop().repeating(SHORT, LONG));
+        let waited = Rc::clone(&timer);
+        let waiting = spawn(move || waited.wait(None));
+        yield_now();
+        let refused = timer.again(|_, ()| unexpected("the wait gets the event")).unwrap_err();
+        assert!(matches!(refused, WatcherError::Active { setting: "callback" }), "{refused}");
+        waiting.join().unwrap().unwrap();
+        assert!(!timer.is_active());
     });
 }
