@@ -9,6 +9,7 @@ mod exits;
 mod files;
 mod liveness;
 mod phases;
+mod random_programs;
 mod signals;
 #[path = "../it/support/mod.rs"]
 mod support;
