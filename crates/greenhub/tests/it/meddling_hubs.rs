@@ -16,7 +16,8 @@ use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Hub, HubDescriptor, Key, Lease, LoopErrorKind, Ready, Rearm, Time, Watched};
 use greenhub::park::{ReadHint, Source, notify_close};
 use greenhub::{
-    GreenThread, Interest, TrampolineError, get_hub, register_hub, sleep, spawn, trampoline, use_hub, use_hub_with,
+    GreenThread, Interest, Trampoline, TrampolineError, get_hub, register_hub, sleep, spawn, trampoline, use_hub,
+    use_hub_with,
 };
 
 const SHORT: Duration = Duration::from_millis(5);
@@ -391,6 +392,30 @@ fn a_new_hub_is_lent_a_borrowed_descriptor_for_its_wait_only() {
         assert!(waits.join().unwrap());
         sleep(SHORT);
         assert!(!is_lent());
+    });
+}
+
+#[test]
+fn a_wait_inside_a_mark_does_not_end_the_wait_that_builds_the_next_hub() {
+    run("a_wait_inside_a_mark_does_not_end_the_wait_that_builds_the_next_hub", || {
+        use_rebuilt_hub(Rearm::Explicit);
+        let (refused, _writer) = pipe().unwrap();
+        let number = refused.as_raw_fd();
+        let (ready, _ready_writer) = full_pipe();
+        let refused = spawn(move || {
+            let mark = move || _ = trampoline(&ready, Interest::READ, None).unwrap();
+            Trampoline::new(&refused).read().mark_as_closed(mark).wait()
+        });
+        sleep(SHORT);
+        SCRIPT.with(|script| script.fail_wait.set(true));
+        sleep_until_the_hub_fails();
+        // The next hub refuses the waiter of the last one, whose mark then runs within the wait below.
+        SCRIPT.with(|script| script.refuse_watch.set(Some(number)));
+        let (idle, _idle_writer) = pipe().unwrap();
+        trampoline(&idle, Interest::READ, None).expect_err("the mark has used up the park");
+        assert!(matches!(refused.join().unwrap(), Err(TrampolineError::Closed { .. })));
+        let stats = get_hub().stats();
+        assert_eq!((stats.readers, stats.writers), (0, 0));
     });
 }
 

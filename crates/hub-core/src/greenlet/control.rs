@@ -435,6 +435,9 @@ impl Control {
 /// The parts that parks and wake-ups change.
 impl Control {
     /// Ends the park with the present ticket. Returns the next ticket.
+    ///
+    /// The caller also sets the reason, by [`set_wake`](Control::set_wake), unless the greenlet never runs again or is
+    /// suspended in a raw switch, which has set it.
     #[inline]
     pub(super) fn advance_ticket(&self) -> u64 {
         let ticket = self.ticket.get() + 1;

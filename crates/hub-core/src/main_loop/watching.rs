@@ -381,8 +381,10 @@ struct DescriptorWaiter<'a> {
 impl DescriptorWaiter<'_> {
     /// Forgets the waiter, which the report has removed already.
     ///
-    /// An entry that stays in the table would name a descriptor that its owner may close. The caller was woken with a
-    /// [`Reported`], which is made only where the waiter leaves the table.
+    /// An entry that stays in the table would name a descriptor that its owner may close. The caller is `wait_for`,
+    /// whose park has only this place, and was woken with a [`Reported`] of this park: its entry has left the table.
+    /// The value is not of another park: a wake-up of a parked greenlet sets it, and a park that has ended before it
+    /// began has none.
     #[inline]
     fn was_removed(self) {
         debug_assert!(!self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.target));

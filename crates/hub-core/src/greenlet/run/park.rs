@@ -153,13 +153,26 @@ impl Park {
         if trace::in_subscriber() {
             may_leave(me, me.reason())?;
         }
-        if me.ticket() == self.ticket && spans::exited_for(self.waiter()) {
+        if me.ticket() != self.ticket {
+            forget_report(me);
+        } else if spans::exited_for(self.waiter()) {
             thread().park(me).inspect_err(|_| spans::entered(me))?;
             // Every end of a park advances the ticket, so no late wake-up finds this greenlet.
             debug_assert_ne!(me.ticket(), self.ticket);
         }
         spans::entered(me);
         Ok(())
+    }
+}
+
+/// Replaces the report of a park that has ended before it began.
+///
+/// Foreign code on the way to the park, such as the destructor of a callback, may have parked as well, with the same
+/// ticket. Its report speaks of its own place in the table of descriptors.
+#[cold]
+fn forget_report(me: ControlRef) {
+    if matches!(me.wake(), Wake::Ready(_)) {
+        me.set_wake(Wake::Event);
     }
 }
 
