@@ -12,8 +12,9 @@
 //! [`reports`], [`embedding`], [`end_requests`], [`standstill`], [`counters`]. They do not depend on the loop. A turn
 //! is in [`turn`].
 //!
-//! No cell is borrowed while foreign code runs (hubs, callbacks, destructors), nor when a greenlet is left. The hub is
-//! taken out of its cell for the time of a call, so a nested call finds no hub and returns an error.
+//! No cell is borrowed while foreign code runs (hubs, callbacks, destructors), nor when a greenlet is left; except the
+//! table of descriptors, which the hub's `wait` reads. The hub is taken out of its cell for the time of a call, so a
+//! nested call finds no hub and returns an error.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;

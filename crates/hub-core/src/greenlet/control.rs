@@ -66,9 +66,10 @@ pub(crate) enum Wake {
     Exit,
 }
 
-/// The readiness for a waiter that has left the table of descriptors.
+/// The readiness for a waiter that has left its place in the table of descriptors.
 ///
-/// A greenlet that is woken with it need not remove its waiter, and its descriptor may be closed at once.
+/// A waiter with one place is in the table no more when it is woken with the value, and its descriptor may be closed at
+/// once. A waiter with several places has left only one of them, and removes itself from the others.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub(crate) struct Reported(Readiness);
@@ -76,7 +77,7 @@ pub(crate) struct Reported(Readiness);
 impl Reported {
     /// # Safety
     ///
-    /// The waiter that is woken with the value was removed from the table of descriptors, and nothing enters it again.
+    /// The waiter that is woken with the value has left a place in the table of descriptors, and is not put there again.
     #[inline]
     pub(crate) unsafe fn new(readiness: Readiness) -> Reported {
         Reported(readiness)

@@ -6,8 +6,10 @@
 //! Ground rules:
 //! - No descriptor is used here, only its number. A caller that arms or lends a number promises the hub that it stays
 //!   open. The promise is passed on to [`Watched`] unchanged.
-//! - A waiter has one place: it is a first waiter of one direction of one number, or queued behind one.
-//! - [`Reported`] is made where a waiter leaves its place, so a greenlet that is woken with it has no place any more.
+//! - A place is a direction of a number, where a waiter is the first one or queued behind it. A waiter is not in the
+//!   same place twice. A park in [`wait_for`](super::MainLoop::wait_for) has one place. A park in
+//!   [`wait_for_any`](super::MainLoop::wait_for_any) has a place for each direction, and leaves all of them by itself.
+//! - [`Reported`] is made where a waiter leaves a place, and speaks of this place only.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -262,7 +264,7 @@ impl Descriptors {
             slot.ready |= direction;
             let target = &mut slot.target[side(direction)];
             if is_parked(*target) {
-                // SAFETY: the target is taken out here. It is in no queue, because a waiter has one place.
+                // SAFETY: the target leaves this place here: a first waiter is not queued behind itself.
                 taken.push((std::mem::take(target), unsafe { Reported::new(direction.into()) }));
                 self.watched.disarm(key, direction);
             }
@@ -270,7 +272,7 @@ impl Descriptors {
         slot.queued.retain(|&(direction, target)| {
             let stays = !directions.contains(direction) || !is_parked(target);
             if !stays {
-                // SAFETY: the target leaves the queue here, and is no first waiter, because a waiter has one place.
+                // SAFETY: the target leaves this place here: a queued waiter is not the first one as well.
                 taken.push((target, unsafe { Reported::new(direction.into()) }));
             }
             stays
@@ -333,7 +335,7 @@ impl Descriptors {
                 }
                 waiter => {
                     self.watched.disarm(key, direction);
-                    // SAFETY: the waiter was taken out above, and has no other place.
+                    // SAFETY: the waiter has left this place above: a first waiter is not queued behind itself.
                     reported.push((waiter, unsafe { Reported::new(readiness) }, key, direction));
                 }
             }
