@@ -93,7 +93,7 @@ pub(crate) fn end_with_thread_locals() {
 /// Returns this OS thread's state, made at first use. After the end of the OS thread: a state in which nothing begins.
 #[inline]
 pub(crate) fn get() -> &'static Local {
-    match thread().local.get() {
+    match thread().local() {
         // SAFETY: the state was not freed, since `local` leads to it, and by the ground rules no reference is left when
         // it is.
         Some(local) => unsafe { local.as_ref() },
@@ -105,7 +105,7 @@ pub(crate) fn get() -> &'static Local {
 #[inline]
 pub(crate) fn try_get() -> Option<&'static Local> {
     // SAFETY: as in `get`.
-    thread().local.get().map(|local| unsafe { local.as_ref() })
+    thread().local().map(|local| unsafe { local.as_ref() })
 }
 
 /// Like [`get`], for callers that work without it after the end of the OS thread.
@@ -121,13 +121,13 @@ pub(crate) fn get_unless_ended() -> Result<&'static Local, LoopError> {
 /// Like [`get`], but returns `None` after the end of the OS thread.
 #[inline]
 pub(crate) fn get_if_any() -> Option<&'static Local> {
-    if thread().local.get().is_none() && has_ended() { None } else { Some(get()) }
+    if thread().local().is_none() && has_ended() { None } else { Some(get()) }
 }
 
 /// Returns whether this OS thread has ended for its greenlets: nothing switches any more.
 #[inline]
 pub(crate) fn has_ended() -> bool {
-    thread().ended.get()
+    thread().has_ended()
 }
 
 #[cold]
@@ -141,7 +141,7 @@ fn create(ended: bool) -> &'static Local {
     let main = controls.take(Kind::Main, Stamp::NONE);
     // SAFETY: this greenlet is running.
     unsafe { main.set_state(State::Running) };
-    main.set_polling(thread().polling.get());
+    main.set_polling(thread().is_polling());
     let local = Box::new(Local {
         controls,
         tasks: TaskPool::new(),
@@ -161,15 +161,15 @@ fn create(ended: bool) -> &'static Local {
     let this = unsafe { local.as_ref() };
     if ended {
         this.main_loop.close();
-        thread().late.set(Some(local));
+    }
+    // SAFETY: `get` found no state, so there is no other greenlet and no other stack. Only `free_late` frees the state.
+    unsafe { thread().set_local(local, main) };
+    if ended {
         // A state whose guard cannot be registered any more is leaked.
         let _ = LATE_GUARD.try_with(|_| ());
     } else {
-        thread().local.set(Some(local));
         GUARDS[0]();
     }
-    // SAFETY: the main greenlet runs until the first switch.
-    unsafe { thread().set_current(main) };
     this
 }
 
@@ -274,13 +274,13 @@ pub(super) unsafe fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
 /// Marks this OS thread as ended: [`try_get`] finds no state any more, no body begins, and nothing switches.
 ///
 /// Returns the state, unless the OS thread had ended or has none.
-pub(crate) fn mark_ended() -> Option<&'static Local> {
-    let thread = thread();
-    thread.ended.set(true);
-    let local = thread.local.take()?;
-    thread.late.set(Some(local));
-    // SAFETY: as in `get`.
-    let local = unsafe { local.as_ref() };
+///
+/// # Safety
+///
+/// The main greenlet runs, or the body of the running greenlet never returns.
+pub(crate) unsafe fn mark_ended() -> Option<&'static Local> {
+    // SAFETY: by the contract; and as in `get`.
+    let local = unsafe { thread().end()?.as_ref() };
     local.refuses_bodies.set(true);
     Some(local)
 }
@@ -288,7 +288,7 @@ pub(crate) fn mark_ended() -> Option<&'static Local> {
 /// Returns the state that is left of an ended OS thread.
 pub(crate) fn late() -> Option<&'static Local> {
     // SAFETY: as in `get`: the state that `late` leads to was not freed.
-    thread().late.get().map(|local| unsafe { local.as_ref() })
+    thread().late().map(|local| unsafe { local.as_ref() })
 }
 
 /// Frees the parts of an ended OS thread's state that nothing refers to any more.
@@ -298,8 +298,7 @@ pub(crate) fn late() -> Option<&'static Local> {
 /// [`Local::may_be_freed`] of the state, and its main greenlet has no cold state any more. No frame that will run again
 /// refers to any part of the state.
 pub(crate) unsafe fn free_late() {
-    let thread = thread();
-    let Some(local) = thread.late.get() else { return };
+    let Some(local) = thread().late() else { return };
     // SAFETY: as in `get`: the state that `late` leads to was not freed.
     let this = unsafe { local.as_ref() };
     if this.tasks.live() != 0 || this.controls.live() != 1 {
@@ -309,12 +308,12 @@ pub(crate) unsafe fn free_late() {
         // any more. New blocks come from new chunks.
         return unsafe { this.controls.release() };
     }
-    // Destructors of values that the main loop still holds find that the OS thread has ended.
-    thread.forget_late();
     // SAFETY: no cell is in use, so no handle is left. The only greenlet left is the main one, which runs this. The
     // OS thread has forgotten the pointer, and frames do not refer to it, by the contract. The state was leaked by
     // `create`.
     unsafe {
+        // Destructors of values that the main loop still holds find that the OS thread has ended.
+        thread().forget_late();
         this.controls.unmap();
         this.tasks.unmap();
         drop_contained(Box::from_raw(local.as_ptr()));

@@ -382,7 +382,7 @@ impl fmt::Debug for Greenlet {
             Status::Unstarted => "pending",
             Status::Live(control) if control == run::current() => "current active started",
             Status::Live(_) => "suspended active started",
-            Status::Dead if thread().ended.get() => "(thread exited) dead",
+            Status::Dead if thread().has_ended() => "(thread exited) dead",
             Status::Dead => "dead",
         })?;
         f.write_str(")")

@@ -16,6 +16,8 @@
 //! - A block is in the run queue, once, if and only if its state is Unstarted, Ready, Cancelled or Callback.
 //! - A ticket is woken at most once: a wake-up advances it, and so does every other end of a park.
 //! - No borrow of a `RefCell` or of a hub is held when a greenlet is left.
+//! - The boundary of the unsafe code is this folder: its files share the links and counts of the queue, which code
+//!   outside cannot reach. The running greenlet and the state of the OS thread are private to [`queue`].
 
 mod ending;
 pub(super) mod exit_request;

@@ -16,6 +16,9 @@ pub(crate) struct Marks(RefCell<Vec<Mark>>);
 
 impl Marks {
     /// Sets the callback of the running greenlet, until [`take`](Marks::take).
+    ///
+    /// A wait within a wait, as of an `AsFd` that waits, may take the callback of the outer one: only its own caller
+    /// misses the call, and no memory depends on it.
     pub(crate) fn put(&self, closed: Box<dyn FnOnce()>) {
         self.0.borrow_mut().push(Mark { greenlet: run::current().number(), closed });
     }

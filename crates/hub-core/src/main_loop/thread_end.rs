@@ -14,18 +14,29 @@ use crate::greenlet::local::{self, Local};
 use crate::greenlet::run;
 use crate::report;
 
-/// Ends this OS thread, unless it has ended. Called after a shutdown, and when thread-locals are destroyed.
+/// Ends this OS thread, unless it has ended. Called by the main greenlet after a shutdown.
 ///
 /// Frees no memory that a frame of the main greenlet may refer to.
+///
+/// # Panics
+///
+/// Panics if another greenlet runs.
 pub(crate) fn end_now() {
-    if let Some(local) = local::mark_ended() {
+    let by_main = local::try_get().is_none_or(|local| run::current() == local.main);
+    assert!(by_main, "a greenlet ends its OS thread, and is not the main one");
+    // SAFETY: the main greenlet runs, as just checked, or the OS thread has no other greenlet.
+    if let Some(local) = unsafe { local::mark_ended() } {
         end(local);
     }
 }
 
 /// Ends this OS thread while its thread-locals are being destroyed. A later call frees what an earlier one could not.
 pub(crate) fn end_with_thread_locals() {
-    end_now();
+    // SAFETY: a destructor of a thread-local runs: on the stack of the main greenlet, or below a call of `exit` in
+    // another one, which never returns.
+    if let Some(local) = unsafe { local::mark_ended() } {
+        end(local);
+    }
     if let Some(local) = local::late().filter(|local| local.may_be_freed()) {
         // Must be first, because it may drop foreign values, which may use any part of the state.
         local.main.drop_cold();

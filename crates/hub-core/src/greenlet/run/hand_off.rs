@@ -19,7 +19,7 @@ impl RunQueue {
     /// Panics if `me` is not the running greenlet.
     #[inline]
     pub(in super::super) fn park(&self, me: ControlRef) -> Result<(), LoopError> {
-        assert!(self.current.get() == Some(me), "a greenlet begins a park of another greenlet");
+        assert!(self.running() == Some(me), "a greenlet begins a park of another greenlet");
         // SAFETY: `me` is the running greenlet, and is parked and left.
         unsafe {
             me.set_state(State::Parked);
@@ -179,7 +179,7 @@ impl RunQueue {
         // Control blocks are never unmapped while their OS thread runs, so the place for the context of `me` is valid.
         unsafe {
             next.set_state(State::Running);
-            self.current.set(Some(next));
+            self.set_current(next);
             switch::jump(next.take_context(), me.context_place());
         }
     }

@@ -9,7 +9,7 @@ use super::queue::thread;
 /// True in the main loop, in a main greenlet that embeds it, and in a subscriber during an event of this crate.
 #[inline]
 pub(crate) fn in_mainloop() -> bool {
-    trace::in_subscriber() || thread().current.get().is_some_and(runs_loop)
+    trace::in_subscriber() || thread().running().is_some_and(runs_loop)
 }
 
 /// Returns whether `control` is the main loop, or a main greenlet that embeds it.
@@ -25,5 +25,5 @@ pub(super) fn runs_loop(control: ControlRef) -> bool {
 #[inline]
 pub(crate) fn must_not_switch() -> bool {
     let thread = thread();
-    in_mainloop() || thread.current.get().map_or(thread.polling.get(), |current| current.is_polling())
+    in_mainloop() || thread.running().map_or(thread.is_polling(), |current| current.is_polling())
 }

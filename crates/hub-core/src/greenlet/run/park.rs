@@ -298,7 +298,7 @@ pub(super) fn may_begin(me: ControlRef, reason: WaitReason) -> Result<bool, Loop
 /// Checks whether the running greenlet may be left. Throws the pending exit, if there is one.
 pub(crate) fn may_leave(me: ControlRef, reason: WaitReason) -> Result<(), LoopError> {
     // Must be first: an exit must not unwind a destructor of a thread-local.
-    if thread().ended.get() {
+    if thread().has_ended() {
         return Err(LoopErrorKind::ThreadEnding.into());
     }
     if runs_loop(me) {

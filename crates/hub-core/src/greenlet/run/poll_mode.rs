@@ -33,7 +33,7 @@ impl PollMode {
         let me = thread.running();
         let before = match me {
             Some(me) => me.set_polling(polling),
-            None => thread.polling.replace(polling),
+            None => thread.set_polling(polling),
         };
         PollMode { me, before }
     }
@@ -53,7 +53,7 @@ impl Drop for PollMode {
 #[cold]
 fn end_early(before: bool) {
     let thread = thread();
-    thread.polling.set(before);
+    thread.set_polling(before);
     if let Some(main) = thread.running() {
         main.set_polling(before);
     }

@@ -1,6 +1,7 @@
 //! The run queue of an OS thread, the running greenlet, and wake-ups, which only queue their target.
 //!
-//! Ground rules: those of the [module above](super).
+//! Ground rules: those of the [module above](super). The fields that lead to memory or name the running greenlet are
+//! private to this file: `current`, `local`, `late` and `ended`. The functions that set them are unsafe.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -18,7 +19,7 @@ use crate::hub::Stamp;
 #[repr(C)]
 pub(crate) struct RunQueue {
     pub(super) ready: Cell<usize>,
-    pub(super) current: Cell<Option<ControlRef>>,
+    current: Cell<Option<ControlRef>>,
     pub(super) head: Cell<Option<ControlRef>>,
     pub(super) tail: Cell<Option<ControlRef>>,
     /// The number of greenlets that may still run in this slice before the main loop polls descriptors and timers
@@ -37,13 +38,13 @@ pub(crate) struct RunQueue {
     /// Whether the main greenlet embeds the loop and is between two turns.
     pub(super) between_turns: Cell<bool>,
     /// The state of this OS thread, until it ends.
-    pub(in super::super) local: Cell<Option<NonNull<Local>>>,
+    local: Cell<Option<NonNull<Local>>>,
     /// The state of this OS thread after its end, while some of it is still needed.
-    pub(in super::super) late: Cell<Option<NonNull<Local>>>,
+    late: Cell<Option<NonNull<Local>>>,
     /// Whether the OS thread has ended or is ending. No greenlet is entered then.
-    pub(in super::super) ended: Cell<bool>,
+    ended: Cell<bool>,
     /// Whether this OS thread polls a future although it has no greenlets yet. Its main greenlet is made in the poll.
-    pub(in super::super) polling: Cell<bool>,
+    polling: Cell<bool>,
     pub(super) turn: Turn,
 }
 
@@ -221,21 +222,81 @@ impl RunQueue {
     }
 
     /// Returns the running greenlet, if the OS thread has one.
-    #[inline]
+    #[inline(always)]
     pub(in super::super) fn running(&self) -> Option<ControlRef> {
         self.current.get()
     }
 
     /// # Safety
     ///
-    /// The greenlet is the running one.
+    /// The greenlet is the running one, or is entered by the caller before anything else runs.
+    #[inline(always)]
     pub(in super::super) unsafe fn set_current(&self, control: ControlRef) {
         self.current.set(Some(control));
     }
 
-    pub(in super::super) fn forget_late(&self) {
+    /// Returns the state of this OS thread, until it ends.
+    #[inline(always)]
+    pub(in super::super) fn local(&self) -> Option<NonNull<Local>> {
+        self.local.get()
+    }
+
+    /// Returns the state of this OS thread after its end, while some of it is still needed.
+    pub(in super::super) fn late(&self) -> Option<NonNull<Local>> {
+        self.late.get()
+    }
+
+    /// Returns whether the OS thread has ended or is ending.
+    #[inline(always)]
+    pub(in super::super) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Sets the state of this OS thread, and its main greenlet as the running one.
+    ///
+    /// # Safety
+    ///
+    /// The OS thread has no state, and the caller runs on its own stack. The state is not freed before
+    /// [`forget_late`](RunQueue::forget_late).
+    pub(in super::super) unsafe fn set_local(&self, local: NonNull<Local>, main: ControlRef) {
+        let place = if self.ended.get() { &self.late } else { &self.local };
+        place.set(Some(local));
+        self.current.set(Some(main));
+    }
+
+    /// Marks the OS thread as ended. Returns its state, which is a late one from now on.
+    ///
+    /// # Safety
+    ///
+    /// The main greenlet runs, or the body of the running greenlet never returns: the end of a body would enter the
+    /// main greenlet.
+    pub(in super::super) unsafe fn end(&self) -> Option<NonNull<Local>> {
+        self.ended.set(true);
+        let local = self.local.take()?;
+        self.late.set(Some(local));
+        Some(local)
+    }
+
+    /// Forgets the late state and the running greenlet.
+    ///
+    /// # Safety
+    ///
+    /// The main greenlet runs, and no greenlet of the state runs any more.
+    pub(in super::super) unsafe fn forget_late(&self) {
         self.late.set(None);
         self.current.set(None);
+    }
+
+    /// Returns whether this OS thread polls a future although it has no greenlets yet.
+    #[inline(always)]
+    pub(in super::super) fn is_polling(&self) -> bool {
+        self.polling.get()
+    }
+
+    /// Sets whether this OS thread polls a future although it has no greenlets yet. Returns the former value.
+    #[inline(always)]
+    pub(super) fn set_polling(&self, polling: bool) -> bool {
+        self.polling.replace(polling)
     }
 }
 

@@ -82,7 +82,7 @@ fn run_current() -> (usize, *const Cell<usize>) {
 
         let next = match next {
             // `me` is the main loop, which the main greenlet has entered to end it.
-            _ if thread.ended.get() => local.main,
+            _ if thread.has_ended() => local.main,
             Some(next) => next,
             None => thread.successor(local, size).unwrap_or_else(|| thread.mainloop_after(local, size)),
         };
@@ -91,13 +91,13 @@ fn run_current() -> (usize, *const Cell<usize>) {
             unsafe {
                 next.set_state(State::Running);
                 next.set_stack(stack);
+                thread.set_current(next);
             }
-            thread.current.set(Some(next));
             continue;
         }
-        thread.current.set(Some(next));
         // SAFETY: `next` is suspended or fresh, in no queue, and is entered by the caller.
         let context = unsafe {
+            thread.set_current(next);
             next.set_state(State::Running);
             next.take_context()
         };

@@ -82,7 +82,7 @@ pub(crate) fn has_to_exit(me: ControlRef) -> bool {
 pub(crate) fn exit_now(exit: Exit) {
     let me = current();
     drop(me.set_exit(exit.clone()));
-    if !std::thread::panicking() && !thread().ended.get() {
+    if !std::thread::panicking() && !thread().has_ended() {
         throw_pending(me, Some(exit), take_turn);
     }
 }
@@ -99,7 +99,7 @@ pub(crate) fn exit_again() {
 /// Throws the pending exit, if there is one that neither a mask nor a shield nor a poll holds back.
 pub(crate) fn check_exit() {
     let me = current();
-    if !std::thread::panicking() && !thread().ended.get() {
+    if !std::thread::panicking() && !thread().has_ended() {
         throw_pending(me, None, take_turn);
     }
 }
