@@ -85,3 +85,67 @@ pub enum WaitError {
     #[error(transparent)]
     Loop(#[from] LoopError),
 }
+
+impl From<WatcherError> for io::Error {
+    fn from(error: WatcherError) -> io::Error {
+        let kind = match &error {
+            WatcherError::Closed => io::ErrorKind::NotConnected,
+            WatcherError::Active { .. } => io::ErrorKind::ResourceBusy,
+            WatcherError::NoCallback | WatcherError::Signal { .. } | WatcherError::Child { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            WatcherError::HubDestroyed => io::ErrorKind::Other,
+            WatcherError::Refused(error) => return error.clone().into(),
+            WatcherError::System { error: cause, .. } => cause.kind(),
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+impl From<WaitError> for io::Error {
+    fn from(error: WaitError) -> io::Error {
+        let kind = match &error {
+            WaitError::TimedOut => io::ErrorKind::TimedOut,
+            WaitError::ConcurrentUse => io::ErrorKind::ResourceBusy,
+            WaitError::Closed => io::ErrorKind::NotConnected,
+            WaitError::Canceled(cause) => io::Error::from(cause.clone()).kind(),
+            WaitError::Watcher(error) => return error.clone().into(),
+            WaitError::Loop(error) => return error.clone().into(),
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(error: impl Into<io::Error>) -> io::ErrorKind {
+        error.into().kind()
+    }
+
+    #[test]
+    fn the_error_of_a_wait_has_the_kind_of_its_cause() {
+        assert_eq!(kind(WaitError::TimedOut), io::ErrorKind::TimedOut);
+        assert_eq!(kind(WaitError::ConcurrentUse), io::ErrorKind::ResourceBusy);
+        assert_eq!(kind(WaitError::Closed), io::ErrorKind::NotConnected);
+        assert_eq!(kind(WaitError::Canceled(GreenError::Deadlock)), io::ErrorKind::Deadlock);
+        assert_eq!(kind(WaitError::Watcher(WatcherError::NoCallback)), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn the_error_of_a_watcher_has_the_kind_of_its_cause() {
+        assert_eq!(kind(WatcherError::Closed), io::ErrorKind::NotConnected);
+        assert_eq!(kind(WatcherError::Active { setting: "limit" }), io::ErrorKind::ResourceBusy);
+        assert_eq!(kind(WatcherError::HubDestroyed), io::ErrorKind::Other);
+        assert_eq!(kind(WatcherError::Refused(TrampolineError::TimedOut { fd: 0 })), io::ErrorKind::TimedOut);
+        assert_eq!(kind(WatcherError::system("wait", io::ErrorKind::NotFound)), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_conversion_keeps_the_text_of_the_error() {
+        for error in [WaitError::TimedOut, WaitError::Closed, WaitError::Canceled(GreenError::Deadlock)] {
+            assert_eq!(io::Error::from(error.clone()).to_string(), error.to_string());
+        }
+    }
+}
