@@ -76,9 +76,10 @@
 //! | [`with_timeout`] | returns a [`Timeout`], which has this one cause |
 //! | [`Trampoline::wait`] | returns `Custom` with the error of [`timeout_error`](Trampoline::timeout_error), if one was set |
 //! | [`Parker::park`](park::Parker::park) | returns [`Parked::TimedOut`](park::Parked::TimedOut): the primitive that calls it looks for a grant first |
+//! | [`ReadyList::next`](park::ReadyList::next) | returns `None`: a wait for several objects, which is made of it, returns those that were ready |
 //! | [`select`](mod@select), [`Child::wait_timeout`](process::Child::wait_timeout), [`HubRef::join`] | return what their models return: no ready entry, `None`, and `false` |
 //! | [`GreenPool::kill_all_timeout`], [`Group::kill_all_timeout`](greenpool::Group::kill_all_timeout), [`HubRef::shutdown`] | end green threads within the limit, and return how many are left |
-//! | `gevent::iwait`, `wait`, `joinall` and `killall` (feature `loop`) | return the objects that are ready, and the number of green threads that are left |
+//! | `iwait`, `wait`, `joinall` and `killall` of `gevent` (feature `loop`) | return the objects that are ready, and the number of green threads that are left |
 //! | [`HubRef::run_once`] | limits the sleep of a turn, which has no result |
 //! | [`StopServe::stop_within`](net::StopServe::stop_within) | does not wait. The time limits the handlers of a server |
 //!
@@ -107,6 +108,7 @@
 //! | keep a value per green thread | [`green_local!`](local::green_local) |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`](park::Source) |
 //! | wait for several descriptors at once | [`select`] |
+//! | react to descriptors, timers, signals, child processes and files by callbacks | `gevent` (feature `loop`): gevent's event loop with its watchers |
 //! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
 //! | write a hub | [`Hub`](hub::Hub), [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
 //! | wake a hub from another OS thread | [`HubRef::remote`] |
@@ -168,6 +170,8 @@
 //! - `libevent-bundled`: as `libevent`, with libevent 2.1.12 built from source and linked statically. A build needs
 //!   cmake 3, a C compiler and libclang.
 //! - `tokio`: a hub that runs a Tokio runtime while it waits, over epoll or kqueue; see the crate `hub-tokio`.
+//! - `loop`: gevent's event loop as the module `gevent`: watchers with callbacks and priorities, waits for them, and
+//!   `iwait`, `wait`, `joinall` and `killall`. It works over every hub, and brings in the crate `hub-loop`.
 //! - `backtrace`: adds to [`Report::Blocked`](debug::Report::Blocked) a backtrace of the green thread that holds the
 //!   main loop. It works on Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
