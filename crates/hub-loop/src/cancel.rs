@@ -24,7 +24,7 @@ use crate::watcher::sealed::Cancel;
 /// let waiting = greenhub::spawn(move || watcher.wait(None));
 /// greenhub::thread::yield_now();
 /// cancel_waits_close_and_then([&*reads as _], GreenError::custom("closed by the peer"), move || drop(writer));
-/// assert_eq!(waiting.join()?.unwrap_err().to_string(), "the wait was canceled: closed by the peer");
+/// assert_eq!(waiting.join()?.unwrap_err().to_string(), "the wait was cancelled: closed by the peer");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn cancel_waits_close_and_then<'a>(

@@ -75,9 +75,9 @@ pub enum WaitError {
     /// The watcher was closed during the wait.
     #[error("the watcher was closed during the wait")]
     Closed,
-    /// The wait was canceled with an error, or a [`Waiter`](crate::Waiter) got one.
-    #[error("the wait was canceled: {0}")]
-    Canceled(GreenError),
+    /// The wait was cancelled with an error, or a [`Waiter`](crate::Waiter) got one.
+    #[error("the wait was cancelled: {0}")]
+    Cancelled(GreenError),
     /// The watcher could not be started.
     #[error(transparent)]
     Watcher(#[from] WatcherError),
@@ -108,7 +108,7 @@ impl From<WaitError> for io::Error {
             WaitError::TimedOut => io::ErrorKind::TimedOut,
             WaitError::ConcurrentUse => io::ErrorKind::ResourceBusy,
             WaitError::Closed => io::ErrorKind::NotConnected,
-            WaitError::Canceled(cause) => io::Error::from(cause.clone()).kind(),
+            WaitError::Cancelled(cause) => io::Error::from(cause.clone()).kind(),
             WaitError::Watcher(error) => return error.clone().into(),
             WaitError::Loop(error) => return error.clone().into(),
         };
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(kind(WaitError::TimedOut), io::ErrorKind::TimedOut);
         assert_eq!(kind(WaitError::ConcurrentUse), io::ErrorKind::ResourceBusy);
         assert_eq!(kind(WaitError::Closed), io::ErrorKind::NotConnected);
-        assert_eq!(kind(WaitError::Canceled(GreenError::Deadlock)), io::ErrorKind::Deadlock);
+        assert_eq!(kind(WaitError::Cancelled(GreenError::Deadlock)), io::ErrorKind::Deadlock);
         assert_eq!(kind(WaitError::Watcher(WatcherError::NoCallback)), io::ErrorKind::InvalidInput);
     }
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_conversion_keeps_the_text_of_the_error() {
-        for error in [WaitError::TimedOut, WaitError::Closed, WaitError::Canceled(GreenError::Deadlock)] {
+        for error in [WaitError::TimedOut, WaitError::Closed, WaitError::Cancelled(GreenError::Deadlock)] {
             assert_eq!(io::Error::from(error.clone()).to_string(), error.to_string());
         }
     }

@@ -272,13 +272,13 @@ pub struct Callback {
 }
 
 impl Callback {
-    /// Cancels the call. Does not switch. Returns false if it was made or canceled before.
+    /// Cancels the call. Does not switch. Returns false if it was made or cancelled before.
     pub fn stop(&self) -> bool {
         self.is_pending.set(false);
         self.timer.cancel()
     }
 
-    /// Returns whether the call was neither made nor canceled.
+    /// Returns whether the call was neither made nor cancelled.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.is_pending.get()

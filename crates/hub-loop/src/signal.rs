@@ -203,13 +203,13 @@ pub fn on_signal(signal: c_int, f: impl Fn() + 'static) -> Result<SignalHandler,
 ///
 /// Dropping it cancels it.
 #[derive(Debug)]
-#[must_use = "the handler is canceled when this is dropped"]
+#[must_use = "the handler is cancelled when this is dropped"]
 pub struct SignalHandler {
     watcher: Signal,
 }
 
 impl SignalHandler {
-    /// Removes the handler. Does not switch. Does nothing if it was canceled before.
+    /// Removes the handler. Does not switch. Does nothing if it was cancelled before.
     ///
     /// Calls of the handler that are in progress go on.
     pub fn cancel(&self) {

@@ -49,7 +49,7 @@ impl<T> Waiter<T> {
     ///
     /// # Errors
     ///
-    /// Returns [`WaitError::Canceled`] with the error that was thrown, and [`WaitError::ConcurrentUse`] at once if
+    /// Returns [`WaitError::Cancelled`] with the error that was thrown, and [`WaitError::ConcurrentUse`] at once if
     /// another green thread waits. Returns an error where the caller cannot wait, such as on the main loop.
     pub fn get(&self) -> Result<T, WaitError> {
         if self.is_waiting.replace(true) {
@@ -58,7 +58,7 @@ impl<T> Waiter<T> {
         let _wait = Getting(self);
         loop {
             if let Some(outcome) = self.outcome.take() {
-                return outcome.map_err(WaitError::Canceled);
+                return outcome.map_err(WaitError::Cancelled);
             }
             let parker = Parker::new(WaitReason::Event)?;
             if !self.is_ready() {

@@ -95,7 +95,7 @@ pub(crate) mod sealed {
 
     impl<K: Kind> Cancel for Rc<Node<K>> {
         fn cancel(&self, error: &GreenError) {
-            self.end_wait(|| Err(WaitError::Canceled(error.clone())));
+            self.end_wait(|| Err(WaitError::Cancelled(error.clone())));
         }
     }
 }
@@ -179,7 +179,7 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     ///
     /// Returns [`WaitError::ConcurrentUse`] at once if the watcher is in use, [`WaitError::TimedOut`] if `limit`
     /// elapses, [`WatcherError::HubDestroyed`] if the hub is replaced meanwhile, [`WaitError::Closed`] if the watcher is
-    /// closed during the wait, and [`WaitError::Canceled`] after
+    /// closed during the wait, and [`WaitError::Cancelled`] after
     /// [`cancel_wait`](Watcher::cancel_wait). Returns an error if the watcher cannot be started, or where the caller
     /// cannot wait, such as on the main loop.
     fn wait(&self, limit: impl Into<Option<Duration>>) -> Result<Self::Event, WaitError>;
@@ -269,7 +269,7 @@ impl<K: Kind> Watcher for Watch<K> {
             if let Some(node) = node.upgrade()
                 && node.waiter() == Some(waiter)
             {
-                node.end_wait(|| Err(WaitError::Canceled(error)));
+                node.end_wait(|| Err(WaitError::Cancelled(error)));
             }
         });
         true

@@ -428,8 +428,8 @@ fn the_function_runs_after_all_waiters_have_their_error() {
         assert!(waited.iter().all(|timer| !timer.is_active()));
         joinall(&waiting, None).unwrap();
         sleep(SHORT);
-        let canceled = "the wait was canceled: closing";
-        assert_eq!(log.take(), ["returned", canceled, canceled, "then"]);
+        let cancelled = "the wait was cancelled: closing";
+        assert_eq!(log.take(), ["returned", cancelled, cancelled, "then"]);
     });
 }
 
@@ -472,8 +472,8 @@ fn a_wait_that_was_served_before_a_cancellation_keeps_its_event() {
 }
 
 #[test]
-fn a_wait_that_is_killed_meanwhile_is_not_canceled() {
-    run("a_wait_that_is_killed_meanwhile_is_not_canceled", || {
+fn a_wait_that_is_killed_meanwhile_is_not_cancelled() {
+    run("a_wait_that_is_killed_meanwhile_is_not_cancelled", || {
         let log = Log::new();
         let (timer, waiting) = waited_timer(&log);
         let then = log.clone();

@@ -28,7 +28,7 @@ fn an_error_that_comes_before_the_get_is_kept() {
         waiter.throw(GreenError::custom("thrown here"));
         assert!(waiter.is_ready() && !waiter.is_successful());
         let error = waiter.get().unwrap_err();
-        assert!(matches!(&error, WaitError::Canceled(error) if error.to_string() == "thrown here"), "{error}");
+        assert!(matches!(&error, WaitError::Cancelled(error) if error.to_string() == "thrown here"), "{error}");
     });
 }
 
@@ -91,7 +91,7 @@ fn a_throw_ends_the_get_with_the_error() {
         let waiting = spawn(move || getter.get());
         yield_now();
         waiter.throw(GreenError::custom("thrown here"));
-        assert_eq!(waiting.join().unwrap().unwrap_err().to_string(), "the wait was canceled: thrown here");
+        assert_eq!(waiting.join().unwrap().unwrap_err().to_string(), "the wait was cancelled: thrown here");
     });
 }
 

@@ -83,18 +83,18 @@ fn a_timeout_and_a_kill_stop_the_watcher() {
 }
 
 #[test]
-fn a_canceled_wait_gets_the_error_in_a_later_turn() {
-    run("a_canceled_wait_gets_the_error_in_a_later_turn", || {
+fn a_cancelled_wait_gets_the_error_in_a_later_turn() {
+    run("a_cancelled_wait_gets_the_error_in_a_later_turn", || {
         let log = Log::new();
         let timer = Rc::new(event_loop().timer(LONG));
         let (watcher, outcomes) = (Rc::clone(&timer), log.clone());
         let waiting = spawn(move || outcomes.push(watcher.wait(None).unwrap_err().to_string()));
         yield_now();
-        assert!(timer.cancel_wait(error("canceled here")));
+        assert!(timer.cancel_wait(error("cancelled here")));
         log.push("returned".to_owned());
         waiting.join().unwrap();
         let log = log.take();
-        assert!(log[0] == "returned" && log[1].contains("canceled here"), "{log:?}");
+        assert!(log[0] == "returned" && log[1].contains("cancelled here"), "{log:?}");
     });
 }
 
@@ -108,8 +108,8 @@ fn a_cancellation_without_a_waiter_does_nothing() {
 }
 
 #[test]
-fn a_wait_that_has_ended_is_not_canceled() {
-    run("a_wait_that_has_ended_is_not_canceled", || {
+fn a_wait_that_has_ended_is_not_cancelled() {
+    run("a_wait_that_has_ended_is_not_cancelled", || {
         let timer = Rc::new(event_loop().timer(LONG));
         let watcher = Rc::clone(&timer);
         let waiting = spawn(move || watcher.wait(None));
@@ -133,9 +133,9 @@ fn a_cancellation_comes_before_a_deadline_that_the_loop_has_not_seen() {
         let waiting = spawn(move || watcher.wait(None));
         yield_now();
         std::thread::sleep(5 * SHORT);
-        timer.cancel_wait(error("canceled here"));
+        timer.cancel_wait(error("cancelled here"));
         let outcome = waiting.join().unwrap();
-        assert!(matches!(outcome, Err(WaitError::Canceled(_))), "{outcome:?}");
+        assert!(matches!(outcome, Err(WaitError::Cancelled(_))), "{outcome:?}");
     });
 }
 

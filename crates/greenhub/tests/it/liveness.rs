@@ -94,7 +94,7 @@ fn counting_the_same_callback_twice_changes_nothing() {
         assert!(get_hub().join(LONG).unwrap());
         assert!(timers[0].cancel() && timers[1].cancel());
         let counted = get_hub().schedule_once(LONG, || ());
-        assert!(!get_hub().join(SHORT).unwrap(), "canceled timers are subtracted no more");
+        assert!(!get_hub().join(SHORT).unwrap(), "cancelled timers are subtracted no more");
         counted.cancel();
     });
 }

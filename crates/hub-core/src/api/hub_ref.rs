@@ -498,7 +498,7 @@ impl HubRef {
     /// pending, and no [`Remote`] of this OS thread is held. A green thread that waits for a lock, a queue or an event
     /// is not waited for, since the loop cannot know whether it will be woken. The same holds for timers, listeners and
     /// hooks that are not [counted](TimerHandle::set_counted). Returns false if `limit` has elapsed before; nothing is
-    /// canceled then. gevent's `hub.join`.
+    /// cancelled then. gevent's `hub.join`.
     ///
     /// ```
     /// use std::time::Duration;

@@ -23,7 +23,7 @@ pub struct TimerHandle {
 }
 
 impl TimerHandle {
-    /// Returns the handle of a callback, which is canceled if the OS thread has ended its green threads.
+    /// Returns the handle of a callback, which is cancelled if the OS thread has ended its green threads.
     pub(super) fn of(main_loop: &MainLoop, id: CallbackId) -> TimerHandle {
         if local::has_ended() {
             main_loop.unschedule(id);

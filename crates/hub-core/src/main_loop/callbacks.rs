@@ -134,7 +134,7 @@ impl MainLoop {
         run::rouse();
     }
 
-    /// Cancels a scheduled callback. Returns false if it has run or was canceled.
+    /// Cancels a scheduled callback. Returns false if it has run or was cancelled.
     pub(crate) fn unschedule(&self, id: CallbackId) -> bool {
         let callback = self.callbacks.borrow_mut().remove(id);
         if let Some(Callback::Timer { armed: Some(timer), .. }) = &callback {
@@ -156,7 +156,7 @@ impl MainLoop {
         self.queue_due(id);
     }
 
-    /// Runs a due callback, unless it was canceled.
+    /// Runs a due callback, unless it was cancelled.
     pub(super) fn expire(&self, id: CallbackId) {
         let callback = self.callbacks.borrow_mut().remove(id);
         match callback {

@@ -9,7 +9,7 @@ use crate::error::GreenError;
 use crate::greenlet::exit::contained;
 use crate::greenlet::run;
 
-/// The callbacks that are due, canceled ones included, and the place where the running one was made.
+/// The callbacks that are due, cancelled ones included, and the place where the running one was made.
 #[derive(Default)]
 pub(super) struct Calls {
     /// Each with the turn in which it was scheduled, and with a stand-in in the run queue.

@@ -135,7 +135,7 @@ impl Wakers {
         source.flatten().and_then(PollGuard::new)
     }
 
-    /// Replaces the waker of a timer by `waker`. Returns false if the timer has fired or was canceled.
+    /// Replaces the waker of a timer by `waker`. Returns false if the timer has fired or was cancelled.
     pub(crate) fn renew_for_timer(&self, id: WakerId, waker: &Waker) -> bool {
         match self.with(id, |armed| armed.waker.will_wake(waker)) {
             None => return false,

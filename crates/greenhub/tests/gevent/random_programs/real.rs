@@ -331,7 +331,7 @@ impl World {
             Ok(()) => "event",
             Err(WaitError::ConcurrentUse) => "concurrent",
             Err(WaitError::Closed) => "closed",
-            Err(WaitError::Canceled(_)) => "canceled",
+            Err(WaitError::Cancelled(_)) => "cancelled",
             Err(WaitError::Watcher(error)) => return named(Err(error)),
             Err(error) => return error.to_string(),
         }

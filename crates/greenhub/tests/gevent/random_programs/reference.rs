@@ -447,7 +447,7 @@ impl Model {
                 self.mark(number);
             }
             Call::Cancel(number, waiter) if self.watchers[number].waiter == Some(waiter) => {
-                self.end_wait(number, "canceled");
+                self.end_wait(number, "cancelled");
             }
             Call::Kill(green) => match self.greens[green].state {
                 State::Unstarted => self.greens[green].state = State::Over,
