@@ -16,8 +16,7 @@ pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// Sends a message of `bytes` over each pair and back, `rounds` times, in tasks of the runtime whose context is
-/// entered.
+/// Sends a message of `bytes` over each pair and back, `rounds` times, in tasks of the current runtime.
 ///
 /// # Panics
 ///

@@ -21,7 +21,8 @@ pub fn ping_pong(pairs: Vec<Pair>, rounds: u64, bytes: usize) {
     let mut message = vec![7; bytes];
     let send = |end: usize, message: &[u8]| assert_eq!(write(&ends[end], message), Ok(bytes));
     for (index, end) in ends.iter().enumerate() {
-        epoll::add(&set, end.as_fd(), EventData::new_u64(index as u64), EventFlags::IN).expect("one more");
+        epoll::add(&set, end.as_fd(), EventData::new_u64(index as u64), EventFlags::IN)
+            .expect("the set takes the socket");
     }
     for near in (0..ends.len()).step_by(2) {
         send(near, &message);
@@ -31,7 +32,7 @@ pub fn ping_pong(pairs: Vec<Pair>, rounds: u64, bytes: usize) {
     let mut events = Vec::with_capacity(1024);
     while playing > 0 {
         events.clear();
-        epoll::wait(&set, spare_capacity(&mut events), None).expect("a wait");
+        epoll::wait(&set, spare_capacity(&mut events), None).expect("epoll_wait succeeds");
         for event in &events {
             let end = event.data.u64() as usize;
             assert_eq!(read(&ends[end], &mut message), Ok(bytes));

@@ -40,7 +40,7 @@ fn answers_a_second(threads: usize) -> f64 {
         .collect();
     greenhub::sleep(RUN);
     over.store(true, Ordering::Relaxed);
-    clients.into_iter().for_each(|client| client.join().expect("asks only"));
+    clients.into_iter().for_each(|client| client.join().expect("no panic"));
     let rate = answers.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
     server.stop().stop();
     drop(server.join().expect("the loop goes on"));

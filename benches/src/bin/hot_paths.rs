@@ -73,7 +73,7 @@ fn yields(threads: usize, count: usize) {
     let yielding = move || (0..each).for_each(|_| greenhub::thread::yield_now());
     let running: Vec<_> = (0..threads).map(|_| greenhub::spawn(yielding)).collect();
     for one in running {
-        one.join().expect("yields only");
+        one.join().expect("no panic");
     }
 }
 
@@ -83,7 +83,7 @@ fn spawn_join(count: usize) {
     for _ in 0..count / 1000 {
         batch.extend((0..1000).map(|number| greenhub::spawn(move || number)));
         for (number, one) in batch.drain(..).enumerate() {
-            assert_eq!(one.join().expect("returns only"), number);
+            assert_eq!(one.join().expect("no panic"), number);
         }
     }
 }
@@ -92,7 +92,7 @@ fn spawn_join(count: usize) {
 fn spawn_n(count: usize) {
     for _ in 0..count / 1000 {
         (0..1000).for_each(|_| greenhub::spawn_n(|| ()));
-        greenhub::spawn(|| ()).join().expect("returns only");
+        greenhub::spawn(|| ()).join().expect("no panic");
     }
 }
 
@@ -105,11 +105,11 @@ fn timer(others: u32, count: usize) {
     greenhub::sleep(Duration::from_millis(1));
     greenhub::spawn(move || {
         for _ in 0..count {
-            greenhub::with_timeout(Duration::from_secs(30), || ()).expect("at once");
+            greenhub::with_timeout(Duration::from_secs(30), || ()).expect("no timeout");
         }
     })
     .join()
-    .expect("arms only");
+    .expect("no panic");
     hub.abort();
 }
 
@@ -128,8 +128,8 @@ fn channel(count: usize) {
             assert_eq!(returned.recv(), Ok(number));
         }
     });
-    send.join().expect("sends and receives only");
-    bounce.join().expect("bounces only").expect("the other receives");
+    send.join().expect("no panic");
+    bounce.join().expect("no panic").expect("the other receives");
 }
 
 /// Locks and unlocks a free mutex `count` times.

@@ -71,7 +71,7 @@ fn measure(pairs: &[(UnixStream, UnixStream)]) -> io::Result<Vec<Option<f64>>> {
             if can {
                 costs.push(time(waits, || {
                     ready.clear();
-                    hub.wait(&watched, Some(Duration::ZERO), &mut ready).expect("a wait");
+                    hub.wait(&watched, Some(Duration::ZERO), &mut ready).expect("the wait succeeds");
                 }));
             }
         }

@@ -79,7 +79,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let (pool, totals) = (GreenPool::new(options.most as usize), Rc::new(Totals::default()));
     let count = Rc::clone(&totals);
     let served = serve_until(&stop, &listener, &pool, move |client, peer| forward(&options, client, peer, &count));
-    let served = served.map_err(Failure::doing("forwarding"))?;
+    let served = served.map_err(Failure::doing("cannot accept connections"))?;
     let (there, back, failed) = (totals.there.get(), totals.back.get(), totals.failed.get());
     let connections = served.accepted;
     writeln!(io::stdout(), "{connections} connections, {failed} failed; {there} bytes there, {back} bytes back")
@@ -138,7 +138,7 @@ struct Watch {
     moved: Cell<u64>,
 }
 
-/// Copies until the end of the source, shuts down the target's half, and returns the number of bytes.
+/// Copies from `from` to `to` until the end, shuts down the sending half of `to`, and returns the number of bytes.
 fn one_way(mut from: &TcpStream, mut to: &TcpStream, watch: &Watch, total: &Cell<u64>) -> io::Result<u64> {
     let mut piece = vec![0; 16 << 10];
     let mut copied = 0;
@@ -161,7 +161,7 @@ fn one_way(mut from: &TcpStream, mut to: &TcpStream, watch: &Watch, total: &Cell
         copied += count as u64;
         total.set(total.get() + count as u64);
     }
-    // Ignore an error: the target may have closed already.
+    // Ignore an error: the peer of `to` may have closed already.
     let _ = to.shutdown(Shutdown::Write);
     Ok(copied)
 }

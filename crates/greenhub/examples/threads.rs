@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --example threads -- FILE…` prints the same lines as `sha256sum`, in the same order. Each of
 //! `--threads` OS threads has a hub and `--green` green threads. All green threads take files from one list under a
-//! mutex, let a pool of `--jobs` OS threads read them, and send the sums through one channel to the main thread, which
-//! prints them. A semaphore bounds the sums that wait for an earlier one.
+//! mutex, let a pool of `--jobs` OS threads read them, and send the sums through one channel to the main OS thread,
+//! which prints them. A semaphore bounds the sums that wait for an earlier one.
 
 mod cli;
 
@@ -59,7 +59,7 @@ struct Options {
     hub: Option<String>,
 }
 
-/// The state that all threads share.
+/// The state that all OS threads share.
 struct Shared {
     /// The remaining files, with their numbers.
     files: Mutex<Enumerate<vec::IntoIter<PathBuf>>>,
@@ -100,7 +100,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         let (shared, hub, ready, sender) = (Arc::clone(&shared), options.hub.clone(), ready.clone(), sender.clone());
         os::Builder::new().spawn(move || os_thread(&shared, hub.as_deref(), ready, green, &sender))
     });
-    let os_threads = os_threads.collect::<Result<Vec<_>, _>>().map_err(Failure::doing("cannot start a thread"))?;
+    let os_threads = os_threads.collect::<Result<Vec<_>, _>>().map_err(Failure::doing("cannot start an OS thread"))?;
     // Drop the senders of this OS thread, so that the channels end with the last other one.
     drop((ready, sender));
 
@@ -118,9 +118,9 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     }
     let took = began.elapsed().as_secs_f64();
     for (number, os_thread) in os_threads.into_iter().enumerate() {
-        let done = os_thread.join().map_err(|_| Failure::Run(format!("thread {number} panicked")))??;
+        let done = os_thread.join().map_err(|_| Failure::Run(format!("OS thread {number} panicked")))??;
         if options.verbose {
-            eprintln!("thread {number}: {done} files by {green} green threads");
+            eprintln!("OS thread {number}: {done} files by {green} green threads");
         }
     }
     if options.verbose {
@@ -204,7 +204,7 @@ fn digest(path: &Path, bytes: &AtomicU64) -> io::Result<[u8; 32]> {
     }
 }
 
-/// Prints the sums in the order of the files until all threads have ended, and returns the number of failed files.
+/// Prints the sums in the order of the files until all OS threads have ended, and returns the number of failed files.
 fn print(shared: &Shared, sums: Receiver<Sum>) -> io::Result<usize> {
     let (mut early, mut next, mut failed) = (BTreeMap::new(), 0, 0);
     for sum in sums {

@@ -14,7 +14,7 @@ use crate::support::{EXPLICIT, Ticker, every_way, run};
 /// Sleeps by a runtime of its own, which knows nothing of green threads.
 fn sleep_in_another_runtime() {
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
-    // In an `async` block, so that the timer is one of this runtime. Nothing drives that of the hub meanwhile.
+    // The `async` block makes the timer in this runtime. Nothing drives the timers of the hub's runtime meanwhile.
     runtime.block_on(async { tokio::time::sleep(Duration::from_millis(20)).await });
 }
 

@@ -22,7 +22,7 @@ use greenhub::net::{Cluster, ServeError, Served};
 
 use crate::cli::Failure;
 use crate::cli::signals::Signals;
-use crate::http::{Answer, Rules};
+use crate::http::{Response, Rules};
 use crate::site::Site;
 
 /// A web server that uses every processor: serves the files of a directory by HTTP/1.1. It reads the files once.
@@ -102,10 +102,10 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     Ok(if ends.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn answer<'a>(site: &'a Site, path: &str) -> Answer<'a> {
+fn answer<'a>(site: &'a Site, path: &str) -> Response<'a> {
     match site.find(path) {
-        Some(file) => Answer { status: "200 OK", kind: file.kind, content: Cow::Borrowed(&file.content) },
-        None => Answer::text("404 Not Found", "404 Not Found".to_owned()),
+        Some(file) => Response { status: "200 OK", kind: file.kind, content: Cow::Borrowed(&file.content) },
+        None => Response::text("404 Not Found", "404 Not Found".to_owned()),
     }
 }
 

@@ -30,7 +30,7 @@ use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
 
 use crate::cli::Failure;
 use crate::cli::signals::Signals;
-use crate::http::{Answer, Rules};
+use crate::http::{Response, Rules};
 
 /// A feed service: returns the titles of the feeds whose URLs are posted to it.
 ///
@@ -117,17 +117,17 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
 }
 
 impl Service {
-    fn answer(&self, body: &[u8]) -> Answer<'static> {
+    fn answer(&self, body: &[u8]) -> Response<'static> {
         let Ok(text) = str::from_utf8(body) else {
-            return Answer::text("400 Bad Request", "the body is not in UTF-8\n".to_owned());
+            return Response::text("400 Bad Request", "the body is not in UTF-8\n".to_owned());
         };
         let urls: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         if urls.is_empty() {
-            return Answer::text("400 Bad Request", "the body has no URL; one in each line is expected\n".to_owned());
+            return Response::text("400 Bad Request", "the body has no URL; one in each line is expected\n".to_owned());
         }
         match self.titles(&urls) {
-            Ok(lines) => Answer::text("200 OK", lines),
-            Err(error) => Answer::text("500 Internal Server Error", format!("{error}\n")),
+            Ok(lines) => Response::text("200 OK", lines),
+            Err(error) => Response::text("500 Internal Server Error", format!("{error}\n")),
         }
     }
 

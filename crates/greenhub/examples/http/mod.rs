@@ -1,4 +1,4 @@
-//! An HTTP/1.1 server for one connection: it reads requests one after the other, and answers each.
+//! An HTTP/1.1 server for one connection: it reads requests one after the other, and sends a response to each.
 
 #![allow(dead_code, reason = "each example uses a part of it")]
 
@@ -10,12 +10,12 @@ use std::time::Duration;
 use greenhub::net::TcpStream;
 
 /// The maximum length of the head of a request, in bytes.
-const LONGEST: usize = 16 << 10;
+const MAX_HEAD: usize = 16 << 10;
 
-/// The number of bytes to read and discard after a refusal, so that the client can receive it.
-const WASTE: u64 = 1 << 20;
+/// The maximum number of bytes to read and discard after an error response, so that the client can receive it.
+const MAX_DISCARDED: u64 = 1 << 20;
 
-/// The limits for clients.
+/// What the server accepts from a client.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) methods: &'static [&'static str],
@@ -23,7 +23,7 @@ pub(crate) struct Rules {
     pub(crate) body: usize,
     /// Whether a connection may carry several requests.
     pub(crate) keep: bool,
-    /// The time limit for each read of a request, and for each write of an answer.
+    /// The time limit for each read of a request, and for each write of a response.
     pub(crate) timeout: Duration,
 }
 
@@ -31,33 +31,33 @@ pub(crate) struct Rules {
 pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) body: Vec<u8>,
-    /// Whether the answer has no body.
+    /// Whether the response has no body.
     head_only: bool,
     /// Whether the client may send another request.
     keep: bool,
 }
 
-/// An answer to a request.
-pub(crate) struct Answer<'a> {
+/// A response to a request.
+pub(crate) struct Response<'a> {
     pub(crate) status: &'static str,
     pub(crate) kind: &'static str,
     pub(crate) content: Cow<'a, [u8]>,
 }
 
-impl Answer<'_> {
-    pub(crate) fn text(status: &'static str, text: String) -> Answer<'static> {
-        Answer { status, kind: "text/plain; charset=utf-8", content: Cow::Owned(text.into_bytes()) }
+impl Response<'_> {
+    pub(crate) fn text(status: &'static str, text: String) -> Response<'static> {
+        Response { status, kind: "text/plain; charset=utf-8", content: Cow::Owned(text.into_bytes()) }
     }
 }
 
-/// Answers the requests of a client, and returns the number of answers.
+/// Responds to the requests of a client, and returns the number of responses.
 ///
-/// Returns when the client leaves, sends nothing in time, or sends a request that is refused. Switches.
-pub(crate) fn serve<'a>(stream: TcpStream, rules: Rules, answer: impl FnMut(&Request) -> Answer<'a>) -> u64 {
-    let mut connection = Connection { stream, rules, input: Vec::new(), answered: 0 };
+/// Returns when the client leaves, sends nothing in time, or sends a request that is rejected. Switches.
+pub(crate) fn serve<'a>(stream: TcpStream, rules: Rules, respond: impl FnMut(&Request) -> Response<'a>) -> u64 {
+    let mut connection = Connection { stream, rules, input: Vec::new(), sent: 0 };
     // Ignore an error: the client has closed the connection, or was too slow.
-    let _ = connection.answer_all(answer);
-    connection.answered
+    let _ = connection.serve_all(respond);
+    connection.sent
 }
 
 struct Connection {
@@ -65,7 +65,7 @@ struct Connection {
     rules: Rules,
     /// Bytes that are read but not parsed.
     input: Vec<u8>,
-    answered: u64,
+    sent: u64,
 }
 
 /// The head of a request.
@@ -79,24 +79,24 @@ struct Head {
     expects_continue: bool,
 }
 
-/// The answer to a request that is not served.
-struct Refusal {
+/// The response to a request that is not served.
+struct Rejection {
     status: &'static str,
     reason: String,
 }
 
 impl Connection {
-    fn answer_all<'a>(&mut self, mut answer: impl FnMut(&Request) -> Answer<'a>) -> io::Result<()> {
+    fn serve_all<'a>(&mut self, mut respond: impl FnMut(&Request) -> Response<'a>) -> io::Result<()> {
         self.stream.set_read_timeout(Some(self.rules.timeout))?;
         self.stream.set_write_timeout(Some(self.rules.timeout))?;
         loop {
             let request = match self.next()? {
                 Some(Ok(request)) => request,
-                Some(Err(refusal)) => return self.refuse(refusal),
+                Some(Err(rejection)) => return self.reject(rejection),
                 None => return Ok(()),
             };
             let keep = request.keep && self.rules.keep;
-            self.send(&answer(&request), "", keep, request.head_only)?;
+            self.send(&respond(&request), "", keep, request.head_only)?;
             if !keep {
                 return Ok(());
             }
@@ -104,16 +104,16 @@ impl Connection {
     }
 
     /// Reads the next request. Returns `None` if the client has left.
-    fn next(&mut self) -> io::Result<Option<Result<Request, Refusal>>> {
+    fn next(&mut self) -> io::Result<Option<Result<Request, Rejection>>> {
         let head = loop {
             match parse(&self.input, &self.rules) {
                 Ok(Some(head)) => break head,
-                Ok(None) if self.input.len() > LONGEST => {
-                    let reason = format!("a head has up to {LONGEST} bytes");
-                    return Ok(Some(Err(refusal("431 Request Header Fields Too Large", reason))));
+                Ok(None) if self.input.len() > MAX_HEAD => {
+                    let reason = format!("the head is longer than {MAX_HEAD} bytes");
+                    return Ok(Some(Err(rejection("431 Request Header Fields Too Large", reason))));
                 }
                 Ok(None) => {}
-                Err(refusal) => return Ok(Some(Err(refusal))),
+                Err(rejection) => return Ok(Some(Err(rejection))),
             }
             if !self.read()? {
                 return Ok(None);
@@ -141,18 +141,18 @@ impl Connection {
         Ok(count > 0)
     }
 
-    fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+    fn reject(&mut self, rejection: Rejection) -> io::Result<()> {
         let allow = format!("Allow: {}\r\n", self.rules.methods.join(", "));
-        let headers = if refusal.status.starts_with("405") { &allow } else { "" };
-        let text = format!("{}\n", refusal.reason);
-        self.send(&Answer::text(refusal.status, text), headers, false, false)?;
-        // Closing a connection with unread data resets it, and the client may lose the answer. So read the rest first.
+        let headers = if rejection.status.starts_with("405") { &allow } else { "" };
+        let text = format!("{}\n", rejection.reason);
+        self.send(&Response::text(rejection.status, text), headers, false, false)?;
+        // Closing a connection with unread data resets it, and the client may lose the response. So read the rest first.
         self.stream.shutdown(Shutdown::Write)?;
-        io::copy(&mut (&mut self.stream).take(WASTE), &mut io::sink()).map(drop)
+        io::copy(&mut (&mut self.stream).take(MAX_DISCARDED), &mut io::sink()).map(drop)
     }
 
-    fn send(&mut self, answer: &Answer<'_>, headers: &str, keep: bool, head_only: bool) -> io::Result<()> {
-        let Answer { status, kind, content } = answer;
+    fn send(&mut self, response: &Response<'_>, headers: &str, keep: bool, head_only: bool) -> io::Result<()> {
+        let Response { status, kind, content } = response;
         let (length, connection) = (content.len(), if keep { "keep-alive" } else { "close" });
         let mut bytes = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\
@@ -163,29 +163,29 @@ impl Connection {
             bytes.extend_from_slice(content);
         }
         self.stream.write_all(&bytes)?;
-        self.answered += 1;
+        self.sent += 1;
         Ok(())
     }
 }
 
 /// Parses the head of a request. Returns `None` if `input` does not hold all of it.
-fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
+fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Rejection> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
-    let bad = |reason: String| refusal("400 Bad Request", reason);
-    let parsed = request.parse(input).map_err(|error| bad(format!("no request in HTTP: {error}")))?;
+    let bad = |reason: String| rejection("400 Bad Request", reason);
+    let parsed = request.parse(input).map_err(|error| bad(format!("not an HTTP request: {error}")))?;
     let httparse::Status::Complete(length) = parsed else { return Ok(None) };
     let method = request.method.unwrap_or_default();
     if !rules.methods.contains(&method) {
         let methods = rules.methods.join(" and ");
-        return Err(refusal("405 Method Not Allowed", format!("{method} is not supported, only {methods}")));
+        return Err(rejection("405 Method Not Allowed", format!("{method} is not supported, only {methods}")));
     }
     let header = |name: &str| {
         let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
         found.map(|header| String::from_utf8_lossy(header.value).to_ascii_lowercase())
     };
     if header("transfer-encoding").is_some() {
-        return Err(refusal("411 Length Required", "a body needs a Content-Length".to_owned()));
+        return Err(rejection("411 Length Required", "a body needs a Content-Length".to_owned()));
     }
     let body = match header("content-length") {
         // A number that overflows is above any limit for bodies, and so is `usize::MAX`.
@@ -196,7 +196,7 @@ fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
         None => 0,
     };
     if body > rules.body {
-        return Err(refusal("413 Content Too Large", format!("a body has up to {} bytes", rules.body)));
+        return Err(rejection("413 Content Too Large", format!("the body is longer than {} bytes", rules.body)));
     }
     let asked = header("connection").unwrap_or_default();
     let keep = if request.version == Some(1) { asked != "close" } else { asked == "keep-alive" };
@@ -206,6 +206,6 @@ fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
     Ok(Some(Head { request, length, body, expects_continue }))
 }
 
-fn refusal(status: &'static str, reason: String) -> Refusal {
-    Refusal { status, reason }
+fn rejection(status: &'static str, reason: String) -> Rejection {
+    Rejection { status, reason }
 }

@@ -403,7 +403,7 @@ fn remote_calls_of_the_parent_do_not_run_in_the_child() {
                 let sent = unsafe { libc::write(raw, b"x".as_ptr().cast(), 1) };
                 assert_eq!(sent, 1);
             })
-            .expect("the hub's thread lives");
+            .expect("the hub's OS thread lives");
         let child = forked(|| sleep(ms(5)));
         ends_well(child);
         sleep(ms(1));
@@ -514,7 +514,7 @@ fn uses_everything() {
     let puts = Arc::clone(&queue);
     let other = std::thread::spawn(move || {
         std::thread::sleep(ms(10));
-        remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's thread lives");
+        remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's OS thread lives");
     });
     assert_eq!(queue.get().expect("an item"), 7);
     other.join().expect("no panic");

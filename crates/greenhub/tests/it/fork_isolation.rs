@@ -184,7 +184,7 @@ fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
             let puts = Arc::clone(&queue);
             let other = std::thread::spawn(move || {
                 std::thread::sleep(ms(20));
-                remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's thread lives");
+                remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's OS thread lives");
             });
             let begin = Instant::now();
             assert_eq!(with_timeout(TIMEOUT, || queue.get()).expect("in time").expect("an item"), 7);
@@ -207,7 +207,7 @@ fn rule_13_a_child_forked_in_a_listener_does_not_read_the_parents_mail() {
             // This is the last call of the hub in the turn. The loop reads its mail after it.
             drop(own.take());
             let puts = Arc::clone(&puts);
-            remote.spawn(move || puts.try_put(()).expect("the queue has room")).expect("the hub's thread lives");
+            remote.spawn(move || puts.try_put(()).expect("the queue has room")).expect("the hub's OS thread lives");
             // SAFETY: no other OS thread holds a lock that the child needs.
             forks.set(Some(unsafe { fork() }.expect("a child")));
         };

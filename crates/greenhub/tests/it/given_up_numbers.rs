@@ -107,7 +107,9 @@ fn the_loop_is_still_woken_after_every_number_was_given_up() {
             let puts = std::sync::Arc::clone(&queue);
             let other = std::thread::spawn(move || {
                 std::thread::sleep(ms(20));
-                remote.spawn(move || puts.try_put(item).expect("the queue has room")).expect("the hub's thread lives");
+                remote
+                    .spawn(move || puts.try_put(item).expect("the queue has room"))
+                    .expect("the hub's OS thread lives");
             });
             assert_eq!(queue.get().expect("an item"), item);
             other.join().expect("no panic");

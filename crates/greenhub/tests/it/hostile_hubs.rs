@@ -98,7 +98,7 @@ fn called(call: Call<'_>) {
             HOOK.with_borrow_mut(|place| _ = place.get_or_insert_with(|| hook.expect("taken once")));
         }
     }
-    // The hub of an ended thread may be dropped after the thread-local hook.
+    // The hub of an ended OS thread may be dropped after the thread-local hook.
     if let Ok(Some(hook)) = HOOK.try_with(RefCell::take) {
         let mut hook = PutBack(Some(hook));
         hook.0.as_mut().expect("taken once")(call);
@@ -161,7 +161,7 @@ impl Tap for Hooked {
     }
 }
 
-/// Makes this OS thread use such a hub, which is rebuilt when it is lost.
+/// Makes this OS thread use [`Hooked`], which is built again when it is lost.
 fn use_hooked_hub() -> Result<(), HubError> {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
@@ -171,7 +171,7 @@ fn use_hooked_hub() -> Result<(), HubError> {
     use_hub("tests.hooked")
 }
 
-/// Runs a test on an OS thread with such a hub, initially without a hook.
+/// Runs a test on an OS thread with [`Hooked`], initially without a hook.
 fn with_hooked(name: &str, test: impl FnOnce() + Send + 'static) {
     run(name, || {
         keep_reports();
@@ -412,9 +412,9 @@ fn rule_06_no_method_of_a_hub_replaces_the_hub() {
 }
 
 #[test]
-fn rule_06_no_method_of_a_hub_shuts_its_thread_down() {
+fn rule_06_no_method_of_a_hub_shuts_its_os_thread_down() {
     for method in OF_GREENLETS {
-        with_hooked("rule_06_no_method_of_a_hub_shuts_its_thread_down", move || {
+        with_hooked("rule_06_no_method_of_a_hub_shuts_its_os_thread_down", move || {
             sleep(SHORT);
             let (hub, refused) = (get_hub(), Rc::new(Cell::new(false)));
             let to = refused.clone();

@@ -109,8 +109,8 @@ fn a_limit_is_none_or_some_duration_or_a_duration() {
         assert_eq!(select::poll(&mut fds, SHORT).expect("a look"), 0);
         get_hub().run_once(Duration::ZERO).expect("a turn");
         get_hub().run_once(Some(Duration::ZERO)).expect("a turn");
-        let parker = Parker::new(WaitReason::Event).expect("a wait");
-        assert_eq!(parker.park(&mut Deadline::from(SHORT)).expect("a wait"), Parked::TimedOut);
+        let parker = Parker::new(WaitReason::Event).expect("the main greenlet can wait");
+        assert_eq!(parker.park(&mut Deadline::from(SHORT)).expect("the main greenlet can wait"), Parked::TimedOut);
 
         io::Write::write_all(&mut writer, b"x").expect("the buffer has room");
         trampoline(&reader, Interest::READ, None).expect("the descriptor becomes readable");

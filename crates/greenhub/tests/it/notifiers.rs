@@ -164,7 +164,7 @@ fn a_hub_without_descriptors_is_woken_by_its_notifier() {
             while waiting.waits.load(Ordering::SeqCst) == 0 {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's thread lives");
+            remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's OS thread lives");
         });
         assert_eq!(queue.get().expect("an item"), 7);
         assert!(counts.called.load(Ordering::SeqCst) >= 1);
@@ -233,7 +233,7 @@ fn rule_06_a_blocked_notifier_does_not_block_the_loop() {
         let puts = Arc::clone(&queue);
         let other = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(20));
-            remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's thread lives");
+            remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's OS thread lives");
         });
         assert_eq!(queue.get().expect("an item"), 7);
         // The notifier is replaced during its call.

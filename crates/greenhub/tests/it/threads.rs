@@ -76,7 +76,7 @@ fn a_remote_wakes_an_idle_hub() {
             let begin = Instant::now();
             remote
                 .spawn(move || _ = write(&there, b"x").expect("the buffer has room"))
-                .expect("the hub's thread lives");
+                .expect("the hub's OS thread lives");
             begin
         });
         assert_eq!(read_within(&here, 8, Some(2 * SOON)).expect("the read succeeds"), b"x");
@@ -91,7 +91,7 @@ fn run_once_reads_the_mail_that_woke_it() {
     limited(|| {
         let (sender, receiver) = channel();
         let latency = sleeping_until(move |remote| {
-            remote.spawn(move || sender.send(()).expect("the test waits")).expect("the hub's thread lives");
+            remote.spawn(move || sender.send(()).expect("the test waits")).expect("the hub's OS thread lives");
         });
         assert!(latency < SOON);
         receiver.try_recv().expect("has run");

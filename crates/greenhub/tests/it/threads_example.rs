@@ -102,7 +102,7 @@ fn verbose_prints_the_work_of_each_thread() {
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let printed = errors(&output);
     let done = |number: usize| {
-        let line = printed.lines().find_map(|line| line.strip_prefix(&format!("thread {number}: ")))?;
+        let line = printed.lines().find_map(|line| line.strip_prefix(&format!("OS thread {number}: ")))?;
         line.strip_suffix(" files by 2 green threads")?.parse::<usize>().ok()
     };
     let done: Option<usize> = (0..3).map(done).sum();

@@ -16,12 +16,11 @@ pub struct LinkId(u64);
 impl<T: 'static> GreenThread<T> {
     /// Calls `f` with the result when the green thread ends. Eventlet's `link`. Never switches by itself.
     ///
-    /// The call is made in the context of the ending green thread, before its waiters resume; at once if it has ended.
-    /// Links are called in the order in which they were added. A link that panics is reported, and the others are still
-    /// called.
+    /// The call is made in the context of the ending green thread, before its waiters resume. If the green thread has
+    /// ended, `f` is called at once. Links are called in the order in which they were added. A link that panics is
+    /// reported, and the others are still called.
     ///
-    /// Links to one channel, each of which sends its result, give the results in the order of the ends: gevent's
-    /// `iwait`.
+    /// To receive results in the order of the ends, let each link send to one channel.
     ///
     /// If the result was taken before, as by awaiting a [`Deferred`](crate::future::Deferred), the link is called with
     /// [`GreenError::Taken`].
@@ -40,7 +39,6 @@ impl<T: 'static> GreenThread<T> {
     /// assert_eq!(seen.get(), 7);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[doc(alias = "iwait")]
     #[doc(alias = "rawlink")]
     #[doc(alias = "spawn_link")]
     pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId {
@@ -108,8 +106,8 @@ impl<T: 'static> GreenThread<T> {
     /// Runs `f`, and unwinds it when this green thread ends. Switches if `f` does.
     ///
     /// When the green thread ends, the call in which `f` blocks starts to unwind, the destructors of `f` run, and
-    /// `with_link` returns an error. If the green thread has ended before, `f` is not run. It is Eventlet's `link`
-    /// without a listener, as a scope.
+    /// `with_link` returns an error. If the green thread has ended before, `f` is not run. `with_link` is
+    /// Eventlet's `link` without a listener, as a scope.
     ///
     /// The rules are those of [`with_timeout`](crate::with_timeout), also in the main greenlet: a call is interrupted
     /// where it waits or yields, scopes nest, and each catches its own end only. The link is removed when the scope

@@ -122,7 +122,7 @@ mod tests {
         let draw = || (0..(3 << 16)).map(|_| next_number()).collect::<Vec<u64>>();
         let other = std::thread::spawn(draw);
         let mut all = draw();
-        all.extend(other.join().expect("draws only"));
+        all.extend(other.join().expect("no panic"));
         let count = all.len();
         all.sort_unstable();
         all.dedup();

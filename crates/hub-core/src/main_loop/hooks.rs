@@ -13,7 +13,7 @@ impl MainLoop {
     /// Sets a hook.
     pub(crate) fn set_hook(&self, phase: Phase, hook: Rc<dyn Fn()>, at: &'static Location<'static>) -> HookId {
         let id = self.phases.insert(phase, hook, at, self.counters.waits());
-        // A loop that sleeps for long has not called it yet.
+        // A sleeping loop calls an idle hook only after its sleep, so wake it.
         if phase == Phase::Idle {
             run::rouse();
         }

@@ -20,7 +20,7 @@ use crate::error::LoopError;
 use crate::main_loop::deadline::Deadline;
 use crate::main_loop::parked::Parked;
 
-/// The objects of one waiter that have become ready, in their order.
+/// The objects of one waiter that are ready, in the order in which they became so.
 ///
 /// It is the waiter's side of [`Waitable`](crate::Waitable).
 ///

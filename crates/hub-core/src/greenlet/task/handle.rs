@@ -189,7 +189,7 @@ impl<T> Task<T> {
         unsafe { ManuallyDrop::take(&mut *self.result_ptr::<T>()) }
     }
 
-    /// Calls `at` with the result in place, which does not take it. Returns `None` if there is no result.
+    /// Calls `at` with a reference to the result, which stays in the cell. Returns `None` if there is no result.
     pub(crate) fn look<R>(&self, at: impl FnOnce(&Result<T, GreenError>) -> R) -> Option<R> {
         /// Ends the look, also in case of a panic of `at`.
         struct LookedAt<'a>(&'a Cell<u32>);

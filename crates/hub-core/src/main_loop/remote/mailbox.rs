@@ -110,7 +110,7 @@ pub(crate) struct Mailbox {
     interrupted: AtomicBool,
     /// The number of users' handles. They keep an otherwise finished loop waiting.
     users: AtomicUsize,
-    /// The least number of handles that belong to pending jobs.
+    /// A lower bound of the handles that pending jobs hold.
     jobs: AtomicUsize,
     /// The number of signals that interrupt this loop.
     signals: AtomicUsize,
@@ -118,7 +118,7 @@ pub(crate) struct Mailbox {
     bell: UnsafeCell<Option<Bell>>,
     /// The generation of forks in which `bell` was made.
     generation: AtomicU32,
-    /// The token of the loop's OS thread.
+    /// The number by which `fork` knows the loop's OS thread.
     thread: u64,
     /// The number of the hub.
     hub: AtomicU64,
@@ -233,8 +233,7 @@ impl Mailbox {
         }
     }
 
-    /// Replaces the value of `head` by `top` of it, and calls `ring` if the loop slept. Returns false if the loop is
-    /// gone.
+    /// Replaces `head` by `top(head)`, and calls `ring` if the loop slept. Returns false if the loop is gone.
     fn put<'a>(&'a self, top: impl Fn(*mut Node) -> *mut Node, ring: fn(Ring<'a>)) -> bool {
         let mut head = self.head.load(Acquire);
         loop {
