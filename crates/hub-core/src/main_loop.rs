@@ -9,8 +9,8 @@
 //! The loop is a greenlet of its own, launched by the first call that blocks. Its state is [`MainLoop`], which outlives
 //! it: the next call that blocks launches an ended loop again. The parts of the state have files of their own, with
 //! private fields: [`clock`], [`hub_slot`], [`descriptors`], [`callback_table`], [`calls`], [`waker_table`], [`marks`],
-//! [`reports`], [`embedding`], [`end_requests`], [`standstill`], [`counters`]. They do not depend on the loop. A turn
-//! is in [`turn`].
+//! [`reports`], [`embedding`], [`end_requests`], [`standstill`], [`liveness`], [`phases`], [`counters`]. They do not
+//! depend on the loop. A turn is in [`turn`].
 //!
 //! No cell is borrowed while foreign code runs (hubs, callbacks, destructors), nor when a greenlet is left; except the
 //! table of descriptors, which the hub's `wait` reads. The hub is taken out of its cell for the time of a call, so a
