@@ -1,4 +1,5 @@
-//! The packages: each has a licence and a README, and includes no file from outside of its folder.
+//! The packages: each has a licence, a README and a section for docs.rs, and includes no file from outside of its
+//! folder.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -24,6 +25,9 @@ pub fn check(workspace: &Workspace) -> Faults {
         let own_readme = text("README.md");
         if own_readme.is_empty() {
             faults.push(format!("{}: README.md is missing", package.name));
+        }
+        if !text("Cargo.toml").contains("\n[package.metadata.docs.rs]\n") {
+            faults.push(format!("{}: Cargo.toml says nothing to docs.rs", package.name));
         }
         if package.name == FACADE {
             let missing = programs(&readme).into_iter().filter(|program| !own_readme.contains(program));
