@@ -258,8 +258,8 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "echo", instructions: 3560, calls: 6010 },
     Cost { operation: "echo1000", instructions: 2280, calls: 4010 },
     Cost { operation: "tokio_echo", instructions: 4950, calls: 6260 },
-    // In the rows with a peer this is another OS thread. The limits are for the case in which each answer finds the loop
-    // asleep. The counts are lower the more the two overlap.
+    // In the rows with a peer this is another OS thread. The limits are for the case in which each answer finds the
+    // loop asleep. The counts are lower the more the two overlap.
     Cost { operation: "tokio_peer", instructions: 5900, calls: 7060 },
     Cost { operation: "tokio_task", instructions: 6200, calls: 2010 },
     Cost { operation: "joined_echo", instructions: 5800, calls: 6260 },

@@ -28,11 +28,12 @@ use crate::watcher::Watch;
 /// A watcher of a child process: called once when it has ended. gevent's `loop.child`.
 ///
 /// Made by [`Loop::child`](crate::Loop::child), on any OS thread. The event is the status. The watcher reaps the child,
-/// and nothing else: not the children of [`std::process`], of greenstd or of other watchers. It is called as well if the
-/// child ended before the watcher was made. It stops before its callback is called.
+/// and nothing else: not the children of [`std::process`], of greenstd or of other watchers. It is called as well if
+/// the child ended before the watcher was made. It stops before its callback is called.
 ///
-/// The child has to be left to the watcher. If other code reaps it first, such as `std::process::Child::wait`, its status
-/// is lost, and the watcher is closed. In a forked child it is closed, too: that process cannot wait for its siblings.
+/// The child has to be left to the watcher. If other code reaps it first, such as `std::process::Child::wait`, its
+/// status is lost, and the watcher is closed. In a forked child it is closed, too: that process cannot wait for its
+/// siblings.
 ///
 /// ```
 /// use greenhub::gevent::{Watcher, event_loop};

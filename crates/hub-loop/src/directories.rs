@@ -1,8 +1,9 @@
 //! The notices of the system for all watchers of files of a loop.
 //!
 //! One descriptor serves all of them. The watches of a file and of its directory are set by each look at the file, on a
-//! thread of the pool, since the system may have to wait for a file system. Setting a watch again changes nothing. A watch
-//! that no watcher knows any more is removed by its first notice. On systems without inotify there are no notices.
+//! thread of the pool, since the system may have to wait for a file system. Setting a watch again changes nothing. A
+//! watch that no watcher knows any more is removed by its first notice. On systems without inotify there are no
+//! notices.
 
 use std::cell::RefCell;
 use std::ffi::CStr;

@@ -144,8 +144,8 @@ impl Loop {
     /// Makes a watcher of the file at `path`. Switches.
     ///
     /// It looks at the file once in each period `every`. Zero stands for 5 s, and the shortest period is 100 ms. The
-    /// watcher compares with the file as it is now: a change before the start is told at the start. In a callback, which
-    /// cannot wait, it compares with the first look.
+    /// watcher compares with the file as it is now: a change before the start is told at the start. In a callback,
+    /// which cannot wait, it compares with the first look.
     pub fn stat(&self, path: impl AsRef<Path>, every: Duration) -> Stat {
         Stat::of(Rc::clone(&self.state), path.as_ref(), every)
     }

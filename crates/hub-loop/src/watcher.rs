@@ -49,7 +49,8 @@ impl<K: Kind> fmt::Debug for Watch<K> {
     }
 }
 
-/// A watcher is ready when an event has come whose callback was not called, when it was closed, and when its hub is gone.
+/// A watcher is ready when an event has come whose callback was not called, when it was closed, and when its hub is
+/// gone.
 ///
 /// A watcher that is not active is started for the wait and stopped after it, as by [`Watcher::wait`]. If it cannot be
 /// started, it is ready, and a [`start`](Watcher::start) returns the reason.
@@ -178,10 +179,9 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// # Errors
     ///
     /// Returns [`WaitError::ConcurrentUse`] at once if the watcher is in use, [`WaitError::TimedOut`] if `limit`
-    /// elapses, [`WatcherError::HubDestroyed`] if the hub is replaced meanwhile, [`WaitError::Closed`] if the watcher is
-    /// closed during the wait, and [`WaitError::Cancelled`] after
-    /// [`cancel_wait`](Watcher::cancel_wait). Returns an error if the watcher cannot be started, or where the caller
-    /// cannot wait, such as on the main loop.
+    /// elapses, [`WatcherError::HubDestroyed`] if the hub is replaced meanwhile, [`WaitError::Closed`] if the watcher
+    /// is closed during the wait, and [`WaitError::Cancelled`] after [`cancel_wait`](Watcher::cancel_wait). Returns an
+    /// error if the watcher cannot be started, or where the caller cannot wait, such as on the main loop.
     fn wait(&self, limit: impl Into<Option<Duration>>) -> Result<Self::Event, WaitError>;
 
     /// Ends the wait of a green thread with `error`, in a later turn. Does not switch.

@@ -1,4 +1,4 @@
-//! The names and contents of files: modules, forbidden words, unsafe code, output of libraries.
+//! The names and contents of files: modules, forbidden words, the width of text, unsafe code, output of libraries.
 
 use std::fs;
 use std::path::Path;
@@ -10,6 +10,9 @@ use crate::workspace::{Workspace, files};
 /// Words of a developer's machine or of unfinished work. Each is in two parts, so that this file does not contain it.
 const FORBIDDEN: &[&str] =
     &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("TO", "DO"), concat!("FIX", "ME")];
+
+/// The greatest width of a line of text, which is rustfmt's for code.
+const WIDTH: usize = 120;
 
 /// The macros that print. A library reports through the report stream instead.
 const PRINTING: &[&str] = &["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!("];
@@ -24,6 +27,7 @@ pub fn check(workspace: &Workspace) -> Faults {
         let name = workspace.relative(&file).to_string_lossy().into_owned();
         faults.extend(word_faults(&name, &text));
         faults.extend(module_fault(&name));
+        faults.extend(width_faults(&name, &text));
         if name.starts_with("crates") && name.ends_with(".rs") {
             unread.retain(|variable| !text.contains(variable));
         }
@@ -63,6 +67,26 @@ fn word_faults(name: &str, text: &str) -> Vec<String> {
     let found =
         lines.filter_map(|(number, line)| Some((number + 1, *FORBIDDEN.iter().find(|&&word| line.contains(word))?)));
     found.map(|(number, word)| format!("{name}:{number}: `{word}` has no place here")).collect()
+}
+
+fn width_faults(name: &str, text: &str) -> Vec<String> {
+    let wide = wrappable(name, text).filter(|(_, line)| line.chars().count() > WIDTH);
+    wide.map(|(number, _)| format!("{name}:{number}: wider than {WIDTH} columns")).collect()
+}
+
+/// Returns the lines of text that can be wrapped, with their numbers: comments in Rust, and text in Markdown. Rows of
+/// tables and the targets of links cannot be wrapped.
+fn wrappable<'a>(name: &str, text: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
+    let (is_rust, is_markdown) = (name.ends_with(".rs"), name.ends_with(".md"));
+    let mut in_code = false;
+    let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line));
+    lines.filter(move |(_, line)| {
+        let text = if is_rust { line.trim_start().strip_prefix("//") } else { is_markdown.then_some(*line) };
+        let Some(text) = text else { return false };
+        in_code ^= is_markdown && text.trim_start().starts_with("```");
+        let text = text.trim_start_matches(['/', '!']).trim_start();
+        !in_code && !text.starts_with('|') && !(text.starts_with('[') && text.contains("]: "))
+    })
 }
 
 fn unsafe_faults(name: &str, text: &str) -> Vec<String> {
@@ -111,6 +135,19 @@ mod tests {
         assert!(!holds_unsafe("#![forbid(unsafe_code)]\n// an unsafe remark\nfn unsafe_looking() {}\n"));
         assert!(!holds_unsafe("#[cfg(test)]\nmod tests {\n    unsafe fn a() {}\n}\n"));
         assert!(holds_unsafe("#[cfg(test)]\nmod tests;\n\nfn a() {\n    unsafe { b() }\n}\n"));
+    }
+
+    #[test]
+    fn wide_text_is_a_fault_where_it_can_be_wrapped() {
+        let wide = "x ".repeat(WIDTH);
+        let found = |name: &str, line: String| !width_faults(name, &line).is_empty();
+        assert!(found("a.rs", format!("    // {wide}")) && found("a.rs", format!("//! {wide}")));
+        assert!(found("a.md", wide.clone()) && found("a.md", format!("- {wide}")));
+        assert!(!found("a.rs", format!("const A: &str = \"{wide}\";")) && !found("a.toml", wide.clone()));
+        assert!(!found("a.rs", format!("/// | {wide} |")) && !found("a.rs", format!("/// [`A`]: https://{wide}")));
+        assert!(!found("a.md", format!("```sh\n{wide}\n```")));
+        assert_eq!(width_faults("a.md", &format!("```\na\n```\n{wide}")), ["a.md:4: wider than 120 columns"]);
+        assert!(!found("a.md", "ä".repeat(WIDTH)), "a column is a character");
     }
 
     #[test]

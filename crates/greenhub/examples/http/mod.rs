@@ -146,7 +146,8 @@ impl Connection {
         let headers = if rejection.status.starts_with("405") { &allow } else { "" };
         let text = format!("{}\n", rejection.reason);
         self.send(&Response::text(rejection.status, text), headers, false, false)?;
-        // Closing a connection with unread data resets it, and the client may lose the response. So read the rest first.
+        // Closing a connection with unread data resets it, and the client may lose the response. So read the rest
+        // first.
         self.stream.shutdown(Shutdown::Write)?;
         io::copy(&mut (&mut self.stream).take(MAX_DISCARDED), &mut io::sink()).map(drop)
     }

@@ -36,7 +36,8 @@ use crate::greenlet::local;
 ///     }
 /// });
 /// hub_blocking_detection(Duration::from_millis(20))?;
-/// let selfish = greenhub::Builder::new().name("selfish".into()).spawn(move || blocked.recv())?; // blocks the OS thread
+/// // `recv` of std blocks the OS thread.
+/// let selfish = greenhub::Builder::new().name("selfish".into()).spawn(move || blocked.recv())?;
 /// assert!(selfish.join()??.contains("selfish"));
 /// hub_blocking_detection(None)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -26,7 +26,8 @@ impl HubRef {
     /// let mut embedded = hub.embed()?;
     /// let green = greenhub::spawn(|| greenhub::sleep(Duration::from_millis(1)));
     /// while !green.is_finished() {
-    ///     // A real program sleeps here: until the descriptor is readable, the deadline has passed or the waker is woken.
+    ///     // A real program sleeps here until the descriptor is readable, the deadline has passed, or the waker is
+    ///     // woken.
     ///     embedded.turn(std::task::Waker::noop())?;
     /// }
     /// drop(embedded);
@@ -77,8 +78,8 @@ impl Embedded {
     /// Returns the error with which the loop has ended, such as
     /// [`LoopErrorKind::Aborted`](crate::LoopErrorKind::Aborted). The next turn launches a new loop. Returns
     /// [`LoopErrorKind::InMainloop`](crate::LoopErrorKind::InMainloop) for any greenlet but the main one, and
-    /// [`LoopErrorKind::EmbedRefused`](crate::LoopErrorKind::EmbedRefused) if the end of the OS thread's green threads has
-    /// ended the embedding.
+    /// [`LoopErrorKind::EmbedRefused`](crate::LoopErrorKind::EmbedRefused) if the end of the OS thread's green threads
+    /// has ended the embedding.
     pub fn turn(&mut self, waker: &Waker) -> Result<bool, LoopError> {
         let local = local::get();
         local.main_loop.embedded_turn(local, self.serial, waker)

@@ -77,7 +77,8 @@ pub(crate) struct Reported(Readiness);
 impl Reported {
     /// # Safety
     ///
-    /// The waiter that is woken with the value has left a place in the table of descriptors, and is not put there again.
+    /// The waiter that is woken with the value has left a place in the table of descriptors, and is not put there
+    /// again.
     #[inline]
     pub(crate) unsafe fn new(readiness: Readiness) -> Reported {
         Reported(readiness)

@@ -23,8 +23,8 @@ use crate::timer_queue::TimerId;
 ///
 /// The number of the source stays open from a `begin_poll` that returns a value to its `end_poll`.
 pub(crate) unsafe trait Polled {
-    /// Begins an operation in progress, which the waker stands for. Returns the era in which it is counted, or `None` if
-    /// the number is gone.
+    /// Begins an operation in progress, which the waker stands for. Returns the era in which it is counted, or `None`
+    /// if the number is gone.
     fn begin_poll(&self) -> Option<Era>;
 
     /// Ends the operation, which is counted in `era`.

@@ -20,8 +20,8 @@ impl Mask {
 
     /// # Panics
     ///
-    /// Panics if the greenlet has 255 masks. They nest where green threads run in place, at the end of the OS thread, and
-    /// open scopes. A scope checks [`fits`](Mask::fits) first. The other masks begin no body.
+    /// Panics if the greenlet has 255 masks. They nest where green threads run in place, at the end of the OS thread,
+    /// and open scopes. A scope checks [`fits`](Mask::fits) first. The other masks begin no body.
     pub(crate) fn new() -> Mask {
         let me = current();
         let masks = me.masks().checked_add(1).expect("masks are nested 255 deep");

@@ -2,8 +2,8 @@
 //!
 //! Ground rules:
 //! - `hub` and the era of `counts` change under the lock only, and then `mailbox` is that of the hub's OS thread.
-//! - `left_behind` is the number of the waiters that were counted in an era before the present one and that have neither
-//!   left nor moved the source since.
+//! - `left_behind` is the number of the waiters that were counted in an era before the present one and that have
+//!   neither left nor moved the source since.
 //! - A waiter counts itself before it reads `hub`. An OS thread that moves the source reads the count afterwards. Both
 //!   are sequentially consistent, so at least one of the two sees the other. An OS thread that finds a waiter puts
 //!   `hub` back; a reader without the lock may see the value in between.
@@ -45,8 +45,8 @@ pub(super) struct Busy;
 
 /// The number of waiters, the number of wakers among them, and the era in which they were read.
 ///
-/// An era ends when those waiters are counted that will never leave. A waiter that is counted in one era and leaves in a
-/// later one was taken for one of these, and corrects that.
+/// An era ends when those waiters are counted that will never leave. A waiter that is counted in one era and leaves in
+/// a later one was taken for one of these, and corrects that.
 #[derive(Copy, Clone)]
 struct Counts(u64);
 
@@ -188,8 +188,8 @@ impl<M: Resident> Home<M> {
         let mut inside = self.lock();
         self.recount_after_fork(&mut inside);
         let before = self.hub.swap(hub, SeqCst);
-        // The caller is counted too. A caller on a third OS thread that is about to come here, too, is taken for one that
-        // never leaves, until it comes here.
+        // The caller is counted too. A caller on a third OS thread that is about to come here, too, is taken for one
+        // that never leaves, until it comes here.
         order_for_model();
         if inside.is_ended() {
             let counts = self.begin_era();

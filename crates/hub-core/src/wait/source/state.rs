@@ -109,11 +109,11 @@ impl Inner {
         unsafe { self.word.take_back() };
     }
 
-    /// Makes this OS thread's hub the home of the source, for a waiter that is counted in `era`. Fails if the source was
-    /// closed.
+    /// Makes this OS thread's hub the home of the source, for a waiter that is counted in `era`. Fails if the source
+    /// was closed.
     ///
-    /// Returns false if the waiter must not park: the source was woken since the `wakes`th wake-up, when another hub was
-    /// its home.
+    /// Returns false if the waiter must not park: the source was woken since the `wakes`th wake-up, when another hub
+    /// was its home.
     #[inline(always)]
     pub(super) fn settle(
         self: &Arc<Self>,
