@@ -61,7 +61,7 @@ impl MainLoop {
         while let Some(entry) = self.phases.next(phase, serial, last) {
             serial = entry.serial();
             if let Err(error) = self.calls.call(entry.at(), || entry.call()) {
-                report::callback_failed("a phase of the loop, which is removed,", Some(entry.at()), error);
+                report::callback_failed("a phase of the loop, a hook that is now removed,", Some(entry.at()), error);
                 self.remove_hook(entry.id(phase));
             }
             drop_contained(entry);

@@ -74,7 +74,7 @@ impl MainLoop {
         run::clear_queue(local::get());
         let callbacks = self.drop_hub();
         if let Some(inbox) = self.inbox.get() {
-            inbox.remove_notifier();
+            inbox.remove_bell();
         }
         self.slot.forget_id();
         callbacks

@@ -442,7 +442,7 @@ impl Inbox {
     }
 
     /// Removes the bell: nothing rings until the next one is set. The messages stay.
-    pub(crate) fn remove_notifier(&self) {
+    pub(crate) fn remove_bell(&self) {
         self.woke();
         self.change_bell(None);
     }
