@@ -131,9 +131,9 @@ pub mod future {
     pub use crate::wait::sleep_future::{Sleep, sleep};
 }
 
-/// The items that `greenstd`, `hub-loop`, `hub-tokio` and the facade need beside the public names.
+/// The items for greenstd, hub-loop, hub-tokio and the facade alone.
 ///
-/// They are for these crates alone, and may change at any time.
+/// These crates need them beside the public names. The items may change at any time.
 #[doc(hidden)]
 pub mod internal {
     pub use linkme;

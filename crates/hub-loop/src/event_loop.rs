@@ -241,9 +241,10 @@ impl Loop {
         self.state.hub().name()
     }
 
-    /// Delivers an event to each active watcher of a descriptor that is about to be closed. Does not switch.
+    /// Delivers an event to each active watcher of a descriptor. Does not switch.
     ///
-    /// Returns whether there is one. The caller then closes the descriptor in a later turn. gevent's `loop.closing_fd`.
+    /// Call it before a descriptor is closed. Returns whether there is such a watcher. The caller then closes the
+    /// descriptor in a later turn. gevent's `loop.closing_fd`.
     pub fn closing_fd(&self, fd: RawFd) -> bool {
         self.state.mark_descriptor(fd)
     }

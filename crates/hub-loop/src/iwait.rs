@@ -43,10 +43,10 @@ pub fn iwait<'a, W: Waitable + ?Sized>(
     wait
 }
 
-/// An iterator over objects in the order in which they become ready, returned by [`iwait`].
+/// An iterator over objects in the order in which they become ready.
 ///
-/// An item is an error if the caller cannot wait, and if the main loop ends the wait of the main greenlet by an error.
-/// The iterator ends after it.
+/// Returned by [`iwait`]. An item is an error if the caller cannot wait, and if the main loop ends the wait of the main
+/// greenlet by an error. The iterator ends after it.
 #[must_use = "iterators are lazy and wait for nothing unless consumed"]
 pub struct IWait<'a, W: Waitable + ?Sized> {
     /// The objects, each with the mark that was left there. An object that was given leaves a gap.
@@ -138,10 +138,11 @@ pub fn wait<'a, W: Waitable + ?Sized>(
     iwait(objects, limit).take(count.into().unwrap_or(usize::MAX)).collect()
 }
 
-/// Waits until green threads have ended, and returns them in the order of their ends.
+/// Waits until green threads have ended, and returns them.
 ///
-/// gevent's `joinall`. Switches, unless they have ended. When `limit` elapses, returns those that have ended by then.
-/// Their results stay in place. [`Group::try_wait_all`] is gevent's form with `raise_error`.
+/// gevent's `joinall`. Switches, unless they have ended. The order is that of the ends. When `limit` elapses, returns
+/// those that have ended by then. Their results stay in place. [`Group::try_wait_all`] is gevent's form with
+/// `raise_error`.
 ///
 /// [`Group::try_wait_all`]: https://docs.rs/greenstd/latest/greenstd/greenpool/struct.Group.html#method.try_wait_all
 ///

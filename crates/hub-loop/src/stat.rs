@@ -102,7 +102,9 @@ impl Stat {
         self.node().kind.every
     }
 
-    /// Returns the metadata that the last look has found; none if there was no file, or no look yet.
+    /// Returns the metadata that the last look has found.
+    ///
+    /// Returns `None` if there was no file, and before the first look.
     #[must_use]
     pub fn attr(&self) -> Option<Metadata> {
         self.node().kind.known.borrow().clone().flatten()

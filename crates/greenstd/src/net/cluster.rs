@@ -57,7 +57,7 @@ impl Cluster {
         Cluster { threads, connections: 1000, options: ListenOptions::new(), setup }
     }
 
-    /// Limits the connections that each OS thread handles at a time; further ones wait.
+    /// Limits the connections that each OS thread handles at a time. Further ones wait.
     pub fn connections(self, each: usize) -> Cluster {
         Cluster { connections: each, ..self }
     }

@@ -183,7 +183,9 @@ impl Drop for RunGuard<'_> {
     }
 }
 
-/// The state of the `Once` for the closure of [`Once::call_once_force`], std's `OnceState`.
+/// The state of a `Once`, for the closure of [`Once::call_once_force`].
+///
+/// std's `OnceState`.
 #[derive(Debug)]
 pub struct OnceState {
     poisoned: bool,

@@ -25,7 +25,7 @@ pub enum Verdict {
 }
 
 impl HubRef {
-    /// Sets the closure that decides about each report of this OS thread, or removes it. Does not switch.
+    /// Sets or removes the closure that decides about each report of this OS thread. Does not switch.
     ///
     /// The handler is called before the process-wide [report stream](crate::set_report_stream) gets the report, even if
     /// reports are switched [off](crate::hub_exceptions). The call is made where the failure is found, often on the

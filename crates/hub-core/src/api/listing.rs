@@ -58,7 +58,7 @@ pub fn listeners() -> Vec<ListenerInfo> {
     local::try_get().map(list_listeners).unwrap_or_default()
 }
 
-/// Returns every armed timer of this OS thread, in the order in which they are due. Does not switch.
+/// Returns the armed timers of this OS thread, the next one first. Does not switch.
 ///
 /// Timers that only begin to count with the next turn are last. Builds no hub.
 ///

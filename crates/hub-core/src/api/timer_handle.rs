@@ -49,7 +49,9 @@ impl TimerHandle {
     }
 }
 
-/// Schedules a timer for an instant by the hub's clock, without an allocation of its own.
+/// Schedules a timer for an instant by the hub's clock.
+///
+/// Makes no allocation of its own.
 #[track_caller]
 pub fn schedule_shared(time: Time, timer: Rc<dyn Timer>) -> TimerHandle {
     let main_loop = &local::get().main_loop;
