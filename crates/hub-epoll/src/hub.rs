@@ -185,22 +185,10 @@ impl Hub for EpollHub {
         }
     }
 
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        self.events.clear();
-        match self.sleep(timeout) {
-            Err(Errno::INTR) => return Ok(()),
-            other => other?,
-        }
-        for event in &self.events {
-            let key = Key::from_u64(event.data.u64());
-            let found = convert::readiness(event.flags);
-            match self.registered.get_mut(key.fd() as usize) {
-                // The registration has no direction left. Hang-ups cannot be masked and arrive once more (quirk d).
-                Some(Registered::Level(Interest::NONE)) => continue,
-                Some(Registered::Level(asked)) => *asked = disarm(&self.set.0.0, watched, key, *asked, found),
-                _ => {}
-            }
-            ready.push(key, found);
+    fn wait(&mut self, watched: &Watched, mut timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        // A full batch of dropped events may hide others. No event is dropped twice (quirk d), so this ends.
+        while self.wait_once(watched, timeout, ready)? {
+            timeout = Some(Duration::ZERO);
         }
         Ok(())
     }
@@ -224,6 +212,29 @@ impl fmt::Debug for EpollHub {
 }
 
 impl EpollHub {
+    /// Waits by one system call. Returns whether all events of a full batch were dropped.
+    fn wait_once(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<bool> {
+        self.events.clear();
+        match self.sleep(timeout) {
+            Err(Errno::INTR) => return Ok(false),
+            other => other?,
+        }
+        let mut is_dropped = self.events.len() >= BATCH;
+        for event in &self.events {
+            let key = Key::from_u64(event.data.u64());
+            let found = convert::readiness(event.flags);
+            match self.registered.get_mut(key.fd() as usize) {
+                // The registration has no direction left. Hang-ups cannot be masked and arrive once more (quirk d).
+                Some(Registered::Level(Interest::NONE)) => continue,
+                Some(Registered::Level(asked)) => *asked = disarm(&self.set.0.0, watched, key, *asked, found),
+                _ => {}
+            }
+            is_dropped = false;
+            ready.push(key, found);
+        }
+        Ok(is_dropped)
+    }
+
     /// Waits, and fills `events`.
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         if self.paths.precise_wait {

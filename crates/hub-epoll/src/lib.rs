@@ -13,7 +13,8 @@
 //!    a waiter would be reported forever. `wait` removes such directions from the registration; `watch` adds them
 //!    again.
 //! d) EPOLLHUP and EPOLLERR cannot be masked. A registration without directions becomes edge-triggered with an empty
-//!    mask. Both are then reported once more, and the hub drops that report.
+//!    mask. Both are then reported once more, and the hub drops that report. A full batch of such reports may
+//!    hide others: `wait` looks again, since an outer loop takes a wait without a report for an empty set.
 //! e) Data and the end of the stream may arrive as one edge. EPOLLRDHUP is always requested together with EPOLLIN, so
 //!    that a reader does not park after a short read although the end was reported.
 //! f) A regular file or a directory fails with EPERM. A closed number fails with EBADF and is never reported.

@@ -117,18 +117,10 @@ impl Hub for KqueueHub {
         }
     }
 
-    fn wait(&mut self, _watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        let timeout = timeout.map(round::nanos);
-        let count = match self.system.kevent(borrowed(&self.queue)?, &[], &mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            other => other?,
-        };
-        for event in &self.events[..count] {
-            match self.asked.get(event.number as usize) {
-                // The timer of a forgotten number (quirk g).
-                None | Some(&Interest::NONE) => {}
-                Some(&asked) => ready.push(event.key(), convert::readiness(event, asked)),
-            }
+    fn wait(&mut self, _watched: &Watched, mut timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        // A full batch of dropped events may hide others. No event is dropped twice (quirk g), so this ends.
+        while self.wait_once(timeout, ready)? {
+            timeout = Some(Duration::ZERO);
         }
         Ok(())
     }
@@ -155,6 +147,27 @@ impl fmt::Debug for KqueueHub {
 }
 
 impl KqueueHub {
+    /// Waits by one system call. Returns whether all events of a full batch were dropped.
+    fn wait_once(&mut self, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<bool> {
+        let timeout = timeout.map(round::nanos);
+        let count = match self.system.kevent(borrowed(&self.queue)?, &[], &mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            other => other?,
+        };
+        let mut is_dropped = count == self.events.len();
+        for event in &self.events[..count] {
+            match self.asked.get(event.number as usize) {
+                // The timer of a forgotten number (quirk g).
+                None | Some(&Interest::NONE) => {}
+                Some(&asked) => {
+                    is_dropped = false;
+                    ready.push(event.key(), convert::readiness(event, asked));
+                }
+            }
+        }
+        Ok(is_dropped)
+    }
+
     /// Replaces the filters for `old` with those for `new` (quirk b).
     fn change(&mut self, key: Key, old: Interest, new: Interest) -> io::Result<()> {
         self.changes.clear();

@@ -25,7 +25,9 @@
 //!    `after_fork` runs. So the hub must not close it.
 //! k) Timeouts above 10^8 seconds fail with EINVAL on some systems, so the hub caps timeouts there.
 //! l) On NetBSD kqueue-sys declares the old `kevent` with a 32-bit clock, so this hub is not available there.
-//! m) Events that do not fit in a batch stay at the head of the queue, so a full batch starves no descriptor.
+//! m) Events that do not fit in a batch stay at the head of the queue, so a full batch starves no descriptor. If the
+//!    whole batch is dropped (quirk g), `wait` looks again: an outer loop takes a wait without a report for an empty
+//!    queue.
 
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]

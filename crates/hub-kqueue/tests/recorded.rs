@@ -295,6 +295,20 @@ fn events_beyond_a_batch_come_with_the_next_wait() {
 }
 
 #[test]
+fn a_batch_of_dropped_events_hides_no_report() {
+    let (recorder, (reader, writer)) = (Recorder::default(), pipe());
+    let mut hub = recorder.hub();
+    watch(&mut hub, &reader, Interest::READ).unwrap();
+    recorder.will_answer(Answer::Events(Vec::new()));
+    assert_eq!(wait(&mut hub), []);
+    // Two whole batches. The events of one forgotten number count like those of many.
+    let mut events = vec![event(&writer, Filter::Timer, Event::ONESHOT); 2 * recorder.last().room];
+    events.push(event(&reader, Filter::Read, 0));
+    recorder.will_answer(Answer::Events(events));
+    assert_eq!(wait(&mut hub), [(key(&reader), Readiness::READ)]);
+}
+
+#[test]
 fn an_interrupted_wait_returns_no_report() {
     let recorder = Recorder::default();
     let mut hub = recorder.hub();

@@ -142,6 +142,7 @@ macro_rules! __each_case {
             Own lifecycle a_forked_child_leaves_the_parent_alone
             Own lifecycle a_forked_child_keeps_the_files_that_it_has_opened
             Shared lifecycle pollable_is_readable_with_a_report
+            Own lifecycle a_wait_without_a_report_leaves_nothing_to_report
         }
     };
 }

@@ -5,13 +5,14 @@
 //! hold no lock and open no descriptor.
 
 use std::env;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, alarm, fork};
@@ -86,6 +87,17 @@ pub(crate) fn in_child(child: impl FnOnce()) {
             assert!(matches!(status, WaitStatus::Exited(_, 0)), "the child failed: {status:?}");
         }
     }
+}
+
+/// Raises the limit of descriptors. Returns false if the system allows fewer than `count`.
+pub(crate) fn allow_descriptors(count: RawFd) -> bool {
+    assert_own();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of descriptors");
+    let allowed = hard >= count as libc::rlim_t;
+    if allowed {
+        setrlimit(Resource::RLIMIT_NOFILE, count as libc::rlim_t, hard).expect("a limit within the hard one");
+    }
+    allowed
 }
 
 /// The identity of an open file: device and inode. It is `None` if the descriptor is closed.

@@ -104,6 +104,8 @@ pub enum Fault {
     ///
     /// The numbers may belong to other files by then.
     CloseNumbersAfterFork,
+    /// Reports in the next wait what a wait has found.
+    HoldBack,
     /// Returns a pollable descriptor that is never readable.
     UnreadablePollable,
     /// Does not see the wake-ups by code that its `wait` runs.
@@ -183,6 +185,7 @@ pub const TABLE: &[(Fault, Over, &str)] = &[
     (Fault::CloseNumbersAfterFork, Over::Explicit, "a_forked_child_keeps_the_files_that_it_has_opened"),
     (Fault::SpinOnStale, Over::Level, "a_released_number_is_no_longer_reported"),
     (Fault::UnreadablePollable, Over::Level, "pollable_is_readable_with_a_report"),
+    (Fault::HoldBack, Over::Automatic, "a_wait_without_a_report_leaves_nothing_to_report"),
 ];
 
 /// A sound hub with one [`Fault`].
@@ -208,6 +211,8 @@ pub struct Saboteur {
     refused: Vec<i32>,
     /// The reports about each key since its last `watch`.
     reported: Vec<(Key, Readiness)>,
+    /// The reports for the next wait.
+    held_back: Vec<(Key, Readiness)>,
     /// The number of reports so far.
     count: usize,
     copies: Vec<OwnedFd>,
@@ -229,6 +234,7 @@ impl Saboteur {
             calls: Vec::new(),
             refused: Vec::new(),
             reported: Vec::new(),
+            held_back: Vec::new(),
             count: 0,
             // The writer stays open, so that the reader has no hang-up.
             copies: vec![writer.into()],
@@ -368,6 +374,7 @@ impl Hub for Saboteur {
         let mut reports: Vec<_> = found.reports().to_vec();
         let dead = |found: Readiness| found.contains(Readiness::INVALID);
         match self.fault {
+            Fault::HoldBack => reports = std::mem::replace(&mut self.held_back, reports),
             Fault::ReportAgain if nothing => reports.extend(again.iter().copied()),
             Fault::SpinOnHangup => {
                 reports.extend(again.iter().copied().filter(|(_, found)| found.contains(Readiness::HANGUP)));

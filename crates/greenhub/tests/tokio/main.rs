@@ -1,5 +1,6 @@
 //! Green threads and the tasks of Tokio on one OS thread, by the feature `tokio`.
 
+mod batches;
 mod costs;
 mod explicit;
 mod implicit;

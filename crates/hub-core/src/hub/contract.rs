@@ -53,7 +53,9 @@ use super::watched::{Key, Watched};
 /// 16. `after_fork` is the first call in a child: it MUST leave an empty, working hub and MUST NOT touch system
 ///     objects that the parent still uses. It MUST NOT close a number that may be another file's by now.
 ///     [`ForkAware`](crate::hub::ForkAware) keeps the last rule.
-/// 17. [`pollable`](Hub::pollable) MUST be readable when `wait` with a zero timeout would make a report.
+/// 17. [`pollable`](Hub::pollable) MUST be readable when `wait` with a zero timeout would make a report. In a hub that
+///     has it, a `wait` with a zero timeout that makes no report MUST leave nothing to report, even if it drops a whole
+///     batch of events: an outer loop then sleeps until something new makes the descriptor readable.
 /// 18. A hang-up without a waiter MUST NOT make `wait` return forever.
 /// 19. A hub whose `wait` runs foreign code, such as tasks of a runtime, MUST ask for a wake-up by
 ///     [`Watched::wake_by`] before it runs any, and MUST return soon after that waker was woken.

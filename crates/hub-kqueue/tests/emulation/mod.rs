@@ -57,8 +57,10 @@ impl Kevent for Emulation {
         if !changes.is_empty() {
             return Ok(changes.len());
         }
-        if self.left.is_empty() {
-            self.collect(queue, timeout)?;
+        let mut timeout = timeout;
+        // A kernel reports no registration that it has dropped, so it never returns early because of a batch of those.
+        while self.left.is_empty() && self.collect(queue, timeout)? {
+            timeout = Some((0, 0));
         }
         let count = self.left.len().min(events.len());
         events[..count].copy_from_slice(&self.left[..count]);
@@ -101,7 +103,8 @@ impl Emulation {
         }
     }
 
-    fn collect(&mut self, queue: BorrowedFd<'_>, timeout: Option<(i64, i32)>) -> Result<(), Errno> {
+    /// Fills `left`. Returns whether the set may have more.
+    fn collect(&mut self, queue: BorrowedFd<'_>, timeout: Option<(i64, i32)>) -> Result<bool, Errno> {
         let timeout = timeout.map(|(secs, nanos)| Timespec { tv_sec: secs, tv_nsec: nanos.into() });
         self.found.clear();
         epoll::wait(queue, spare_capacity(&mut self.found), timeout.as_ref())?;
@@ -128,7 +131,7 @@ impl Emulation {
                 self.left.push(event(Filter::Read, generation, hung_up || flags.contains(EventFlags::RDHUP)));
             }
         }
-        Ok(())
+        Ok(self.found.len() == self.found.capacity())
     }
 }
 
