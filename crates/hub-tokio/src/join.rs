@@ -134,9 +134,9 @@ pub async fn run_until<F: Future>(future: F) -> io::Result<F::Output> {
 
 /// Waits for a future in the context of a runtime that other OS threads drive. Switches.
 ///
-/// On any hub. Each poll enters the context of `runtime`, so the future may spawn tasks, and use timers and sockets of
-/// Tokio. It must be made inside of a poll: pass an `async` block. Otherwise it is
-/// [`block_on`](hub_core::future::block_on).
+/// On any hub. Each poll enters the context of `runtime`, and so does the drop of the future. So the future may spawn
+/// tasks, and use timers and sockets of Tokio. It must be made inside of a poll: pass an `async` block. Otherwise it
+/// is [`block_on`](hub_core::future::block_on).
 ///
 /// ```
 /// use std::time::Duration;
@@ -158,11 +158,32 @@ pub async fn run_until<F: Future>(future: F) -> io::Result<F::Output> {
 /// Panics where [`block_on`](hub_core::future::block_on) does.
 #[track_caller]
 pub fn block_on_in<F: Future>(runtime: &Handle, future: F) -> F::Output {
-    let mut future = pin!(future);
-    hub_core::future::block_on(poll_fn(|context| {
-        let _guard = runtime.enter();
-        future.as_mut().poll(context)
-    }))
+    hub_core::future::block_on(InContext { runtime, future: pin!(Some(future)) })
+}
+
+/// A future that is polled and dropped in the context of a runtime. Neither switches, so that guards nest.
+struct InContext<'a, F> {
+    runtime: &'a Handle,
+    future: Pin<&'a mut Option<F>>,
+}
+
+impl<F: Future> Future for InContext<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let _guard = self.runtime.enter();
+        let Some(future) = self.future.as_mut().as_pin_mut() else { unreachable!("only `Drop` removes the future") };
+        future.poll(context)
+    }
+}
+
+impl<F> Drop for InContext<'_, F> {
+    fn drop(&mut self) {
+        // The destructors of an ending OS thread may drop Tokio's thread-locals before its green threads.
+        let is_gone = Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed());
+        let _guard = (!is_gone).then(|| self.runtime.enter());
+        self.future.set(None);
+    }
 }
 
 /// The future of [`join`].

@@ -18,7 +18,7 @@ use greenhub::net::TcpListener;
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Event, mpsc};
 use greenhub::thread::yield_now;
-use greenhub::{get_hub, sleep, spawn, use_hub};
+use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout};
 use hub_tokio::{block_on_in, join, run_until};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -376,6 +376,47 @@ fn a_future_of_a_runtime_on_other_threads_works_on_any_hub() {
         yield_now();
         other.shutdown_background();
         assert!(pending.join().unwrap().unwrap_err().is_cancelled());
+    });
+}
+
+/// Ends a wait of `block_on_in` by `end`, and returns whether the drop of its future could spawn a task.
+fn drop_in_spawns(handle: &Handle, end: fn(&mut dyn FnMut())) -> bool {
+    let spawned = Rc::new(Cell::new(false));
+    let (seen, runtime) = (Rc::clone(&spawned), handle.clone());
+    let green = spawn(move || {
+        let mut wait = || {
+            let seen = Rc::clone(&seen);
+            block_on_in(&runtime, async move {
+                let id = Handle::current().id();
+                let _guard = OnDrop(move || {
+                    // Without a context `tokio::spawn` panics, which ends the process during an exit.
+                    seen.set(Handle::try_current().is_ok_and(|current| current.id() == id));
+                    if seen.get() {
+                        drop(tokio::spawn(async {}));
+                    }
+                });
+                pending::<()>().await;
+            });
+        };
+        end(&mut wait);
+    });
+    sleep(MILLISECOND * 3);
+    green.kill();
+    let _ended = green.join();
+    spawned.get()
+}
+
+#[test]
+fn an_ended_wait_drops_its_future_in_the_context_of_the_runtime() {
+    on_one_and_on_two("an_ended_wait_drops_its_future_in_the_context_of_the_runtime", || {
+        let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        for hub in ["poll", "select", "epoll", "tokio"] {
+            use_hub(hub).unwrap();
+            let killed: fn(&mut dyn FnMut()) = |wait| wait();
+            assert!(drop_in_spawns(other.handle(), killed));
+            let late: fn(&mut dyn FnMut()) = |wait| assert!(with_timeout(MILLISECOND, wait).is_err());
+            assert!(drop_in_spawns(other.handle(), late));
+        }
     });
 }
 
