@@ -15,8 +15,8 @@ const RUN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let counts: Vec<f64> = [1, 2, 1, 2].map(answers_a_second).into();
-    println!("1 thread: {:.0} and {:.0} answers a second", counts[0], counts[2]);
-    println!("2 threads: {:.0} and {:.0} answers a second", counts[1], counts[3]);
+    println!("1 OS thread: {:.0} and {:.0} answers a second", counts[0], counts[2]);
+    println!("2 OS threads: {:.0} and {:.0} answers a second", counts[1], counts[3]);
     println!("ratio: {:.2}", (counts[1] + counts[3]) / (counts[0] + counts[2]));
     ExitCode::SUCCESS
 }

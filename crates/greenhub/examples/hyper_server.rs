@@ -88,7 +88,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
             eprintln!("hyper_server: {peer}: {error}");
         }
     });
-    let served = served.map_err(Failure::doing("serving"))?;
+    let served = served.map_err(Failure::doing("cannot accept connections"))?;
     writeln!(io::stdout(), "{} connections, {} requests", served.accepted, requests.get())
         .map_err(Failure::doing("cannot write the report"))?;
     Ok(ExitCode::SUCCESS)

@@ -59,11 +59,11 @@ fn run(count: usize) -> io::Result<()> {
     let time = start.elapsed();
     let resident = resident_bytes()?.saturating_sub(resident_before);
     let stats = get_hub().stats();
-    println!("parked                {:>12}", parked.get());
-    println!("stacks in use         {:>12}", stats.stacks_in_use);
-    println!("time                  {:>12.2} s", time.as_secs_f64());
-    println!("resident per thread   {:>12} bytes", resident / count as u64);
-    println!("memory mappings       {:>12}", mappings()?);
+    println!("parked                      {:>12}", parked.get());
+    println!("stacks in use               {:>12}", stats.stacks_in_use);
+    println!("time                        {:>12.2} s", time.as_secs_f64());
+    println!("resident per green thread   {:>12} bytes", resident / count as u64);
+    println!("memory mappings             {:>12}", mappings()?);
 
     let start = Instant::now();
     gate.kill();
@@ -72,7 +72,7 @@ fn run(count: usize) -> io::Result<()> {
             return Err(io::Error::other(format!("green thread {number} returned a wrong number")));
         }
     }
-    println!("woken and joined      {:>12.2} s", start.elapsed().as_secs_f64());
+    println!("woken and joined            {:>12.2} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -84,7 +84,8 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         // Ignore an error: the client has closed the connection, or was too slow.
         let _ = client::serve(&own, stream, timeout);
     });
-    report(&room, served.map_err(Failure::doing("serving"))?).map_err(Failure::doing("cannot write the report"))?;
+    report(&room, served.map_err(Failure::doing("cannot accept connections"))?)
+        .map_err(Failure::doing("cannot write the report"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -89,7 +89,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     });
     let server = server.map_err(Failure::doing(format!("cannot serve at {}", options.listen)))?;
     let (threads, files) = (server.threads(), site.files());
-    eprintln!("{files} files at http://{}/ by {threads} threads; Ctrl-C ends it", server.local_addr());
+    eprintln!("{files} files at http://{}/ by {threads} OS threads; Ctrl-C ends it", server.local_addr());
 
     let stop = server.stop();
     greenhub::spawn(move || {
@@ -97,7 +97,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         let _ = signals.wait(None);
         stop.stop_within(options.farewell);
     });
-    let ends = server.join().map_err(Failure::doing("waiting for the threads"))?;
+    let ends = server.join().map_err(Failure::doing("cannot join the OS threads"))?;
     report(&ends, answers.load(Ordering::Relaxed)).map_err(Failure::doing("cannot write the report"))?;
     Ok(if ends.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -117,5 +117,5 @@ fn report(ends: &[Result<Served, ServeError>], answers: u64) -> io::Result<()> {
             Err(error) => error.to_string(),
         })
         .collect();
-    writeln!(io::stdout(), "{answers} answers; connections by thread: {}", each.join(", "))
+    writeln!(io::stdout(), "{answers} answers; connections by OS thread: {}", each.join(", "))
 }

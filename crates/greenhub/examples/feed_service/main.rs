@@ -110,7 +110,8 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let served = serve_until(&stop, &listener, &GreenPool::new(CLIENTS), move |stream: TcpStream, _| {
         http::serve(stream, rules, |request| own.answer(&request.body))
     });
-    let (clients, asked, found) = (served.map_err(Failure::doing("serving"))?.accepted, &service.asked, &service.found);
+    let (clients, asked, found) =
+        (served.map_err(Failure::doing("cannot accept connections"))?.accepted, &service.asked, &service.found);
     writeln!(io::stdout(), "{clients} clients, {} feeds, {} titles", asked.get(), found.get())
         .map_err(Failure::doing("cannot write the report"))?;
     Ok(ExitCode::SUCCESS)

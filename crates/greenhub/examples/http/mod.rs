@@ -15,7 +15,7 @@ const MAX_HEAD: usize = 16 << 10;
 /// The maximum number of bytes to read and discard after an error response, so that the client can receive it.
 const MAX_DISCARDED: u64 = 1 << 20;
 
-/// What the server accepts from a client.
+/// The rules for the requests of a client.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) methods: &'static [&'static str],

@@ -27,7 +27,7 @@ fn files_and_directories_are_served() {
     assert!(get("/below/?query").ends_with("\r\n\r\n<p>index"));
     assert!(get("/below/index.html").starts_with("HTTP/1.1 404 Not Found\r\n"));
     let output = server.interrupt();
-    assert!(text(&output).starts_with("4 answers; connections by thread: "));
+    assert!(text(&output).starts_with("4 answers; connections by OS thread: "));
     ends(&output, 0);
 }
 
