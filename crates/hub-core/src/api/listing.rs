@@ -108,14 +108,14 @@ fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
             id: control.id(),
             kind: match control.kind() {
                 Kind::Main => GreenletKind::Main,
-                Kind::Mainloop => GreenletKind::MainLoop,
+                Kind::MainLoop => GreenletKind::MainLoop,
                 Kind::Thread => GreenletKind::GreenThread,
                 Kind::Raw => GreenletKind::Plain,
             },
             name: control.with_task(TaskRef::name).flatten().map(|name| name.to_string()),
             age: match control.kind() {
                 Kind::Thread | Kind::Raw => local.main_loop.age(control.born()),
-                Kind::Main | Kind::Mainloop => None,
+                Kind::Main | Kind::MainLoop => None,
             },
             made_at: control.with_task(TaskRef::spawned_at).or_else(|| control.made_at()),
             state: state(control)?,

@@ -137,7 +137,7 @@ pub(crate) enum Kind {
     /// The main greenlet, on the OS thread's own stack.
     Main,
     /// The main loop.
-    Mainloop,
+    MainLoop,
     /// A plain greenlet with a parent.
     Raw,
 }

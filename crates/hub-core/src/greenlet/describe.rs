@@ -58,7 +58,7 @@ pub(super) fn write_owner(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
     let current = thread().running().filter(|current| current.stack() == Some(stack));
     match current.map(|current| (current.kind(), current)) {
         Some((Kind::Thread, current)) => write_green_thread(current, out),
-        Some((Kind::Mainloop, _)) => out(b"the main loop"),
+        Some((Kind::MainLoop, _)) => out(b"the main loop"),
         _ => out(b"a greenlet"),
     }
 }
@@ -68,7 +68,7 @@ pub(crate) fn write_running(out: &mut dyn FnMut(&[u8])) {
     let current = thread().running();
     match current.map(|current| (current.kind(), current)) {
         Some((Kind::Thread, current)) => write_green_thread(current, out),
-        Some((Kind::Mainloop, _)) => match try_get().and_then(|local| local.main_loop.calling()) {
+        Some((Kind::MainLoop, _)) => match try_get().and_then(|local| local.main_loop.calling()) {
             Some(made_at) => {
                 out(b"a callback (made at ");
                 write_location(made_at, out);

@@ -83,7 +83,7 @@ impl Greenlet {
     #[track_caller]
     pub fn new(body: impl FnOnce(Payload) -> Result<Payload, GreenError> + 'static) -> Greenlet {
         let me = run::current();
-        let parent = if me.kind() == Kind::Mainloop { None } else { Some(Node::of(me)) };
+        let parent = if me.kind() == Kind::MainLoop { None } else { Some(Node::of(me)) };
         Greenlet::make(Box::new(body), parent)
     }
 
@@ -164,7 +164,7 @@ impl Greenlet {
             Kind::Raw => {}
             Kind::Main => return Err(GreenletError::Main),
             Kind::Thread => return Err(GreenletError::GreenThread),
-            Kind::Mainloop => return Err(GreenletError::MainLoopParent),
+            Kind::MainLoop => return Err(GreenletError::MainLoopParent),
         }
         let mut ancestor = Some(Rc::clone(&parent.node));
         while let Some(node) = ancestor {

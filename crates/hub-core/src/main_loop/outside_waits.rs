@@ -52,7 +52,7 @@ impl MainLoop {
 
     /// Returns whether only the calling main greenlet could need a turn of the loop.
     fn waits_alone(&self, local: &Local) -> bool {
-        let needs_none = |one: &ControlRef| matches!(one.kind(), Kind::Main | Kind::Mainloop);
+        let needs_none = |one: &ControlRef| matches!(one.kind(), Kind::Main | Kind::MainLoop);
         run::current() == local.main
             && self.timers.borrow().is_empty()
             && self.registered() == 0

@@ -40,7 +40,7 @@ pub(super) fn route(mut node: Rc<Node>, mut message: Message, me: ControlRef) ->
             Status::Live(control) if control == me => return Route::Here(message),
             Status::Live(control) => {
                 return match control.state() {
-                    _ if control.kind() == Kind::Mainloop => Route::Hub(message),
+                    _ if control.kind() == Kind::MainLoop => Route::Hub(message),
                     State::Switched => Route::Enter(control, message),
                     _ => Route::Parked(message),
                 };

@@ -206,7 +206,7 @@ impl RunQueue {
             return Err(LoopError::in_mainloop("a wait in a hub or while a queue orders its items"));
         }
         let stack = local.take_stack(local.main_loop.stack_size())?;
-        let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
+        let mainloop = local.controls.take(Kind::MainLoop, Stamp::NONE);
         // SAFETY: the stack was just taken, and is entered by this context only. The main loop is fresh, and in no
         // queue.
         unsafe {

@@ -15,7 +15,7 @@ pub(crate) fn in_mainloop() -> bool {
 /// Returns whether `control` is the main loop, or a main greenlet that embeds it.
 pub(super) fn runs_loop(control: ControlRef) -> bool {
     match control.kind() {
-        Kind::Mainloop => true,
+        Kind::MainLoop => true,
         Kind::Main => thread().between_turns.get(),
         _ => false,
     }

@@ -324,7 +324,7 @@ impl Waiter {
 
 /// Ends the park or the raw switch in which a greenlet is suspended. Does nothing for any other greenlet.
 pub(crate) fn end_switch(control: ControlRef, why: Wake) {
-    if control.state() == State::Switched && control.kind() != Kind::Mainloop {
+    if control.state() == State::Switched && control.kind() != Kind::MainLoop {
         // SAFETY: a greenlet in a raw switch is suspended, and in no queue. Only the main loop is entered without a
         // look at its state.
         unsafe { control.set_state(State::Parked) };

@@ -59,7 +59,7 @@ fn run_current() -> (usize, *const Cell<usize>) {
                 run_task(me);
                 None
             }
-            Kind::Mainloop => {
+            Kind::MainLoop => {
                 let goes_on = local.main_loop.run();
                 local.main_loop_greenlet.set(None);
                 // The next blocking call launches a new loop.
@@ -133,7 +133,7 @@ impl RunQueue {
                 Err(_) => {}
             }
         }
-        let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
+        let mainloop = local.controls.take(Kind::MainLoop, Stamp::NONE);
         // SAFETY: a new greenlet, which is entered by the caller instead of being queued.
         unsafe { mainloop.set_state(State::Unstarted) };
         local.main_loop_greenlet.set(Some(mainloop));
