@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::costs;
+use crate::returns;
 use crate::step::Report;
 use crate::tables::{FEATURE_LISTS, FEATURE_TESTS, HUBS, RECIPES};
 use crate::test::{buildable, lacking, missing};
@@ -26,6 +27,7 @@ pub fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     features(workspace, report);
     abort(workspace, report);
     costs::check(workspace, report)?;
+    returns::check(workspace, report)?;
     tidy::run(workspace, report);
     Ok(())
 }

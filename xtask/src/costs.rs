@@ -3,7 +3,7 @@
 //! Each operation runs with two counts. The difference of their costs does not include the start and the end of the
 //! program.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ fn compare(workspace: &Workspace, report: &mut Report, measure: &Measure) -> Res
     }
     println!("  ..   {name}");
     let start = Instant::now();
-    let program = build(workspace)?;
+    let program = build(workspace, "hot_paths")?;
     let mut faults = Vec::new();
     for cost in COSTS {
         let count = |operations| (measure.count)(&program, cost, operations);
@@ -92,19 +92,23 @@ fn compare(workspace: &Workspace, report: &mut Report, measure: &Measure) -> Res
     Ok(())
 }
 
-/// Builds `hot_paths` so that it runs under valgrind. Returns its path.
-fn build(workspace: &Workspace) -> Result<std::path::PathBuf> {
+/// Builds a program of the benches so that it runs under valgrind. Returns its path.
+///
+/// # Errors
+///
+/// Returns an error if the program cannot be built.
+pub fn build(workspace: &Workspace, program: &str) -> Result<PathBuf> {
     let target = workspace.root.join("target/valgrind");
     let status = workspace
         .cargo()
-        .args(["build", "--quiet", "--release", "-p", "benches", "--bin", "hot_paths"])
+        .args(["build", "--quiet", "--release", "-p", "benches", "--bin", program])
         // valgrind hides the vDSO, in which rustix looks for the clock unless it calls libc.
         .env("RUSTFLAGS", "--cfg rustix_use_libc")
         .env("CARGO_TARGET_DIR", &target)
         .status()
         .context("cargo build")?;
-    ensure!(status.success(), "hot_paths does not build");
-    Ok(target.join("release/hot_paths"))
+    ensure!(status.success(), "{program} does not build");
+    Ok(target.join("release").join(program))
 }
 
 fn instructions(program: &Path, cost: &Cost, count: u64) -> Result<u64> {

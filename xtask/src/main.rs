@@ -7,6 +7,7 @@ mod checks;
 mod costs;
 mod faults;
 mod process;
+mod returns;
 mod step;
 mod tables;
 mod tally;
@@ -41,7 +42,7 @@ enum Task {
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
     },
-    /// Compare instructions and system calls of the hot paths with their table.
+    /// Compare instructions and system calls of the hot paths with their table, and check that returns are predicted.
     Costs,
     /// Run clippy for FreeBSD, OpenBSD and macOS.
     CheckBsd,
@@ -80,7 +81,10 @@ fn run(task: Task) -> anyhow::Result<bool> {
             checks::run(&workspace, &mut report)?;
             report.print_summary();
         }
-        Task::Costs => costs::check(&workspace, &mut report)?,
+        Task::Costs => {
+            costs::check(&workspace, &mut report)?;
+            returns::check(&workspace, &mut report)?;
+        }
         Task::CheckBsd => bsd::check(&workspace, &mut report),
         Task::Tidy { arrows: false } => tidy::run(&workspace, &mut report),
         Task::Tidy { arrows: true } => return tidy::print_arrows(&workspace).map(|()| true),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::bsd;
 use crate::costs;
 use crate::faults;
+use crate::returns;
 use crate::step::Report;
 use crate::tables::{
     FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS, PEERS, RECIPES, hubs_here,
@@ -84,6 +85,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         leaks(workspace, report)?;
         mutants(workspace, report);
         costs::check(workspace, report)?;
+        returns::check(workspace, report)?;
         bsd::check(workspace, report);
     }
     Ok(())

@@ -109,7 +109,7 @@ impl Drop for ArmedTimer {
 ///
 /// The same as [`sleep`].
 #[doc(alias = "idle")]
-#[inline]
+#[inline(always)]
 pub fn yield_now() {
     if let Err(error) = run::yield_now()
         && !run::must_not_switch()

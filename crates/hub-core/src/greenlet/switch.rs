@@ -26,6 +26,8 @@
 //! - Greenlets never leave their OS thread: `Context` is `Send`, but its number is in a cell of a block that is not
 //!   `Send`.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::{asm, naked_asm};
 use std::cell::Cell;
 use std::mem::transmute;
 
@@ -41,17 +43,77 @@ use super::stack::StackRef;
 ///
 /// `context` must come from a cell that [`jump`] or [`fresh`] filled on this OS thread, and must not be entered again.
 /// `save` must be valid until the arriving greenlet has stored to it.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn jump(context: usize, save: *const Cell<usize>) {
-    // SAFETY: `Context` is one pointer, and this number came out of one in `land` or `fresh`.
-    let context: Context = unsafe { transmute(context) };
-    // SAFETY: the context is suspended, and is entered only this once, by the contract.
-    let transfer = unsafe { context.resume(save as usize) };
+    // SAFETY: `Context` is one pointer, and this number came out of one in `land` or `fresh`. The context is suspended,
+    // and is entered only this once, by the contract.
+    let transfer = unsafe { resume(transmute::<usize, Context>(context), save as usize) };
     land(transfer);
 }
 
+/// Does what [`Context::resume`] does. `jump_fcontext` leaves by a return here, which the call of it balances.
+///
+/// # Safety
+///
+/// The same as [`Context::resume`]: the context is suspended, and is entered only this once.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+unsafe fn resume(context: Context, data: usize) -> Transfer {
+    // SAFETY: by the contract.
+    unsafe { context.resume(data) }
+}
+
+/// Does what [`Context::resume`] does, without a call.
+///
+/// The processor pairs calls with returns to predict the returns, and `jump_fcontext` leaves by a jump here. After a
+/// call of it, each later return of the entered greenlet would be predicted by the call before its own.
+///
+/// # Safety
+///
+/// The same as [`Context::resume`]: the context is suspended, and is entered only this once.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn resume(context: Context, data: usize) -> Transfer {
+    let (previous, returned): (usize, usize);
+    // SAFETY: `enter` runs `jump_fcontext` as if called, with its arguments in their registers and the label as return
+    // address. `jump_fcontext` saves and restores the registers that the C convention preserves, stack pointer and
+    // control words included; the others are clobbered. It returns to the label when the saved context is entered, with
+    // the two words of its result in the registers for them. The rest is the contract.
+    unsafe {
+        asm!(
+            "lea r8, [rip + 2f]",
+            "jmp {enter}",
+            "2:",
+            enter = sym enter,
+            inlateout("rdi") transmute::<Context, usize>(context) => _,
+            inlateout("rsi") data => _,
+            lateout("rax") previous,
+            lateout("rdx") returned,
+            clobber_abi("C"),
+        );
+        Transfer { context: transmute::<usize, Context>(previous), data: returned }
+    }
+}
+
+/// Enters `jump_fcontext` as a call would, with the return address that is in `r8`.
+///
+/// It is a function of its own, so that each instruction in the caller of [`jump`] has the stack that its unwind
+/// information describes. A naked function has no such information: a backtrace of a sample taken here ends here.
+///
+/// # Safety
+///
+/// It is entered by a jump, with the arguments of `jump_fcontext` and the return address in their registers.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+unsafe extern "C" fn enter() {
+    unsafe extern "C" {
+        fn jump_fcontext();
+    }
+    naked_asm!("push r8", "jmp {jump}", jump = sym jump_fcontext)
+}
+
 /// Stores the context of the previous greenlet in the cell that came with the jump.
-#[inline]
+#[inline(always)]
 fn land(transfer: Transfer) {
     let save = transfer.data as *const Cell<usize>;
     // SAFETY: every jump of this module passes a cell that is valid until now; `Context` is one pointer.

@@ -17,7 +17,7 @@ impl RunQueue {
     /// # Panics
     ///
     /// Panics if `me` is not the running greenlet.
-    #[inline]
+    #[inline(always)]
     pub(in super::super) fn park(&self, me: ControlRef) -> Result<(), LoopError> {
         assert!(self.running() == Some(me), "a greenlet begins a park of another greenlet");
         // SAFETY: `me` is the running greenlet, and is parked and left.
@@ -38,7 +38,7 @@ impl RunQueue {
     /// # Safety
     ///
     /// `me` is the running greenlet.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn yield_running(&self, me: ControlRef) -> Result<(), LoopError> {
         if self.budget.get() == 0 && !self.renew() {
             self.launch_mainloop()?;
@@ -56,7 +56,7 @@ impl RunQueue {
     /// # Safety
     ///
     /// `me` is the running greenlet. It is queued if `QUEUED`, and parked otherwise.
-    #[inline]
+    #[inline(always)]
     unsafe fn leave<const QUEUED: bool>(&self, me: ControlRef) -> Result<(), LoopError> {
         if let Some(next) = self.head.get()
             && next.state() == State::Ready
@@ -173,7 +173,7 @@ impl RunQueue {
     ///
     /// `next` must be suspended or fresh, in no queue, and not `me`. `me` must be the running greenlet, in a state from
     /// which it will be entered again.
-    #[inline]
+    #[inline(always)]
     pub(in super::super) unsafe fn switch(&self, me: ControlRef, next: ControlRef) {
         // SAFETY: `next` is suspended or fresh, by the contract, and is entered here by the context that is taken out.
         // Control blocks are never unmapped while their OS thread runs, so the place for the context of `me` is valid.

@@ -177,7 +177,7 @@ fn forget_report(me: ControlRef) {
 }
 
 /// Lets every other ready greenlet run once, then continues. Switches.
-#[inline]
+#[inline(always)]
 pub(crate) fn yield_now() -> Result<(), LoopError> {
     let me = current();
     if must_check(me) {
@@ -229,7 +229,7 @@ impl RunQueue {
 /// Handles the arrival of a greenlet that was entered again after it had yielded or switched by hand.
 ///
 /// Throws the pending exit unless a mask is in force.
-#[inline]
+#[inline(always)]
 pub(in super::super) fn arrive(me: ControlRef) -> Result<Wake, LoopError> {
     spans::entered(me);
     let wake = me.wake();
@@ -256,7 +256,7 @@ pub(super) fn take_main_error(me: ControlRef) -> Result<(), LoopError> {
 }
 
 /// Returns whether the checked path decides if `me` may wait.
-#[inline]
+#[inline(always)]
 pub(super) fn must_check(me: ControlRef) -> bool {
     me.kind() != Kind::Thread || me.is_flagged() || trace::in_subscriber() || std::thread::panicking()
 }
