@@ -20,10 +20,9 @@ use crate::watcher::{Watch, Watcher};
 /// A watcher of a descriptor. gevent's `loop.io`.
 ///
 /// Made by [`Loop::io`](crate::Loop::io). The callback is called in each turn in which the descriptor is ready. The
-/// event is the readiness. A watcher owns what it watches, and drops it in the next turn if it is dropped with an event
-/// that was not delivered. Several watchers of one descriptor are independent: each has its own directions, priority
-/// and callback. A green thread that waits for the same direction of the descriptor by another call makes the start of
-/// a watcher fail, and the reverse.
+/// event is the readiness. A watcher owns what it watches. Several watchers of one descriptor are independent: each has
+/// its own directions, priority and callback. A green thread that waits for the same direction of the descriptor by
+/// another call makes the start of a watcher fail, and the reverse.
 ///
 /// If the callback does not make the descriptor unready, it is called again in the next turn, on every hub. If it
 /// panics, the watcher is closed: it would be called again at once.

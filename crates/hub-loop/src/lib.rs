@@ -49,6 +49,7 @@ mod inotify;
 mod io;
 mod iwait;
 mod node;
+mod pending;
 mod phase;
 mod signal;
 mod stat;

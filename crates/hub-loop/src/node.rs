@@ -3,7 +3,8 @@
 //! Ground rules:
 //! - A callback is taken out of its cell for the call. If the watcher was started anew meanwhile, the cell has another
 //!   one, and the old one is dropped.
-//! - A node is queued at most once. It stays queued if its event is taken back, and is skipped then.
+//! - A node has at most one place in the queue of pending watchers, and only with an event. When the event goes, so does
+//!   the place, and with it what the watcher owns.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -14,6 +15,7 @@ use hub_core::internal::{call_contained, drop_contained};
 use hub_core::{LeftMark, ReadyMark, ReadyMarks, Unparker};
 
 use crate::error::{WaitError, WatcherError};
+use crate::pending::Place;
 use crate::state::{Priority, State, Waited};
 use crate::watcher::Watch;
 
@@ -76,7 +78,8 @@ pub struct Node<K: Kind> {
     is_calling: Cell<bool>,
     /// The event that was not delivered.
     event: RefCell<Option<K::Event>>,
-    is_queued: Cell<bool>,
+    /// The place in the queue of pending watchers.
+    place: Cell<Option<Place>>,
     is_active: Cell<bool>,
     is_counted: Cell<bool>,
     is_closed: Cell<bool>,
@@ -117,7 +120,7 @@ impl<K: Kind> Node<K> {
             callback: RefCell::default(),
             is_calling: Cell::default(),
             event: RefCell::default(),
-            is_queued: Cell::default(),
+            place: Cell::default(),
             is_active: Cell::default(),
             is_counted: Cell::new(true),
             is_closed: Cell::default(),
@@ -146,11 +149,15 @@ impl<K: Kind> Node<K> {
         self.priority.get()
     }
 
-    pub(crate) fn set_priority(&self, priority: Priority) -> Result<(), WatcherError> {
+    pub(crate) fn set_priority(self: &Rc<Self>, priority: Priority) -> Result<(), WatcherError> {
         if self.is_active() {
             return Err(WatcherError::Active { setting: "priority" });
         }
         self.priority.set(priority);
+        if self.place.get().is_some() {
+            self.dequeue();
+            self.enqueue();
+        }
         Ok(())
     }
 
@@ -208,11 +215,30 @@ impl<K: Kind> Node<K> {
     /// Ends the watch. The event that was not delivered is dropped.
     pub(crate) fn deactivate(&self) {
         self.end_watch();
-        let event = self.event.take();
-        if event.is_some() {
-            self.state.remove_undelivered();
+        self.dequeue();
+        drop_contained(self.take_event());
+    }
+
+    /// Takes the event that was not delivered.
+    fn take_event(&self) -> Option<K::Event> {
+        let event = self.event.take()?;
+        self.state.remove_undelivered();
+        Some(event)
+    }
+
+    /// Appends the watcher to the pending ones, unless it is among them.
+    fn enqueue(self: &Rc<Self>) {
+        if self.place.get().is_none() {
+            let place = self.state.pending.push(Rc::clone(self) as Rc<dyn Deliver>, self.priority.get());
+            self.place.set(Some(place));
         }
-        drop_contained(event);
+    }
+
+    /// Removes the watcher from the pending ones.
+    fn dequeue(&self) {
+        if let Some(place) = self.place.take() {
+            drop(self.state.pending.remove(place));
+        }
     }
 
     /// Ends the watch, and keeps the event.
@@ -242,6 +268,15 @@ impl<K: Kind> Node<K> {
         self.waiting.get().is_some()
     }
 
+    /// Marks the watcher as pending with an event of the program, unless its hub is gone.
+    pub(crate) fn feed(self: &Rc<Self>, event: K::Event) {
+        if self.state.is_current() {
+            self.mark(event);
+        } else {
+            drop_contained(event);
+        }
+    }
+
     /// Marks the watcher as pending with an event.
     pub(crate) fn mark(self: &Rc<Self>, event: K::Event) {
         if self.is_closed.get() {
@@ -255,9 +290,7 @@ impl<K: Kind> Node<K> {
             }
         };
         self.event.replace(Some(event));
-        if !self.is_queued.replace(true) {
-            self.state.queue(Rc::clone(self) as Rc<dyn Deliver>, self.priority.get());
-        }
+        self.enqueue();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -386,8 +419,11 @@ impl<K: Kind> Waited for Node<K> {
 
 /// A node of any kind, in the queue of pending watchers.
 pub(crate) trait Deliver {
-    /// Delivers the event. Returns false if it was taken back.
-    fn deliver(self: Rc<Self>) -> bool;
+    /// Delivers the event of a watcher that has left the queue.
+    fn deliver(self: Rc<Self>);
+
+    /// Drops the event of a watcher that has left the queue: its hub is gone.
+    fn discard(&self);
 
     /// Returns whether the watcher is one of a phase.
     fn is_phase(&self) -> bool;
@@ -398,18 +434,14 @@ impl<K: Kind> Deliver for Node<K> {
         K::IS_PHASE
     }
 
-    fn deliver(self: Rc<Self>) -> bool {
-        self.is_queued.set(false);
-        let Some(event) = self.event.take() else { return false };
-        self.state.remove_undelivered();
-        self.deliver_event(event);
-        true
+    fn discard(&self) {
+        self.place.set(None);
+        drop_contained(self.take_event());
     }
-}
 
-impl<K: Kind> Node<K> {
-    /// Ends the waits for the watcher, or calls its callback.
-    fn deliver_event(self: Rc<Self>, event: K::Event) {
+    fn deliver(self: Rc<Self>) {
+        self.place.set(None);
+        let Some(event) = self.take_event() else { return };
         let is_for_marks = self.is_marked.get();
         if !self.kind.stays_active() {
             self.end_watch();

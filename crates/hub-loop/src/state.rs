@@ -2,22 +2,22 @@
 //!
 //! Ground rule: a callback is foreign code. It is called and dropped while no cell is borrowed.
 
-use std::array;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use hub_core::hub::Interest;
-use hub_core::internal::hook_shared;
+use hub_core::internal::{drop_contained, hook_shared};
 use hub_core::{Hook, HubRef, Phase, get_hub};
 
 use crate::child::ChildKind;
 use crate::directories::Directories;
 use crate::io::Fan;
-use crate::node::{Deliver, Node};
+use crate::node::Node;
+use crate::pending::Pending;
 use crate::phase::PhaseNodes;
 use crate::signal::SignalFan;
 use crate::wake::Wake;
@@ -41,7 +41,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    const COUNT: usize = Priority::Highest as usize + 1;
+    pub(crate) const COUNT: usize = Priority::Highest as usize + 1;
 }
 
 thread_local! {
@@ -51,10 +51,7 @@ thread_local! {
 /// The part of the loop of one OS thread that all its watchers share. It ends with the last of them.
 pub(crate) struct State {
     hub: HubRef,
-    /// The watchers with an event, by priority.
-    pending: [RefCell<VecDeque<Rc<dyn Deliver>>>; Priority::COUNT],
-    /// The number of watchers in these queues. The events of some of them may have been taken back.
-    queued: Cell<usize>,
+    pub(crate) pending: Pending,
     /// The number of watchers with an event that was not delivered.
     undelivered: Cell<usize>,
     /// The number of active watchers that keep the loop alive.
@@ -106,8 +103,7 @@ impl State {
         ];
         State {
             hub,
-            pending: array::from_fn(|_| RefCell::default()),
-            queued: Cell::new(0),
+            pending: Pending::new(),
             undelivered: Cell::new(0),
             counted: Cell::new(0),
             counted_here: Cell::new(0),
@@ -150,7 +146,7 @@ impl State {
     fn prepare(&self) {
         self.phases.mark(Phase::Prepare);
         self.deliver();
-        if self.undelivered.get() != 0 {
+        if !self.pending.is_empty() {
             // Callbacks have fed watchers. The next turn delivers those, so the hub must not sleep.
             self.hub.schedule_once(Duration::ZERO, || ());
         }
@@ -164,12 +160,6 @@ impl State {
     /// Removes a watcher for which no green thread waits any more.
     pub(crate) fn remove_waited(&self, node: &dyn Waited) {
         remove(&self.waited, node);
-    }
-
-    /// Queues a watcher whose event has come.
-    pub(crate) fn queue(&self, node: Rc<dyn Deliver>, priority: Priority) {
-        self.queued.set(self.queued.get() + 1);
-        self.pending[priority as usize].borrow_mut().push_back(node);
     }
 
     pub(crate) fn add_undelivered(&self) {
@@ -186,21 +176,13 @@ impl State {
 
     /// Calls the callbacks of the watchers that are pending now, not of those that become pending meanwhile.
     fn deliver(&self) {
-        if self.queued.get() == 0 {
-            return;
-        }
-        let due = array::from_fn::<usize, { Priority::COUNT }, _>(|priority| self.pending[priority].borrow().len());
-        for (queue, due) in self.pending.iter().zip(due).rev() {
-            for _ in 0..due {
-                let next = queue.borrow_mut().pop_front();
-                let Some(node) = next else { break };
-                self.queued.set(self.queued.get() - 1);
-                let is_phase = node.is_phase();
-                if node.deliver() {
-                    self.delivered.set(self.delivered.get() + 1);
-                    self.is_busy.set(self.is_busy.get() || !is_phase);
-                }
-            }
+        let last = self.pending.last();
+        while let Some(node) = self.pending.pop(last) {
+            self.delivered.set(self.delivered.get() + 1);
+            self.is_busy.set(self.is_busy.get() || !node.is_phase());
+            Rc::clone(&node).deliver();
+            // It may be the last reference, and what the watcher owns is foreign.
+            drop_contained(node);
         }
     }
 
@@ -260,6 +242,11 @@ impl Drop for HubEnd {
         if let Some(state) = self.0.upgrade() {
             let waited = state.waited.borrow().clone();
             waited.iter().for_each(|node| node.end_waits());
+            drop_contained(waited);
+            while let Some(node) = state.pending.pop(u64::MAX) {
+                node.discard();
+                drop_contained(node);
+            }
         }
     }
 }

@@ -164,7 +164,10 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// Returns whether the active watcher keeps the loop alive.
     fn is_counted(&self) -> bool;
 
-    /// Sets the priority.
+    /// Sets the priority. Does not switch.
+    ///
+    /// If a stopped watcher is [pending](Watcher::is_pending), it is called after those of its new priority that are
+    /// pending already.
     ///
     /// # Errors
     ///
@@ -217,7 +220,7 @@ impl<K: Kind> Watcher for Watch<K> {
     }
 
     fn feed(&self, event: K::Event) {
-        self.node.mark(event);
+        self.node.feed(event);
     }
 
     fn is_active(&self) -> bool {

@@ -8,6 +8,7 @@ mod descriptors;
 mod exits;
 mod files;
 mod liveness;
+mod pending;
 mod phases;
 mod random_programs;
 mod signals;

@@ -358,7 +358,7 @@ impl World {
                 watcher.close();
             }
         }
-        // A watcher that was closed with an event is freed in the next turn.
+        // The ends of green threads come to rest.
         get_hub().run_once(Duration::ZERO).expect("main is not embedded");
         assert!(!self.event_loop.run(Run::UntilIdle).expect("main is not embedded"), "something is alive in the end");
         let counts = self.event_loop.counts();

@@ -34,7 +34,6 @@ struct Watcher {
     is_active: bool,
     is_counted: bool,
     is_pending: bool,
-    is_queued: bool,
     is_calling: bool,
     /// Whether it is active for waits for several objects alone.
     is_marked: bool,
@@ -106,7 +105,9 @@ struct Model {
     greens: Vec<Green>,
     /// The active watchers, in the order of their starts.
     active: Vec<usize>,
-    pending: [VecDeque<usize>; 5],
+    /// The pending watchers by priority, each with the number of its event.
+    pending: [VecDeque<(usize, usize)>; 5],
+    events: usize,
     queue: VecDeque<Entry>,
     turn: usize,
     now: u64,
@@ -132,7 +133,6 @@ impl Model {
             is_active: false,
             is_counted: true,
             is_pending: false,
-            is_queued: false,
             is_calling: false,
             is_marked: false,
             priority: Priority::Normal,
@@ -150,6 +150,7 @@ impl Model {
             greens: Vec::new(),
             active: Vec::new(),
             pending: Default::default(),
+            events: 0,
             queue: VecDeque::new(),
             turn: 0,
             now: 0,
@@ -265,6 +266,10 @@ impl Model {
             Op::SetPriority(..) if watcher.is_active => Err("active"),
             Op::SetPriority(_, priority) => {
                 watcher.priority = priority;
+                if watcher.is_pending {
+                    self.dequeue(number);
+                    self.enqueue(number);
+                }
                 Ok(())
             }
             Op::Cancel(_) => {
@@ -335,6 +340,16 @@ impl Model {
     fn stop(&mut self, number: usize) {
         self.end_watch(number);
         self.watchers[number].is_pending = false;
+        self.dequeue(number);
+    }
+
+    fn dequeue(&mut self, number: usize) {
+        self.pending.iter_mut().for_each(|queue| queue.retain(|(_, other)| *other != number));
+    }
+
+    fn enqueue(&mut self, number: usize) {
+        self.events += 1;
+        self.pending[self.watchers[number].priority as usize].push_back((self.events, number));
     }
 
     fn end_watch(&mut self, number: usize) {
@@ -362,9 +377,8 @@ impl Model {
     fn mark(&mut self, number: usize) {
         let watcher = &mut self.watchers[number];
         if !watcher.is_closed {
-            watcher.is_pending = true;
-            if !std::mem::replace(&mut watcher.is_queued, true) {
-                self.pending[watcher.priority as usize].push_back(number);
+            if !std::mem::replace(&mut watcher.is_pending, true) {
+                self.enqueue(number);
             }
         }
     }
@@ -529,18 +543,15 @@ impl Model {
 
     /// Calls the watchers that are pending now: those of a higher priority first.
     fn deliver(&mut self) {
-        let due = [0, 1, 2, 3, 4].map(|priority: usize| self.pending[priority].len());
-        for priority in (0..due.len()).rev() {
-            for _ in 0..due[priority] {
-                let number = self.pending[priority].pop_front().expect("only this function takes from here");
-                self.deliver_one(number);
-            }
+        let last = self.events;
+        let is_due = |queue: &&mut VecDeque<(usize, usize)>| queue.front().is_some_and(|(event, _)| *event <= last);
+        while let Some((_, number)) = self.pending.iter_mut().rev().find(is_due).and_then(VecDeque::pop_front) {
+            self.deliver_one(number);
         }
     }
 
     fn deliver_one(&mut self, number: usize) {
         let watcher = &mut self.watchers[number];
-        watcher.is_queued = false;
         if !std::mem::take(&mut watcher.is_pending) {
             return;
         }
