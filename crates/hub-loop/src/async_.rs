@@ -59,6 +59,7 @@ impl Kind for AsyncKind {
 
     const NAME: &'static str = "Async";
     const IS_COUNTED_HERE: bool = true;
+    const KEEPS_EVENTS: bool = true;
 
     fn arm(&self, node: &Rc<Node<AsyncKind>>) -> Result<(), WatcherError> {
         node.state.wake.add(Rc::clone(node) as Rc<dyn Latched>)?;

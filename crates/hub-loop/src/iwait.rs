@@ -56,7 +56,15 @@ pub struct IWait<'a, W: Waitable + ?Sized> {
     deadline: Deadline,
 }
 
-impl<W: Waitable + ?Sized> IWait<'_, W> {
+impl<'a, W: Waitable + ?Sized> IWait<'a, W> {
+    /// Takes an object that is ready, unless it was given.
+    fn give(&mut self, number: usize) -> Option<&'a W> {
+        let (object, left) = self.objects[number].take()?;
+        object.give(left);
+        self.remaining -= 1;
+        Some(object)
+    }
+
     /// Takes the marks back, and ends the iterator.
     fn end(&mut self) {
         self.remaining = 0;
@@ -73,21 +81,25 @@ impl<'a, W: Waitable + ?Sized> Iterator for IWait<'a, W> {
         if self.remaining == 0 {
             return None;
         }
-        match self.list.next(&mut self.deadline) {
-            Ok(Some(number)) => {
-                let (object, left) = self.objects[number].take()?;
-                // The mark was set; an object may stop what it did for it.
-                object.take_back(left);
-                self.remaining -= 1;
-                Some(Ok(object))
-            }
-            Ok(None) => {
+        loop {
+            let next = match self.list.next(&mut self.deadline) {
+                Ok(Some(number)) => Some(number),
+                // An object that became ready in the turn of the limit may not have set its mark yet.
+                Ok(None) => {
+                    self.objects.iter().position(|object| object.as_ref().is_some_and(|(object, _)| object.is_ready()))
+                }
+                Err(error) => {
+                    self.end();
+                    return Some(Err(error));
+                }
+            };
+            let Some(number) = next else {
                 self.end();
-                None
-            }
-            Err(error) => {
-                self.end();
-                Some(Err(error))
+                return None;
+            };
+            // Another OS thread may set the mark of an object that was given at the limit.
+            if let Some(object) = self.give(number) {
+                return Some(Ok(object));
             }
         }
     }

@@ -3,8 +3,11 @@
 //! Ground rules:
 //! - A callback is taken out of its cell for the call. If the watcher was started anew meanwhile, the cell has another
 //!   one, and the old one is dropped.
-//! - A node has at most one place in the queue of pending watchers, and only with an event. When the event goes, so does
-//!   the place, and with it what the watcher owns.
+//! - An event that has come belongs to its watcher until a callback or a wait takes it, or the program stops the
+//!   watcher. A wait takes it from the watcher itself, however the wait ends. So no event goes with a wait that is
+//!   given up.
+//! - A node has at most one place in the queue of pending watchers, and only with an event. When the event goes, so
+//!   does the place, and with it what the watcher owns.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -34,11 +37,18 @@ pub trait Kind: Sized + 'static {
     /// Whether the watcher is called in each turn, so that its calls do not keep a turn from being idle.
     const IS_PHASE: bool = false;
 
+    /// Whether an event that no callback and no wait has taken is kept for the next one. It is not if the next start
+    /// brings it again, or makes it meaningless.
+    const KEEPS_EVENTS: bool = false;
+
     /// Begins to watch.
     fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError>;
 
     /// Ends what [`arm`](Kind::arm) has begun.
     fn disarm(&self, node: &Node<Self>);
+
+    /// Looks whether an event has come that was not reported yet, before the watch for a wait ends.
+    fn look(&self) {}
 
     /// Merges an event with an earlier one that was not delivered.
     fn merge(earlier: Self::Event, later: Self::Event) -> Self::Event {
@@ -84,9 +94,9 @@ pub struct Node<K: Kind> {
     is_counted: Cell<bool>,
     is_closed: Cell<bool>,
     priority: Cell<Priority>,
-    /// The green thread that waits for the watcher, and the end of its wait.
+    /// The green thread that waits for the watcher, and the error that ends its wait.
     waiting: Cell<Option<Waiting>>,
-    outcome: RefCell<Option<Result<K::Event, WaitError>>>,
+    error: RefCell<Option<WaitError>>,
     /// The marks of waits for several objects.
     marks: RefCell<ReadyMarks>,
     /// Whether the watcher is active for its marks alone.
@@ -126,7 +136,7 @@ impl<K: Kind> Node<K> {
             is_closed: Cell::default(),
             priority: Cell::default(),
             waiting: Cell::default(),
-            outcome: RefCell::default(),
+            error: RefCell::default(),
             marks: RefCell::default(),
             is_marked: Cell::default(),
             is_waited: Cell::default(),
@@ -209,14 +219,40 @@ impl<K: Kind> Node<K> {
         } else {
             self.kind.set_counted(self, false);
         }
+        if self.is_pending() {
+            // It was kept by a wait that was given up.
+            self.enqueue();
+        }
         Ok(())
     }
 
     /// Ends the watch. The event that was not delivered is dropped.
     pub(crate) fn deactivate(&self) {
         self.end_watch();
+        self.drop_event();
+    }
+
+    /// Drops the event that was not delivered, to a callback or to a wait.
+    pub(crate) fn drop_event(&self) {
+        if !self.has_served() {
+            self.dequeue();
+            drop_contained(self.take_event());
+        }
+    }
+
+    /// Ends the watch that was begun for waits, when the last of them ends. What has come by now may be kept.
+    fn release(&self) {
+        self.kind.look();
+        self.end_watch();
         self.dequeue();
-        drop_contained(self.take_event());
+        if !K::KEEPS_EVENTS {
+            drop_contained(self.take_event());
+        }
+    }
+
+    /// Returns whether the event was delivered to the green thread that waits, which has not run since.
+    fn has_served(&self) -> bool {
+        self.waiting.get().is_some() && self.place.get().is_none() && self.is_pending()
     }
 
     /// Takes the event that was not delivered.
@@ -255,7 +291,7 @@ impl<K: Kind> Node<K> {
     /// Closes the watcher for good. A green thread that waits for it gets an error.
     pub(crate) fn close(&self) {
         self.close_during_wait();
-        self.end_wait(|| Err(WaitError::Closed));
+        self.end_wait(|| WaitError::Closed);
     }
 
     /// Closes the watcher for good. Returns whether a green thread waits for it, whose wait goes on.
@@ -336,9 +372,17 @@ impl<K: Kind> Node<K> {
         self.stop_if_unmarked();
     }
 
+    /// Removes a mark that was set, and drops the event that was kept for it.
+    pub(crate) fn give(self: &Rc<Self>, left: &LeftMark) {
+        self.take_back(left);
+        if self.place.get().is_none() && self.waiting.get().is_none() {
+            drop_contained(self.take_event());
+        }
+    }
+
     fn stop_if_unmarked(&self) {
         if self.is_marked.get() && self.marks.borrow().is_empty() {
-            self.deactivate();
+            self.release();
         }
     }
 
@@ -368,16 +412,22 @@ impl<K: Kind> Node<K> {
         }
     }
 
-    /// Ends the wait of a green thread, if there is one.
-    pub(crate) fn end_wait(&self, outcome: impl FnOnce() -> Result<K::Event, WaitError>) -> bool {
-        let Some(waiting) = self.waiting.get() else { return false };
-        if self.outcome.borrow().is_none() {
-            self.outcome.replace(Some(outcome()));
+    /// Ends the wait of a green thread with an error, unless its event was delivered. Returns false if there is none.
+    pub(crate) fn end_wait(&self, error: impl FnOnce() -> WaitError) -> bool {
+        if self.waiting.get().is_none() {
+            return false;
         }
-        if let Waiting::Parked(unparker) = waiting {
+        if self.error.borrow().is_none() && !self.has_served() {
+            self.error.replace(Some(error()));
+        }
+        self.wake_waiter();
+        true
+    }
+
+    fn wake_waiter(&self) {
+        if let Some(unparker) = self.waiter() {
             unparker.unpark();
         }
-        true
     }
 }
 
@@ -385,34 +435,49 @@ impl<K: Kind> Node<K> {
 pub(crate) struct NodeWait<'a, K: Kind>(&'a Rc<Node<K>>);
 
 impl<K: Kind> NodeWait<'_, K> {
-    /// Names the next park of the caller as that of the wait.
-    pub(crate) fn parks_by(&self, unparker: Unparker) {
+    /// Names the next park of the caller as that of the wait. Returns false if the wait has ended before.
+    pub(crate) fn parks_by(&self, unparker: Unparker) -> bool {
         self.0.waiting.set(Some(Waiting::Parked(unparker)));
+        self.0.error.borrow().is_none() && !self.0.has_served()
     }
 
-    /// Returns the end of the wait, once.
+    /// Returns the event or the error that ends the wait, once. An event that has come counts even if it was not
+    /// delivered yet.
     pub(crate) fn take_outcome(&self) -> Option<Result<K::Event, WaitError>> {
-        self.0.outcome.take()
+        if let Some(error) = self.0.error.take() {
+            return Some(Err(error));
+        }
+        self.0.kind.look();
+        self.0.dequeue();
+        self.0.take_event().map(Ok)
     }
 }
 
 impl<K: Kind> Drop for NodeWait<'_, K> {
     fn drop(&mut self) {
-        self.0.waiting.set(None);
-        self.0.update_waited();
-        if self.0.marks.borrow().is_empty() {
-            self.0.deactivate();
+        let node = self.0;
+        node.waiting.set(None);
+        node.update_waited();
+        if node.marks.borrow().is_empty() {
+            node.release();
         } else {
             // Other green threads wait for this watcher among other objects.
-            self.0.is_marked.set(self.0.is_active.get());
+            node.is_marked.set(node.is_active.get());
+            if node.is_pending() {
+                node.enqueue();
+            }
         }
-        drop_contained(self.0.outcome.take());
+        drop_contained(node.error.take());
     }
 }
 
 impl<K: Kind> Waited for Node<K> {
     fn end_waits(&self) {
-        self.end_wait(|| Err(WatcherError::HubDestroyed.into()));
+        if self.is_pending() {
+            self.wake_waiter();
+        } else {
+            self.end_wait(|| WatcherError::HubDestroyed.into());
+        }
         self.set_marks();
     }
 }
@@ -436,12 +501,11 @@ impl<K: Kind> Deliver for Node<K> {
 
     fn discard(&self) {
         self.place.set(None);
-        drop_contained(self.take_event());
+        self.drop_event();
     }
 
     fn deliver(self: Rc<Self>) {
         self.place.set(None);
-        let Some(event) = self.take_event() else { return };
         let is_for_marks = self.is_marked.get();
         if !self.kind.stays_active() {
             self.end_watch();
@@ -450,12 +514,17 @@ impl<K: Kind> Deliver for Node<K> {
         self.update_waited();
         self.stop_if_unmarked();
         if self.waiting.get().is_some() {
-            let mut event = Some(event);
-            self.end_wait(|| Ok(event.take().expect("the outcome is taken once")));
-            return drop_contained(event);
+            // It takes the event.
+            return self.wake_waiter();
         }
         let callback = self.callback.borrow_mut().take_if(|_| !is_for_marks);
-        let Some(mut callback) = callback else { return drop_contained(event) };
+        let Some(mut callback) = callback else {
+            if !K::KEEPS_EVENTS {
+                drop_contained(self.take_event());
+            }
+            return;
+        };
+        let Some(event) = self.take_event() else { return };
         let watch = Watch::view(Rc::clone(&self));
         let call = || (callback.function)(&watch, event);
         self.is_calling.set(true);

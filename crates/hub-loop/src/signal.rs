@@ -78,6 +78,7 @@ impl Kind for SignalKind {
 
     const NAME: &'static str = "Signal";
     const IS_COUNTED_HERE: bool = true;
+    const KEEPS_EVENTS: bool = true;
 
     fn arm(&self, node: &Rc<Node<SignalKind>>) -> Result<(), WatcherError> {
         self.fan.add(&node.state, Rc::clone(node) as Rc<dyn Marked>)
@@ -85,6 +86,10 @@ impl Kind for SignalKind {
 
     fn disarm(&self, node: &Node<SignalKind>) {
         self.fan.remove(&node.state, node);
+    }
+
+    fn look(&self) {
+        Rc::clone(&self.fan).look();
     }
 
     fn describe(&self, shown: &mut fmt::DebugStruct<'_, '_>) {

@@ -208,6 +208,7 @@ impl Kind for StatKind {
 
     const NAME: &'static str = "Stat";
     const IS_COUNTED_HERE: bool = true;
+    const KEEPS_EVENTS: bool = true;
 
     fn arm(&self, node: &Rc<Node<StatKind>>) -> Result<(), WatcherError> {
         node.state.directories.add(node);

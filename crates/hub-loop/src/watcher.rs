@@ -53,7 +53,8 @@ impl<K: Kind> fmt::Debug for Watch<K> {
 /// gone.
 ///
 /// A watcher that is not active is started for the wait and stopped after it, as by [`Watcher::wait`]. If it cannot be
-/// started, it is ready, and a [`start`](Watcher::start) returns the reason.
+/// started, it is ready, and a [`start`](Watcher::start) returns the reason. With the watcher its event is given. The
+/// event of a watcher that was not given goes to the next wait for it, as after a `wait` that was given up.
 impl<K: Kind> Waitable for Watch<K> {
     fn is_ready(&self) -> bool {
         self.node.is_pending() || self.node.is_closed() || !self.node.state.is_current()
@@ -65,6 +66,10 @@ impl<K: Kind> Waitable for Watch<K> {
 
     fn take_back(&self, left: LeftMark) {
         self.node.take_back(&left);
+    }
+
+    fn give(&self, left: LeftMark) {
+        self.node.give(&left);
     }
 }
 
@@ -96,7 +101,7 @@ pub(crate) mod sealed {
 
     impl<K: Kind> Cancel for Rc<Node<K>> {
         fn cancel(&self, error: &GreenError) {
-            self.end_wait(|| Err(WaitError::Cancelled(error.clone())));
+            self.end_wait(|| WaitError::Cancelled(error.clone()));
         }
     }
 }
@@ -179,6 +184,11 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
 
     /// Starts the watcher, waits for one event and stops it. Switches. gevent's `hub.wait`.
     ///
+    /// An event that has come is never lost with the wait. It is returned even if `limit` has elapsed in the same turn.
+    /// If the caller is killed or a timeout strikes, a wake-up, a signal or a change of a file goes to the next wait or
+    /// callback of the watcher, unless [`stop`](Watcher::stop) drops it. A descriptor that is still ready is reported
+    /// anew then, and the status of a child is kept, too.
+    ///
     /// # Errors
     ///
     /// Returns [`WaitError::ConcurrentUse`] at once if the watcher is in use, [`WaitError::TimedOut`] if `limit`
@@ -251,15 +261,13 @@ impl<K: Kind> Watcher for Watch<K> {
         let mut deadline = Deadline::from(limit.into());
         let wait = self.node.begin_wait()?;
         loop {
-            if let Some(outcome) = wait.take_outcome() {
-                return outcome;
-            }
             let parker = Parker::new(WaitReason::Event)?;
-            wait.parks_by(parker.unparker());
-            let parked = parker.park(&mut deadline)?;
+            let parked =
+                if wait.parks_by(parker.unparker()) { parker.park(&mut deadline) } else { Ok(Parked::Unparked) };
+            // An event that has come counts before the limit and before an error of the loop.
             match wait.take_outcome() {
                 Some(outcome) => return outcome,
-                None if parked == Parked::TimedOut => return Err(WaitError::TimedOut),
+                None if parked? == Parked::TimedOut => return Err(WaitError::TimedOut),
                 None => {}
             }
         }
@@ -272,7 +280,7 @@ impl<K: Kind> Watcher for Watch<K> {
             if let Some(node) = node.upgrade()
                 && node.waiter() == Some(waiter)
             {
-                node.end_wait(|| Err(WaitError::Cancelled(error)));
+                node.end_wait(|| WaitError::Cancelled(error));
             }
         });
         true

@@ -15,7 +15,8 @@ use crate::wait::ready_list::{LeftMark, ReadyMark};
 ///
 /// A waiter leaves one mark with each object. The marks lead to one list, so an object keeps its place in the order
 /// even if the waiter runs much later. A waiter that gives up takes its marks back. A mark gives the waiter nothing:
-/// the waiter of a semaphore gets no permit, and so no permit is lost with a waiter that gave up. A queue hands each
+/// the waiter of a semaphore gets no permit, and so no permit is lost with a waiter that gave up. The event of a
+/// watcher goes with the watcher when the waiter [gives](Waitable::give) it. A queue hands each
 /// item to one getter of its choice, and so it is not waitable.
 ///
 /// An implementation keeps its marks in [`ReadyMarks`](crate::ReadyMarks).
@@ -30,6 +31,15 @@ pub trait Waitable {
     ///
     /// Does nothing if the mark was set before.
     fn take_back(&self, left: LeftMark);
+
+    /// Takes part in giving the object to the caller of the wait. Does not switch.
+    ///
+    /// The waiter calls it instead of [`take_back`](Waitable::take_back), mostly after the mark was set. An object
+    /// whose readiness belongs to one waiter ends it here, as a watcher does, so that nothing is lost with a waiter
+    /// that gave up. The default is to take the mark back.
+    fn give(&self, left: LeftMark) {
+        self.take_back(left);
+    }
 }
 
 /// A green thread is ready when it has ended.
@@ -74,6 +84,10 @@ impl<W: Waitable + ?Sized> Waitable for &W {
     fn take_back(&self, left: LeftMark) {
         (**self).take_back(left);
     }
+
+    fn give(&self, left: LeftMark) {
+        (**self).give(left);
+    }
 }
 
 impl<W: Waitable + ?Sized> Waitable for Rc<W> {
@@ -88,6 +102,10 @@ impl<W: Waitable + ?Sized> Waitable for Rc<W> {
     fn take_back(&self, left: LeftMark) {
         (**self).take_back(left);
     }
+
+    fn give(&self, left: LeftMark) {
+        (**self).give(left);
+    }
 }
 
 impl<W: Waitable + ?Sized> Waitable for Arc<W> {
@@ -101,6 +119,10 @@ impl<W: Waitable + ?Sized> Waitable for Arc<W> {
 
     fn take_back(&self, left: LeftMark) {
         (**self).take_back(left);
+    }
+
+    fn give(&self, left: LeftMark) {
+        (**self).give(left);
     }
 }
 

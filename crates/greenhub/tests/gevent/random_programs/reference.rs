@@ -325,6 +325,10 @@ impl Model {
             }
             _ => {}
         }
+        // It was kept by a wait that was given up.
+        if self.watchers[number].is_pending && !self.is_queued(number) {
+            self.enqueue(number);
+        }
         Ok(())
     }
 
@@ -339,8 +343,21 @@ impl Model {
 
     fn stop(&mut self, number: usize) {
         self.end_watch(number);
-        self.watchers[number].is_pending = false;
+        if self.watchers[number].waiter.is_none() || self.is_queued(number) {
+            self.watchers[number].is_pending = false;
+            self.dequeue(number);
+        }
+    }
+
+    /// Ends the watch that was begun for waits. A wake-up that no wait has taken is kept.
+    fn end_watch_for_waits(&mut self, number: usize) {
+        self.end_watch(number);
         self.dequeue(number);
+        self.watchers[number].is_pending &= self.watchers[number].kind == Kind::Async;
+    }
+
+    fn is_queued(&self, number: usize) -> bool {
+        self.pending.iter().flatten().any(|(_, other)| *other == number)
     }
 
     fn dequeue(&mut self, number: usize) {
@@ -377,7 +394,8 @@ impl Model {
     fn mark(&mut self, number: usize) {
         let watcher = &mut self.watchers[number];
         if !watcher.is_closed {
-            if !std::mem::replace(&mut watcher.is_pending, true) {
+            watcher.is_pending = true;
+            if !self.is_queued(number) {
                 self.enqueue(number);
             }
         }
@@ -395,7 +413,10 @@ impl Model {
 
     fn end_wait(&mut self, number: usize, outcome: &'static str) {
         if let Some(waiter) = self.watchers[number].waiter {
-            self.greens[waiter.green].outcome.get_or_insert(outcome);
+            // An event that was delivered counts.
+            if !self.watchers[number].is_pending || self.is_queued(number) {
+                self.greens[waiter.green].outcome.get_or_insert(outcome);
+            }
             self.wake(waiter.green);
         }
     }
@@ -419,7 +440,7 @@ impl Model {
         self.run_ready();
         self.mark_phase(Kind::Prepare);
         self.deliver();
-        if self.watchers.iter().any(|it| it.is_pending) {
+        if self.pending.iter().any(|queue| !queue.is_empty()) {
             self.call_later(Call::Nothing);
         }
         let has_reported = self.wait();
@@ -552,9 +573,6 @@ impl Model {
 
     fn deliver_one(&mut self, number: usize) {
         let watcher = &mut self.watchers[number];
-        if !std::mem::take(&mut watcher.is_pending) {
-            return;
-        }
         self.is_busy |= !matches!(watcher.kind, Kind::Prepare | Kind::Check | Kind::Idle);
         let is_for_marks = watcher.is_marked;
         if matches!(watcher.kind, Kind::Timer(_, 0)) {
@@ -563,10 +581,14 @@ impl Model {
         self.set_marks(number);
         self.stop_if_unmarked(number);
         let watcher = &mut self.watchers[number];
-        if watcher.waiter.is_some() {
-            return self.end_wait(number, "event");
+        if let Some(waiter) = watcher.waiter {
+            return self.wake(waiter.green);
         }
-        let Some(script) = watcher.callback.take_if(|_| !is_for_marks) else { return };
+        let Some(script) = watcher.callback.take_if(|_| !is_for_marks) else {
+            watcher.is_pending &= watcher.kind == Kind::Async;
+            return;
+        };
+        watcher.is_pending = false;
         watcher.is_calling = true;
         self.log(format!("call of {number}"));
         let returned = script.into_iter().all(|op| self.carry_out(op));
@@ -582,7 +604,7 @@ impl Model {
 
     fn stop_if_unmarked(&mut self, number: usize) {
         if self.watchers[number].is_marked && self.watchers[number].marks.is_empty() {
-            self.stop(number);
+            self.end_watch_for_waits(number);
         }
     }
 
@@ -592,9 +614,13 @@ impl Model {
         }
         self.has_run = true;
         while !self.greens[number].is_unwound {
-            if self.greens[number].present.is_none() {
-                let Some(next) = self.greens[number].waits.pop_front() else { break };
-                self.begin_wait(number, next);
+            match self.greens[number].present {
+                Some(Wait::One(watcher)) => self.take_event(number, watcher),
+                Some(Wait::Several(..)) => {}
+                None => {
+                    let Some(next) = self.greens[number].waits.pop_front() else { break };
+                    self.begin_wait(number, next);
+                }
             }
             let Some(ended) = self.resume_wait(number) else {
                 if self.greens[number].is_killed {
@@ -610,6 +636,14 @@ impl Model {
         self.release_all(number);
         self.greens[number].state = State::Over;
         self.log(format!("green {number} is over"));
+    }
+
+    /// Takes the event of a wait for one watcher, unless an error has ended it.
+    fn take_event(&mut self, number: usize, watcher: usize) {
+        if self.greens[number].outcome.is_none() && std::mem::take(&mut self.watchers[watcher].is_pending) {
+            self.dequeue(watcher);
+            self.greens[number].outcome = Some("event");
+        }
     }
 
     /// Begins a wait. The watchers that are there are held during it.
@@ -664,6 +698,9 @@ impl Model {
             let ready = self.greens[number].ready.pop_front()?;
             self.greens[number].taken.push(ready);
             self.stop_if_unmarked(ready);
+            if self.watchers[ready].waiter.is_none() && !self.is_queued(ready) {
+                self.watchers[ready].is_pending = false;
+            }
         }
     }
 
@@ -675,9 +712,12 @@ impl Model {
                 let watcher_now = &mut self.watchers[watcher];
                 watcher_now.waiter = None;
                 if watcher_now.marks.is_empty() {
-                    self.stop(watcher);
+                    self.end_watch_for_waits(watcher);
                 } else {
                     watcher_now.is_marked = watcher_now.is_active;
+                    if watcher_now.is_pending && !self.is_queued(watcher) {
+                        self.enqueue(watcher);
+                    }
                 }
             }
             Some(Wait::Several(watchers, _)) => {
