@@ -63,15 +63,16 @@ pub struct Embedded {
 impl Embedded {
     /// Runs one turn, which does not sleep. Switches.
     ///
-    /// Returns true if the next turn has work to do: a descriptor was reported, or a green thread is ready. Returns
-    /// false if the program may sleep. The next turn then has work when the first of these happens:
+    /// Returns true if the next turn has work to do: a descriptor was reported, a green thread is ready, a hook is
+    /// [due](crate::Hook::set_due), or there is a hook of idle turns. Returns false if the program may sleep. The next
+    /// turn then has work when the first of these happens:
     ///
     /// - the descriptor of [`pollable`](Embedded::pollable) becomes readable: a descriptor is ready, or another OS
     ///   thread has sent something;
     /// - the time of [`next_deadline`](Embedded::next_deadline) is reached;
-    /// - `waker` is woken: the program itself has made a green thread ready, armed a timer, scheduled a callback or
-    ///   asked for the loop's end, or the hub has failed. The waker is woken once after each turn. It must only make
-    ///   the program call this again.
+    /// - `waker` is woken: the program itself has made a green thread ready, armed a timer, scheduled a callback, made
+    ///   a hook due or asked for the loop's end, or the hub has failed. The waker is woken once after each turn. It
+    ///   must only make the program call this again.
     ///
     /// # Errors
     ///

@@ -70,6 +70,34 @@ impl Hook {
             local::get().main_loop.count_hook(self.id, counted);
         }
     }
+
+    /// Sets whether the hook has work to do. Does not switch.
+    ///
+    /// It is off by default. While it is on, the loop does not sleep, the main greenlet gets no
+    /// [`LoopExit`](crate::LoopErrorKind::LoopExit), and [`HubRef::join`] does not return before its limit. The hook is
+    /// called as always, and switches this off itself. It is for work that begins outside of the hook, such as a queue
+    /// that the hook empties.
+    ///
+    /// ```
+    /// use greenhub::hub::Phase;
+    /// use std::cell::RefCell;
+    /// use std::rc::Rc;
+    /// let hub = greenhub::get_hub();
+    /// let (queue, log) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(Vec::new())));
+    /// let (from, to) = (Rc::clone(&queue), Rc::clone(&log));
+    /// let hook = hub.hook(Phase::Prepare, move || to.borrow_mut().append(&mut from.borrow_mut()));
+    /// queue.borrow_mut().push("work");
+    /// hook.set_due(true);
+    /// hub.run_once(None)?; // does not sleep
+    /// hook.set_due(false);
+    /// assert_eq!(*log.borrow(), ["work"]);
+    /// # Ok::<(), greenhub::hub::LoopError>(())
+    /// ```
+    pub fn set_due(&self, due: bool) {
+        if self.hub.is_current() {
+            local::get().main_loop.set_hook_due(self.id, due);
+        }
+    }
 }
 
 impl fmt::Debug for Hook {

@@ -30,6 +30,14 @@ impl MainLoop {
         self.phases.set_counted(id, is_counted);
     }
 
+    /// Sets whether a hook has work to do.
+    pub(crate) fn set_hook_due(&self, id: HookId, is_due: bool) {
+        self.phases.set_due(id, is_due);
+        if is_due {
+            run::rouse();
+        }
+    }
+
     /// Calls the hooks that are due before a wait. `reported`: the last wait has reported a descriptor.
     #[cold]
     pub(super) fn call_hooks(&self, reported: bool) {

@@ -49,6 +49,8 @@ pub(super) struct Entry {
     hook: Rc<dyn Fn()>,
     at: &'static Location<'static>,
     is_counted: bool,
+    /// Whether it has work to do.
+    is_due: bool,
 }
 
 impl Entry {
@@ -79,6 +81,8 @@ pub(super) struct Phases {
     serial: Cell<u64>,
     /// The number of hooks that keep the loop alive.
     counted: Cell<usize>,
+    /// The number of hooks that have work to do.
+    due: Cell<usize>,
     /// Whether the loop is in a child whose hooks of [`Phase::Fork`] have not been called.
     is_forked: Cell<bool>,
     /// Whether mail was carried out since the hooks were called last.
@@ -101,9 +105,14 @@ impl Phases {
         self.counted.get() != 0
     }
 
+    /// Returns whether a hook has work to do.
+    pub(super) fn is_due(&self) -> bool {
+        self.due.get() != 0
+    }
+
     /// Returns whether a hook keeps the loop from sleeping.
     pub(super) fn forbid_sleep(&self) -> bool {
-        self.any() && !self.entries.borrow()[Phase::Idle as usize].is_empty()
+        self.any() && (self.is_due() || !self.entries.borrow()[Phase::Idle as usize].is_empty())
     }
 
     /// Notes that this process is a child.
@@ -132,7 +141,7 @@ impl Phases {
             self.is_forked.set(false);
             self.waits.set(waits);
         }
-        self.entries.borrow_mut()[phase as usize].push(Entry { serial, hook, at, is_counted: false });
+        self.entries.borrow_mut()[phase as usize].push(Entry { serial, hook, at, is_counted: false, is_due: false });
         HookId { phase, serial }
     }
 
@@ -143,16 +152,27 @@ impl Phases {
         let index = entries.iter().position(|entry| entry.serial == id.serial)?;
         let entry = entries.remove(index);
         self.counted.set(self.counted.get() - usize::from(entry.is_counted));
+        self.due.set(self.due.get() - usize::from(entry.is_due));
         self.any.set(phases.iter().any(|entries| !entries.is_empty()));
         Some(entry)
     }
 
     /// Sets whether a hook keeps the loop alive.
     pub(super) fn set_counted(&self, id: HookId, is_counted: bool) {
+        self.set_flag(id, |entry| &mut entry.is_counted, &self.counted, is_counted);
+    }
+
+    /// Sets whether a hook has work to do.
+    pub(super) fn set_due(&self, id: HookId, is_due: bool) {
+        self.set_flag(id, |entry| &mut entry.is_due, &self.due, is_due);
+    }
+
+    /// Sets a flag of a hook, and the number of hooks that have it.
+    fn set_flag(&self, id: HookId, flag: impl Fn(&mut Entry) -> &mut bool, number: &Cell<usize>, value: bool) {
         let mut phases = self.entries.borrow_mut();
         let Some(entry) = phases[id.phase as usize].iter_mut().find(|entry| entry.serial == id.serial) else { return };
-        let before = std::mem::replace(&mut entry.is_counted, is_counted);
-        self.counted.set(self.counted.get() + usize::from(is_counted) - usize::from(before));
+        let before = std::mem::replace(flag(entry), value);
+        number.set(number.get() + usize::from(value) - usize::from(before));
     }
 
     /// Returns the serial number of the last hook.
@@ -195,6 +215,7 @@ impl Phases {
     pub(super) fn take_all(&self) -> impl Iterator<Item = Rc<dyn Fn()>> + use<> {
         self.any.set(false);
         self.counted.set(0);
+        self.due.set(0);
         self.entries.take().into_iter().flatten().map(|entry| entry.hook)
     }
 }

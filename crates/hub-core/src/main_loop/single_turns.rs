@@ -86,7 +86,8 @@ impl MainLoop {
         let turned = self.run_once(Some(Duration::ZERO));
         drop(turn);
         turned?;
-        if self.embedding.has_reported() || run::ready() != 0 || self.ending.is_requested() {
+        let has_work = self.embedding.has_reported() || run::ready() != 0 || self.phases.forbid_sleep();
+        if has_work || self.ending.is_requested() {
             return Ok(true);
         }
         run::set_asleep(true);

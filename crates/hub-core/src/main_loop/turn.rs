@@ -140,6 +140,7 @@ impl MainLoop {
                 idle = Some(timeout.map_or(look, |timeout| timeout.min(look)));
                 timeout = idle;
             }
+            WakeSource::Lost if self.phases.is_due() => {}
             WakeSource::Lost => {
                 self.report_deadlock(local);
                 if run::ready() != 0 {
