@@ -204,13 +204,6 @@ impl Fan {
         }
     }
 
-    /// Marks all watchers as pending.
-    pub(crate) fn mark(&self, readiness: Readiness) -> bool {
-        let watchers = self.watchers.borrow();
-        watchers.iter().for_each(|watcher| watcher.mark(readiness));
-        !watchers.is_empty()
-    }
-
     /// Closes all watchers: their descriptor was closed.
     fn close(&self) {
         let registration = self.registration.take();
@@ -226,7 +219,8 @@ struct FanListener(Weak<Fan>);
 impl Listener for FanListener {
     fn ready(&self, _: RawFd, readiness: Readiness) {
         if let Some(fan) = self.0.upgrade() {
-            fan.mark(readiness);
+            // The loop is not between two turns, so marking runs no foreign code.
+            fan.watchers.borrow().iter().for_each(|watcher| watcher.mark(readiness));
         }
     }
 
@@ -241,7 +235,12 @@ impl State {
     /// Marks the watchers of a number as pending. Returns whether there are any.
     pub(crate) fn mark_descriptor(&self, fd: RawFd) -> bool {
         let fans = DIRECTIONS.map(|direction| self.fans.borrow().get(&(fd, direction)).and_then(Weak::upgrade));
-        let marked = fans.into_iter().flatten().map(|fan| fan.mark(Readiness::from(fan.direction)));
+        let marked = fans.into_iter().flatten().map(|fan| {
+            // A copy, because marking may call the waker of a program that embeds the loop.
+            let watchers = fan.watchers.borrow().clone();
+            watchers.iter().for_each(|watcher| watcher.mark(Readiness::from(fan.direction)));
+            !watchers.is_empty()
+        });
         marked.fold(false, |any, marked| any | marked)
     }
 }

@@ -267,6 +267,7 @@ impl<K: Kind> Node<K> {
         if self.place.get().is_none() {
             let place = self.state.pending.push(Rc::clone(self) as Rc<dyn Deliver>, self.priority.get());
             self.place.set(Some(place));
+            self.state.update_due();
         }
     }
 

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
 use hub_core::hub::Interest;
 use hub_core::internal::{drop_contained, hook_shared};
@@ -72,8 +71,10 @@ pub(crate) struct State {
     pub(crate) signals: RefCell<HashMap<c_int, Weak<SignalFan>>>,
     /// The watchers for which a green thread waits.
     waited: RefCell<Vec<Rc<dyn Waited>>>,
-    /// The hooks of this loop, removed with it.
-    hooks: RefCell<Vec<Hook>>,
+    /// Whether the loop was told that events are left to deliver.
+    is_due: Cell<bool>,
+    /// The hooks of this loop, removed with it. The first one stands for all watchers of phases and all events.
+    hooks: [Hook; 3],
 }
 
 impl State {
@@ -117,7 +118,8 @@ impl State {
             children: RefCell::default(),
             signals: RefCell::default(),
             waited: RefCell::default(),
-            hooks: RefCell::new(hooks.into()),
+            is_due: Cell::new(false),
+            hooks,
         }
     }
 
@@ -141,14 +143,22 @@ impl State {
     fn check(&self) {
         self.phases.mark(Phase::Check);
         self.deliver();
+        self.update_due();
     }
 
     fn prepare(&self) {
         self.phases.mark(Phase::Prepare);
         self.deliver();
-        if !self.pending.is_empty() {
-            // Callbacks have fed watchers. The next turn delivers those, so the hub must not sleep.
-            self.hub.schedule_once(Duration::ZERO, || ());
+        self.update_due();
+    }
+
+    /// Tells the loop whether it must not sleep: callbacks have fed watchers. The next turn delivers their events.
+    ///
+    /// Between two turns of an embedded loop it may call foreign code, the waker of the program.
+    pub(crate) fn update_due(&self) {
+        let is_due = !self.pending.is_empty();
+        if self.is_due.replace(is_due) != is_due {
+            self.hooks[0].set_due(is_due);
         }
     }
 
@@ -217,9 +227,7 @@ impl State {
         change(&self.counted);
         if is_here {
             change(&self.counted_here);
-            if let Some(hook) = self.hooks.borrow().first() {
-                hook.set_counted(self.counted_here.get() != 0);
-            }
+            self.hooks[0].set_counted(self.counted_here.get() != 0);
         }
     }
 

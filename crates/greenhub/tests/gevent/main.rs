@@ -7,6 +7,7 @@ mod costs;
 mod descriptors;
 mod exits;
 mod files;
+mod foreign_loop;
 mod kept;
 mod liveness;
 mod pending;

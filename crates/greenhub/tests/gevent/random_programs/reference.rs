@@ -94,7 +94,6 @@ enum Call {
     Expire(usize, Deadline),
     Cancel(usize, Waiter),
     Kill(usize),
-    Nothing,
 }
 
 struct Model {
@@ -440,9 +439,6 @@ impl Model {
         self.run_ready();
         self.mark_phase(Kind::Prepare);
         self.deliver();
-        if self.pending.iter().any(|queue| !queue.is_empty()) {
-            self.call_later(Call::Nothing);
-        }
         let has_reported = self.wait();
         self.fire();
         self.run_ready();
@@ -494,7 +490,7 @@ impl Model {
                     self.wake(green);
                 }
             },
-            Call::Expire(..) | Call::Cancel(..) | Call::Nothing => {}
+            Call::Expire(..) | Call::Cancel(..) => {}
         }
     }
 
@@ -510,10 +506,12 @@ impl Model {
     fn wait(&mut self) -> bool {
         let mut has_reported = false;
         for socket in 0..SOCKETS {
-            let is_ready = [(Interest::READ, self.is_readable[socket]), (Interest::WRITE, !self.is_full[socket])];
-            for direction in is_ready.into_iter().filter_map(|(direction, is_ready)| is_ready.then_some(direction)) {
+            let states = [(Interest::READ, self.is_readable[socket]), (Interest::WRITE, !self.is_full[socket])];
+            for (direction, _) in states.into_iter().filter(|(_, is_ready)| *is_ready) {
                 for number in self.active.clone() {
-                    if matches!(self.watchers[number].kind, Kind::Io(of, events) if of == socket && events.contains(direction))
+                    if let Kind::Io(of, events) = self.watchers[number].kind
+                        && of == socket
+                        && events.contains(direction)
                     {
                         self.mark(number);
                         has_reported = true;
