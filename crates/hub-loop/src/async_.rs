@@ -16,7 +16,8 @@ use crate::watcher::Watch;
 ///
 /// Made by [`Loop::async_`](crate::Loop::async_). An [`AsyncHandle`] sends the wake-up. Several sends before the
 /// callback is called are one event. A wake-up that was sent while the watcher was not active is delivered when it
-/// starts.
+/// starts. A loop that nothing else keeps alive delivers the wake-ups that were sent before it ends, also to a watcher
+/// that is not [counted](crate::Watcher::set_counted).
 ///
 /// ```
 /// use greenhub::gevent::{Watcher, event_loop};

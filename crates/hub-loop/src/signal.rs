@@ -27,8 +27,9 @@ use crate::watcher::{Watch, Watcher};
 /// comes while no watcher of it is active is not delivered. All watchers of a signal are called, on each loop that has
 /// one, beside other users of the crate `signal-hook`.
 ///
-/// It is not [counted](Watcher::set_counted) by default. The first start replaces the default action of the signal for
-/// good: without active watchers the signal then does nothing.
+/// It is not [counted](Watcher::set_counted) by default, but a signal that has come is delivered before the loop ends.
+/// The first start replaces the default action of the signal for good: without active watchers the signal then does
+/// nothing.
 ///
 /// ```
 /// use greenhub::gevent::{Watcher, event_loop};

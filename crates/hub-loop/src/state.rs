@@ -152,11 +152,12 @@ impl State {
         self.update_due();
     }
 
-    /// Tells the loop whether it must not sleep: callbacks have fed watchers. The next turn delivers their events.
+    /// Tells the loop whether it must not sleep: callbacks have fed watchers, or a latch was set at which it has not
+    /// looked. The next turn delivers those.
     ///
     /// Between two turns of an embedded loop it may call foreign code, the waker of the program.
     pub(crate) fn update_due(&self) {
-        let is_due = !self.pending.is_empty();
+        let is_due = !self.pending.is_empty() || self.wake.has_rung();
         if self.is_due.replace(is_due) != is_due {
             self.hooks[0].set_due(is_due);
         }

@@ -64,7 +64,14 @@ impl Wake {
         let registration = listen_shared(fd, Interest::READ, Rc::clone(&self.listener))?;
         registration.set_counted(false);
         self.registration.replace(Some(registration));
+        // A latch that was set before has not written to it.
+        self.look();
         Ok(())
+    }
+
+    /// Returns whether a latch was set at which the loop has not looked. Its descriptor is readable then.
+    pub(crate) fn has_rung(&self) -> bool {
+        self.wakeup.has_rung() && self.registration.borrow().is_some()
     }
 
     /// Replaces the descriptor in a forked child, which shares it with its parent.

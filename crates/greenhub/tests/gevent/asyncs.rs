@@ -142,6 +142,25 @@ fn an_async_watcher_keeps_the_loop_alive_only_while_it_is_counted() {
 }
 
 #[test]
+fn a_send_to_an_uncounted_watcher_is_delivered_before_the_loop_ends() {
+    run("a_send_to_an_uncounted_watcher_is_delivered_before_the_loop_ends", || {
+        let (watcher, handle, log) = logged();
+        watcher.set_counted(false);
+        handle.send();
+        assert!(!event_loop().run(Run::UntilIdle).unwrap());
+        assert_eq!(log.len(), 1);
+        // The callback ends a wait that nothing else could end.
+        let timer = Rc::new(event_loop().timer(LONG));
+        timer.set_counted(false);
+        let waited = Rc::clone(&timer);
+        let waiting = spawn(move || waited.wait(None));
+        watcher.start(move |_, ()| timer.feed(())).unwrap();
+        handle.send();
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn a_kill_ends_a_wait_for_an_async_watcher() {
     run("a_kill_ends_a_wait_for_an_async_watcher", || {
         let watcher = Rc::new(event_loop().async_());

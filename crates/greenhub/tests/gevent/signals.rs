@@ -144,6 +144,16 @@ fn a_signal_watcher_is_counted_only_on_request() {
 }
 
 #[test]
+fn a_signal_that_has_come_is_delivered_before_the_loop_ends() {
+    alone("a_signal_that_has_come_is_delivered_before_the_loop_ends", || {
+        let (watcher, log) = logged(FIRST);
+        raise(Number::SIGUSR1).unwrap();
+        assert!(!watcher.is_counted() && !event_loop().run(Run::UntilIdle).unwrap());
+        assert_eq!(log.len(), 1);
+    });
+}
+
+#[test]
 fn a_callback_stops_and_drops_signal_watchers() {
     alone("a_callback_stops_and_drops_signal_watchers", || {
         let own: Rc<RefCell<Vec<Signal>>> = Rc::default();

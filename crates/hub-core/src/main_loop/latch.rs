@@ -18,13 +18,17 @@ use crate::hub::Notify;
 
 /// The descriptor that becomes readable when a [`Latch`] of a loop is set.
 #[derive(Debug)]
-pub struct LatchWakeup(PerProcess<OnceLock<Arc<Wakeup>>>);
+pub struct LatchWakeup {
+    wakeup: PerProcess<OnceLock<Arc<Wakeup>>>,
+    /// Whether a latch was set since the last [`drain`](LatchWakeup::drain).
+    has_rung: AtomicBool,
+}
 
 impl LatchWakeup {
     /// Makes a value without a descriptor.
     #[must_use]
     pub fn new() -> Arc<LatchWakeup> {
-        Arc::new(LatchWakeup(PerProcess::new()))
+        Arc::new(LatchWakeup { wakeup: PerProcess::new(), has_rung: AtomicBool::new(false) })
     }
 
     /// Returns the descriptor of this process, and makes it if needed. Only the OS thread of the loop calls it, which
@@ -34,7 +38,7 @@ impl LatchWakeup {
     ///
     /// Returns an error if the system refuses the descriptor.
     pub fn open(&self) -> io::Result<Rc<dyn AsFd>> {
-        let wakeup = self.0.get_or_make(OnceLock::new)?;
+        let wakeup = self.wakeup.get_or_make(OnceLock::new)?;
         if wakeup.get().is_none() {
             // Only this OS thread sets it.
             let _ = wakeup.set(Wakeup::new(WakeupKind::from_env()?)?);
@@ -48,14 +52,22 @@ impl LatchWakeup {
 
     /// Makes the descriptor unreadable. The caller then looks at all latches.
     pub fn drain(&self) {
+        // Before the look at the latches: a latch that is set from now on is found by the next one.
+        self.has_rung.store(false, Ordering::SeqCst);
         if let Some(wakeup) = self.get() {
             wakeup.drain();
         }
     }
 
+    /// Returns whether a latch was set since the last [`drain`](LatchWakeup::drain). The caller then drains.
+    #[must_use]
+    pub fn has_rung(&self) -> bool {
+        self.has_rung.load(Ordering::SeqCst)
+    }
+
     /// Returns the descriptor, if this process has made it.
     fn get(&self) -> Option<&Wakeup> {
-        self.0.get()?.get().map(Arc::as_ref)
+        self.wakeup.get()?.get().map(Arc::as_ref)
     }
 }
 
@@ -80,6 +92,7 @@ impl Latch {
         if self.is_set.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.wakeup.has_rung.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if let Some(wakeup) = self.wakeup.get() {
             wakeup.notify();
