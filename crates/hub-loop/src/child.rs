@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
 use hub_core::hub::{Interest, Readiness};
 use hub_core::internal::listen_shared;
@@ -27,20 +26,20 @@ use crate::watcher::Watch;
 
 /// A watcher of a child process: called once when it has ended. gevent's `loop.child`.
 ///
-/// Made by [`Loop::child`](crate::Loop::child), on any OS thread. The event is the status. The watcher reaps the child,
-/// and nothing else: not the children of [`std::process`], of greenstd or of other watchers. It is called as well if
-/// the child ended before the watcher was made. It stops before its callback is called.
+/// Made by [`Loop::child`](crate::Loop::child), on any OS thread. The event is the end with its status. The watcher
+/// reaps the child, and nothing else: not the children of [`std::process`], of greenstd or of other watchers. It is
+/// called as well if the child ended before the watcher was made. It stops before its callback is called.
 ///
-/// The child has to be left to the watcher. If other code reaps it first, such as `std::process::Child::wait`, its
-/// status is lost, and the watcher is closed. In a forked child it is closed, too: that process cannot wait for its
-/// siblings.
+/// The child has to be left to the watcher. If other code reaps it first, such as `std::process::Child::wait`, the
+/// active watcher is called all the same, but the [status](ChildStatus::status) is lost. In a forked child the watcher
+/// is closed: that process cannot wait for its siblings.
 ///
 /// ```
 /// use greenhub::gevent::{Watcher, event_loop};
 /// let process = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn()?;
 /// let child = event_loop().child(process.id())?;
 /// let ended = child.wait(None)?; // only this green thread waits
-/// assert_eq!((ended.pid, ended.status.code()), (process.id(), Some(3)));
+/// assert_eq!((ended.pid, ended.code()), (process.id(), Some(3)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub type Child = Watch<ChildKind>;
@@ -50,8 +49,16 @@ pub type Child = Watch<ChildKind>;
 pub struct ChildStatus {
     /// The ID of the process.
     pub pid: u32,
-    /// The exit code, or the signal that ended the process.
-    pub status: ExitStatus,
+    /// The exit code, or the signal that ended the process. `None` if other code has reaped it.
+    pub status: Option<ExitStatus>,
+}
+
+impl ChildStatus {
+    /// Returns the exit code. Returns `None` if a signal has ended the process, or if the status is lost.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.status?.code()
+    }
 }
 
 /// The part of a [`Child`] that other watchers do not have.
@@ -63,7 +70,7 @@ pub struct ChildKind {
     registration: RefCell<Option<Registration>>,
     /// The watch for SIGCHLD, without a descriptor.
     by_signal: RefCell<Option<Rc<SignalFan>>>,
-    status: Cell<Option<ChildStatus>>,
+    ended: Cell<Option<ChildStatus>>,
 }
 
 impl Child {
@@ -79,7 +86,7 @@ impl Child {
             listener: OnceCell::new(),
             registration: RefCell::default(),
             by_signal: RefCell::default(),
-            status: Cell::default(),
+            ended: Cell::default(),
         };
         Ok(Watch::new(Node::new(state, kind)))
     }
@@ -93,7 +100,7 @@ impl Child {
     /// Returns the status of the child, if the watcher has reaped it. gevent's `rstatus`.
     #[must_use]
     pub fn status(&self) -> Option<ExitStatus> {
-        self.node().kind.status.get().map(|ended| ended.status)
+        self.node().kind.ended.get()?.status
     }
 }
 
@@ -134,13 +141,18 @@ impl ChildKind {
 
     /// Reaps the child if it has ended.
     fn reap(&self) -> Result<Option<ChildStatus>, Errno> {
-        if let Some(ended) = self.status.get() {
+        if let Some(ended) = self.ended.get() {
             return Ok(Some(ended));
         }
         let status = wait_for(self.pid, self.process.as_deref())?;
-        let ended = status.map(|status| ChildStatus { pid: self.id(), status });
-        self.status.set(ended);
-        Ok(ended)
+        Ok(status.map(|status| self.end(Some(status))))
+    }
+
+    /// Keeps the end of the child. `None` stands for a status that other code has got.
+    fn end(&self, status: Option<ExitStatus>) -> ChildStatus {
+        let ended = ChildStatus { pid: self.id(), status };
+        self.ended.set(Some(ended));
+        ended
     }
 }
 
@@ -193,19 +205,13 @@ impl Marked for Node<ChildKind> {
         match self.kind.reap() {
             Ok(None) => {}
             Ok(Some(ended)) => Node::mark(&self, ended),
-            Err(_) => close_later(&self),
+            // Other code has reaped the child since the start.
+            Err(_) => {
+                let ended = self.kind.end(None);
+                Node::mark(&self, ended);
+            }
         }
     }
-}
-
-/// Closes a watcher whose child was reaped by other code, in a later turn: the caller looks through a list of watchers.
-fn close_later(node: &Rc<Node<ChildKind>>) {
-    let closed = Rc::downgrade(node);
-    node.state.hub().schedule_once(Duration::ZERO, move || {
-        if let Some(node) = closed.upgrade() {
-            node.close();
-        }
-    });
 }
 
 /// The listener of a process descriptor. It runs no callback.
@@ -239,7 +245,7 @@ fn wait_for(pid: Pid, process: Option<&dyn AsFd>) -> Result<Option<ExitStatus>, 
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         match rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(process.as_fd()), options)) {
             Err(Errno::INVAL) => {}
-            waited => return waited.map(|status| status.map(|status| ExitStatus::from_raw(raw_status(&status)))),
+            waited => return waited.map(|status| raw_status(&status?).map(ExitStatus::from_raw)),
         }
     }
     let _ = process;
@@ -247,14 +253,14 @@ fn wait_for(pid: Pid, process: Option<&dyn AsFd>) -> Result<Option<ExitStatus>, 
     Ok(waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
 }
 
-/// Returns a status as waitpid(2) reports it.
+/// Returns a status as waitpid(2) reports it. Returns `None` if the process has not ended.
 #[cfg(target_os = "linux")]
-fn raw_status(status: &rustix::process::WaitIdStatus) -> std::ffi::c_int {
+fn raw_status(status: &rustix::process::WaitIdStatus) -> Option<std::ffi::c_int> {
     const DUMPED: std::ffi::c_int = 0x80;
     match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => (code & 0xff) << 8,
-        (None, Some(signal)) => signal | if status.dumped() { DUMPED } else { 0 },
-        (None, None) => 0,
+        (Some(code), _) => Some((code & 0xff) << 8),
+        (None, Some(signal)) => Some(signal | if status.dumped() { DUMPED } else { 0 }),
+        (None, None) => None,
     }
 }
 

@@ -265,7 +265,7 @@ fn the_end_of_a_child_that_a_killed_waiter_did_not_take_goes_to_the_next_wait() 
         let target = Rc::clone(&killed);
         when_pending(&child, move || kill(&target));
         killed.wait_for_end().unwrap();
-        assert_eq!(child.wait(None).unwrap().status.code(), Some(3));
+        assert_eq!(child.wait(None).unwrap().code(), Some(3));
     });
 }
 
