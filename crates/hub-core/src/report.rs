@@ -289,6 +289,11 @@ pub(crate) fn callback_failed(
     tell(Report::CallbackFailed { operation: operation.into(), made_at, error });
 }
 
+/// Reports that a part of the loop has failed, for which `purpose` it works. The loop continues.
+pub fn report_failure(purpose: &'static str, error: impl std::error::Error + Send + Sync + 'static) {
+    callback_failed(purpose, None, GreenError::custom(error));
+}
+
 /// Reports the abandoned green threads of the calling OS thread, and waits up to a second for the report.
 ///
 /// Another OS thread makes the report. The thread-locals that a stream needs may be gone here, and after a call of

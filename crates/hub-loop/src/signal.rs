@@ -137,6 +137,9 @@ impl SignalFan {
             state.wake.add(Rc::clone(self) as Rc<dyn Latched>)?;
             // A signal that came while no watcher was active is not delivered.
             self.latch.take();
+        } else {
+            // After a fork there may be none, though watchers are active.
+            state.wake.listen()?;
         }
         self.watchers.borrow_mut().push(watcher);
         Ok(())

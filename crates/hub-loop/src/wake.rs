@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use hub_core::hub::{Interest, Readiness};
-use hub_core::internal::{Latch, LatchWakeup, listen_shared};
+use hub_core::internal::{Latch, LatchWakeup, listen_shared, report_failure};
 use hub_core::{Listener, Registration};
 
 use crate::error::WatcherError;
@@ -56,7 +56,7 @@ impl Wake {
     }
 
     /// Makes the descriptor, unless there is one.
-    fn listen(&self) -> Result<(), WatcherError> {
+    pub(crate) fn listen(&self) -> Result<(), WatcherError> {
         if self.registration.borrow().is_some() {
             return Ok(());
         }
@@ -79,9 +79,11 @@ impl Wake {
         let former = self.registration.take();
         if former.is_some() {
             drop(former);
-            // Without a descriptor the watchers get no events until the next start of one.
-            let _ = self.listen();
-            self.look();
+            if let Err(error) = self.listen() {
+                // The watchers get no events until the next start of one makes the descriptor.
+                report_failure("wake-ups from signals and other OS threads in a forked child", error);
+                self.look();
+            }
         }
     }
 

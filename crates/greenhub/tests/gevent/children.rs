@@ -2,11 +2,14 @@
 
 #![expect(clippy::zombie_processes, reason = "the watchers under test reap the processes")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, Command, ExitStatus, Stdio};
 use std::rc::Rc;
+use std::sync::mpsc::channel;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, getpid, getppid};
 
@@ -14,9 +17,11 @@ use crate::support::descriptors::until;
 use crate::support::fork::{ends_well, forked};
 use crate::support::{alone, assert_succeeded, in_child, open_descriptors, rerun, run};
 use crate::{Log, SHORT};
+use greenhub::debug::set_report_stream;
 use greenhub::gevent::{Child, ChildStatus, Priority, Run, WaitError, Watcher, WatcherError, event_loop};
+use greenhub::hub::Phase;
 use greenhub::thread::yield_now;
-use greenhub::{sleep, spawn};
+use greenhub::{get_hub, sleep, spawn};
 
 /// Starts a shell, and returns its ID. The watcher of the test reaps it.
 fn shell(script: &str) -> u32 {
@@ -277,6 +282,67 @@ fn a_forked_child_closes_the_watchers_of_its_siblings() {
         drop(process.stdin.take());
         until(|| log.len() == 1);
         assert_eq!(log.take()[0].code(), Some(3));
+    });
+}
+
+/// Lets the process open no more descriptors. Returns the former limit.
+fn forbid_descriptors() -> u64 {
+    // The lowest one that is free. A lower limit would make poll(2) refuse those that are open.
+    let next = std::io::stdin().as_fd().try_clone_to_owned().unwrap().as_raw_fd();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, u64::try_from(next).unwrap(), hard).unwrap();
+    soft
+}
+
+fn limit_descriptors(limit: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
+}
+
+#[test]
+fn a_child_watcher_without_descriptors_is_refused_at_its_start() {
+    alone("a_child_watcher_without_descriptors_is_refused_at_its_start", || {
+        let mut process = reader(3);
+        sleep(SHORT); // makes the descriptors of the hub
+        let limit = forbid_descriptors();
+        let child = event_loop().child(process.id()).unwrap();
+        let refused = child.wait(None).unwrap_err();
+        assert!(matches!(refused, WaitError::Watcher(WatcherError::System { .. })), "{refused}");
+        limit_descriptors(limit);
+        drop(process.stdin.take());
+        assert_eq!(child.wait(None).unwrap().code(), Some(3));
+    });
+}
+
+#[test]
+fn a_loop_without_a_wake_up_descriptor_after_a_fork_says_so_and_makes_it_later() {
+    in_child(|| {
+        let (sender, reports) = channel();
+        set_report_stream(move |report| sender.send(report.to_string()).unwrap());
+        let limit = Rc::new(Cell::new(0));
+        let former = Rc::clone(&limit);
+        // Called before the hook of the loop, after the hub has made its own descriptors.
+        let hook = get_hub().hook(Phase::Fork, move || former.set(forbid_descriptors()));
+        let signal = event_loop().signal(libc::SIGCHLD).unwrap();
+        signal.start(|_, ()| ()).unwrap();
+        sleep(SHORT);
+        let forked = forked(|| {
+            sleep(SHORT);
+            let report = reports.try_recv().unwrap();
+            assert!(report.contains("wake-up"), "{report}");
+            limit_descriptors(limit.get());
+            let mut process = reader(4);
+            let limit = forbid_descriptors();
+            // Without a process descriptor it needs that of the loop, beside the other watcher of the signal.
+            let child = event_loop().child(process.id()).unwrap();
+            let refused = child.wait(None).unwrap_err();
+            assert!(matches!(refused, WaitError::Watcher(WatcherError::System { .. })), "{refused}");
+            limit_descriptors(limit);
+            drop(process.stdin.take());
+            assert_eq!(child.wait(None).unwrap().code(), Some(4));
+        });
+        ends_well(forked);
+        drop(hook);
     });
 }
 
