@@ -152,6 +152,7 @@ pub struct Forced {
 pub const FORCED: &[Forced] = &[
     Forced { name: "pipe instead of eventfd", variable: "GREENHUB_WAKEUP", value: "pipe", hub: None },
     Forced { name: "mprotect instead of guard advice", variable: "GREENHUB_GUARD", value: "mprotect", hub: None },
+    Forced { name: "children by signal", variable: "GREENHUB_CHILD", value: "signal", hub: None },
     Forced { name: "waits in milliseconds", variable: "GREENHUB_EPOLL", value: "millis", hub: Some("epoll") },
     Forced { name: "edge-triggered", variable: "GREENHUB_EPOLL", value: "edge", hub: Some("epoll") },
 ];
@@ -278,6 +279,7 @@ pub const VARIABLES: &[&str] = &[
     "EVENTLET_HUB",
     "GREENHUB_WAKEUP",
     "GREENHUB_GUARD",
+    "GREENHUB_CHILD",
     "GREENHUB_EPOLL",
     "GREENHUB_SEEDS",
     "GREENHUB_RUNS",
