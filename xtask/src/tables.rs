@@ -246,7 +246,7 @@ pub struct Cost {
 /// A limit of instructions is a fifth to a quarter above the count at the time of writing, which leaves room for other
 /// compilers. Calls are exact except for the start.
 pub const COSTS: &[Cost] = &[
-    Cost { operation: "switch", instructions: 820, calls: 1 },
+    Cost { operation: "switch", instructions: 310, calls: 1 },
     Cost { operation: "yield2", instructions: 100, calls: 5 },
     Cost { operation: "yield1000", instructions: 100, calls: 5 },
     Cost { operation: "spawn_join", instructions: 340, calls: 5 },

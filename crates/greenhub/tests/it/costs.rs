@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::support::counting::allocations as allocations_so_far;
 use crate::support::hubs::{Calls, default_hub};
 use crate::support::{in_child, limited};
+use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Readiness, set_turn_time};
 use greenhub::park::{ReadHint, Source};
 use greenhub::sync::Semaphore;
@@ -50,6 +51,25 @@ fn a_yield_allocates_nothing() {
         assert_eq!(allocations(|| sleep(Duration::ZERO)), 0);
         stop.set(true);
         other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_switch_by_hand_with_a_word_allocates_nothing() {
+    limited(|| {
+        let main = Greenlet::current();
+        let echoes = Greenlet::new(move |mut value| {
+            loop {
+                value = main.switch(value)?;
+            }
+        });
+        let mut number = 0_usize;
+        let there_and_back = || {
+            number += 1;
+            let back = echoes.switch(Payload::new(number)).unwrap();
+            assert_eq!(back.downcast::<usize>().unwrap(), number);
+        };
+        assert_eq!(allocations(there_and_back), 0);
     });
 }
 

@@ -83,6 +83,56 @@ fn suspended(log: &Log, name: &'static str) -> Greenlet {
     greenlet
 }
 
+/// A value that counts how often it is dropped, of a size and an alignment of choice.
+struct Counted<T> {
+    drops: Rc<Cell<usize>>,
+    _rest: T,
+}
+
+impl<T> Drop for Counted<T> {
+    fn drop(&mut self) {
+        self.drops.set(self.drops.get() + 1);
+    }
+}
+
+/// Passes values with this content around, and checks that each is dropped once, where its owner drops it.
+fn pass_around<T: Copy + 'static>(rest: T) {
+    let drops = Rc::new(Cell::new(0));
+    let counted = || Payload::new(Counted { drops: Rc::clone(&drops), _rest: rest });
+    let main = Greenlet::current();
+    let echoes = Greenlet::new(move |mut value| {
+        loop {
+            value = main.switch(value)?;
+        }
+    });
+    let back = echoes.switch(counted()).unwrap();
+    let back = back.downcast::<String>().expect_err("another type");
+    assert!(back.is::<Counted<T>>() && drops.get() == 0);
+    drop(back.downcast::<Counted<T>>().ok().expect("the type that was sent"));
+    assert_eq!(drops.get(), 1);
+    drop(echoes.switch(counted()).unwrap());
+    assert_eq!(drops.get(), 2, "a payload drops its value");
+    drop(echoes);
+    drop(counted());
+    assert_eq!(drops.get(), 3);
+}
+
+#[test]
+fn values_of_every_size_and_alignment_arrive_and_are_dropped_once() {
+    #[derive(Copy, Clone)]
+    #[repr(align(64))]
+    struct Aligned(#[expect(dead_code, reason = "only its layout counts")] u8);
+
+    test("values_of_every_size_and_alignment_arrive_and_are_dropped_once", || {
+        pass_around(());
+        pass_around(1_u8);
+        pass_around([1_usize; 3]);
+        pass_around(Aligned(1));
+        assert_eq!(value::<()>(Ok(Payload::unit())), ());
+        assert_eq!(value::<u128>(Ok(Payload::new(u128::MAX))), u128::MAX);
+    });
+}
+
 #[test]
 fn the_main_greenlet_has_no_parent() {
     test("the_main_greenlet_has_no_parent", || {

@@ -3,7 +3,11 @@
 use std::any::Any;
 use std::fmt;
 
+use smallbox::{SmallBox, smallbox};
+
 /// A value of any type, passed between [`Greenlet`](crate::Greenlet)s.
+///
+/// A value of at most one word, such as a number or a reference, allocates no memory.
 ///
 /// ```
 /// let payload = greenhub::greenlet::Payload::new(7);
@@ -11,7 +15,7 @@ use std::fmt;
 /// let payload = payload.downcast::<String>().unwrap_err();
 /// assert_eq!(payload.downcast::<i32>().unwrap(), 7);
 /// ```
-pub struct Payload(Box<dyn Any>);
+pub struct Payload(SmallBox<dyn Any, usize>);
 
 /// The value returned by a greenlet that was killed.
 struct Killed;
@@ -19,8 +23,9 @@ struct Killed;
 impl Payload {
     /// Creates a payload that contains `value`.
     #[must_use]
+    #[inline]
     pub fn new<T: 'static>(value: T) -> Payload {
-        Payload(Box::new(value))
+        Payload(smallbox!(value))
     }
 
     /// Creates an empty payload: `()`.
@@ -42,6 +47,7 @@ impl Payload {
 
     /// Returns whether the payload contains a `T`.
     #[must_use]
+    #[inline]
     pub fn is<T: 'static>(&self) -> bool {
         self.0.is::<T>()
     }
@@ -51,8 +57,9 @@ impl Payload {
     /// # Errors
     ///
     /// Returns the payload itself, if the value is of another type.
+    #[inline]
     pub fn downcast<T: 'static>(self) -> Result<T, Payload> {
-        self.0.downcast().map(|value| *value).map_err(Payload)
+        self.0.downcast().map(SmallBox::into_inner).map_err(Payload)
     }
 }
 

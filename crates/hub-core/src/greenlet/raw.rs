@@ -16,7 +16,7 @@ pub(super) mod route;
 use std::fmt;
 use std::rc::Rc;
 
-use self::node::{Body, Message, Node, Status, Successor};
+use self::node::{Body, Inbox, Message, Node, Status, Successor};
 use self::route::{Route, accept_exit, begin, deliver, release, route};
 use super::control::{ControlRef, Kind, State, Wake};
 use super::driver::Driver;
@@ -193,8 +193,39 @@ impl Greenlet {
     /// Returns [`GreenError::Loop`] in a callback of the main loop, in a poll of a future, while panicking, when no
     /// stack is left, and when the OS thread is ending. In the main greenlet, also when the main loop ends or nothing
     /// is left that could ever run the main greenlet.
+    // Without optimizations, its frame would be part of that of each caller, and it is large.
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub fn switch(&self, value: Payload) -> Result<Payload, GreenError> {
-        self.deliver(Ok(value))
+        let Some((me, target)) = self.suspended() else { return self.deliver(Ok(value)) };
+        target.advance_ticket();
+        target.put_value(value);
+        me.set_wake(Wake::Event);
+        // SAFETY: the target is suspended in a switch, so it is in no queue, and is not `me`. It is entered, and the
+        // running greenlet is left, right here. `me` is entered by the greenlet that hands it a message or makes it
+        // exit. No foreign code has run since `suspended`.
+        unsafe {
+            target.set_state(State::Running);
+            me.set_state(State::Switched);
+            thread().switch(me, target);
+        }
+        match me.take_message() {
+            Inbox::Value(value) if !me.has_exit() && me.wake() != Wake::Failed => Ok(value),
+            inbox => received(me, inbox),
+        }
+    }
+
+    /// Returns the running greenlet and this one, if a value can be handed to this one without any of the cases of
+    /// [`deliver`](Greenlet::deliver).
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn suspended(&self) -> Option<(ControlRef, ControlRef)> {
+        let Status::Live(target) = self.node.status.get() else { return None };
+        let me = thread().running()?;
+        let special = target.state() != State::Switched
+            || target.kind() == Kind::MainLoop
+            || run::must_check_switch(me)
+            || local::try_get().is_none_or(|local| local.main_loop.in_hub())
+            || me.is_unreachable();
+        (!special).then_some((me, target))
     }
 
     /// Switches to this greenlet and makes its pending switch fail with `error`.
@@ -312,9 +343,7 @@ impl Greenlet {
         // saw that, only `begin` and `request_exit` of `me` ran, and they run no foreign code. `me` is entered by the
         // greenlet that hands it a message or makes it exit.
         unsafe { thread().switch(me, target) };
-        let message = me.take_message();
-        run::arrive(me)?;
-        message.unwrap_or_else(|| Err(me.held_exit().map_or(GreenletError::ExitRefused.into(), GreenError::from)))
+        received(me, me.take_message())
     }
 
     /// Exits the spans of the running greenlet if `destination` leads to another one. A subscriber that runs here may
@@ -342,6 +371,14 @@ impl Greenlet {
     fn leave_spans(&self, destination: Route, _: ControlRef) -> Route {
         destination
     }
+}
+
+/// Returns the result of a switch of `me`, which was entered again. Throws the pending exit unless a mask is in force.
+#[cold]
+fn received(me: ControlRef, inbox: Inbox) -> Message {
+    run::arrive(me)?;
+    let refused = || Err(me.held_exit().map_or(GreenletError::ExitRefused.into(), GreenError::from));
+    inbox.into_message().unwrap_or_else(refused)
 }
 
 impl From<Rc<Node>> for Greenlet {

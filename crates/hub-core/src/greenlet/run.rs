@@ -40,8 +40,8 @@ pub use self::fairness::{set_turn_time, turn_time};
 pub(crate) use self::hand_off::end_mainloop;
 pub(crate) use self::mask::{Mask, Shield, lift_shields};
 pub(crate) use self::may_switch::{in_mainloop, must_not_switch};
-pub(super) use self::park::arrive;
 pub(crate) use self::park::{Park, may_leave, operations_used_up, yield_now};
+pub(super) use self::park::{arrive, must_check_switch};
 pub(crate) use self::poll_mode::PollMode;
 pub(crate) use self::queue::{
     RunEpoch, clear_queue, current, end_switch, is_between_turns, queue_callback, ready, rouse, run_epoch,

@@ -17,6 +17,7 @@
 //!   held. State that was read before foreign code is read again after it.
 
 use std::cell::{Cell, RefCell};
+use std::mem;
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -66,8 +67,33 @@ pub(super) enum Successor {
 #[derive(Default)]
 pub(in super::super) struct Switching {
     node: RefCell<Option<Rc<Node>>>,
-    /// The result of the pending switch.
-    inbox: Cell<Option<Message>>,
+    inbox: Cell<Inbox>,
+}
+
+/// The result of the pending switch, small enough for registers.
+#[derive(Default)]
+pub(super) enum Inbox {
+    #[default]
+    Empty,
+    Value(Payload),
+    Error(Box<GreenError>),
+}
+
+impl Inbox {
+    /// Returns the message, if there is one.
+    pub(super) fn into_message(self) -> Option<Message> {
+        match self {
+            Inbox::Empty => None,
+            Inbox::Value(value) => Some(Ok(value)),
+            Inbox::Error(error) => Some(Err(*error)),
+        }
+    }
+}
+
+impl From<Message> for Inbox {
+    fn from(message: Message) -> Inbox {
+        message.map_or_else(|error| Inbox::Error(Box::new(error)), Inbox::Value)
+    }
 }
 
 impl Node {
@@ -142,17 +168,34 @@ impl ControlRef {
         Switching::end_node(node);
     }
 
+    /// Returns whether it is a plain greenlet without handles, to which no greenlet can switch back.
+    #[inline(always)]
+    pub(super) fn is_unreachable(self) -> bool {
+        // SAFETY: no foreign code runs here.
+        let switching = (self.kind() == Kind::Raw).then(|| unsafe { self.try_switching() }).flatten();
+        switching.is_some_and(|it| it.node.borrow().as_ref().is_some_and(|node| node.handles.get() == 0))
+    }
+
     /// Sets the result of the pending switch.
-    #[inline]
     pub(super) fn put_message(self, message: Message) {
         // SAFETY: the reference ends before a former message is dropped, which may be a value of the program.
-        let former = unsafe { self.switching() }.inbox.replace(Some(message));
+        let former = unsafe { self.switching() }.inbox.replace(Inbox::from(message));
         drop(former);
     }
 
+    /// Sets the result of the pending switch of a suspended greenlet, whose inbox is empty. Runs no foreign code.
+    #[inline(always)]
+    pub(super) fn put_value(self, value: Payload) {
+        // SAFETY: no foreign code runs here.
+        let former = unsafe { self.switching() }.inbox.replace(Inbox::Value(value));
+        debug_assert!(matches!(former, Inbox::Empty), "a suspended greenlet has no message");
+        // It needs no drop, which the compiler cannot know.
+        mem::forget(former);
+    }
+
     /// Takes the result of the pending switch.
-    #[inline]
-    pub(super) fn take_message(self) -> Option<Message> {
+    #[inline(always)]
+    pub(super) fn take_message(self) -> Inbox {
         // SAFETY: no foreign code runs here.
         unsafe { self.switching() }.inbox.take()
     }

@@ -109,7 +109,7 @@ pub(super) fn begin(local: &Local, node: &Rc<Node>, value: Payload) -> ControlRe
 pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
     let node = me.raw_node().expect("a plain greenlet has its node until it ends");
     let body = node.body.take().expect("a greenlet begins once");
-    let value = me.take_message().expect("a greenlet begins with a value");
+    let value = me.take_message().into_message().expect("a greenlet begins with a value");
     let message = contained(|| body(value?)).and_then(|message| message);
     // Pending exits concerned the body. Destructors may switch and block again.
     me.clear_exits();

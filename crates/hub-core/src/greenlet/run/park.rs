@@ -261,6 +261,12 @@ pub(super) fn must_check(me: ControlRef) -> bool {
     me.kind() != Kind::Thread || me.is_flagged() || trace::in_subscriber() || std::thread::panicking()
 }
 
+/// Returns whether the checked path decides if `me` may switch by hand.
+#[inline(always)]
+pub(in super::super) fn must_check_switch(me: ControlRef) -> bool {
+    cfg!(feature = "tracing") || me.is_flagged() || runs_loop(me) || thread().has_ended() || std::thread::panicking()
+}
+
 /// Checks whether `me` may park in a wait that it began before. Throws no exit.
 #[cold]
 fn may_go_on(me: ControlRef) -> Result<(), LoopError> {
