@@ -43,7 +43,7 @@ impl Kind for Unix {
     fn for_tokio(socket: OwnedFd) -> Self::Tokio {
         let socket = std::os::unix::net::UnixStream::from(socket);
         socket.set_nonblocking(true).expect("a socket");
-        Self::Tokio::from_std(socket).expect("registered")
+        Self::Tokio::from_std(socket).expect("the runtime takes the socket")
     }
 }
 
@@ -63,7 +63,7 @@ impl Kind for Tcp {
     fn for_tokio(socket: OwnedFd) -> Self::Tokio {
         let socket = std::net::TcpStream::from(socket);
         socket.set_nonblocking(true).expect("a socket");
-        Self::Tokio::from_std(socket).expect("registered")
+        Self::Tokio::from_std(socket).expect("the runtime takes the socket")
     }
 }
 

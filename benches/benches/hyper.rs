@@ -65,7 +65,7 @@ fn tokio(pairs: Vec<Pair>, requests: u64) -> Duration {
         let stream = |socket| {
             let socket = StdStream::from(socket);
             socket.set_nonblocking(true).expect("a socket");
-            tokio::net::TcpStream::from_std(socket).expect("registered")
+            tokio::net::TcpStream::from_std(socket).expect("the runtime takes the socket")
         };
         let clients: Vec<_> = pairs
             .into_iter()

@@ -288,5 +288,5 @@ fn tokio_echo(pairs: u64, count: u64) -> Duration {
 fn stream(socket: OwnedFd) -> TcpStream {
     let socket = StdStream::from(socket);
     socket.set_nonblocking(true).expect("a socket");
-    TcpStream::from_std(socket).expect("registered")
+    TcpStream::from_std(socket).expect("the runtime takes the socket")
 }

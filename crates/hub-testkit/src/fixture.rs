@@ -375,7 +375,7 @@ pub fn send(file: &File, data: &[u8]) {
 
 /// Receives at most `limit` bytes and returns their number.
 pub fn receive(file: &File, limit: usize) -> usize {
-    rustix::io::read(&**file, &mut vec![0; limit][..]).expect("data or the end")
+    rustix::io::read(&**file, &mut vec![0; limit][..]).expect("the read succeeds")
 }
 
 /// Returns whether the end of the stream arrives within [`time_limit`].

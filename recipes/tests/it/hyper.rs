@@ -88,7 +88,7 @@ fn a_panic_of_a_green_handler_is_a_response() {
 fn a_handler_that_blocks_in_place_holds_up_its_own_connection_only() {
     run(&[WITHOUT_TOKIO, EXPLICIT, &[Way::IMPLICIT]].concat(), |ticker| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
+        let address = listener.local_addr().expect("the listener has an address");
         let gate = ticker.gate();
         spawn_n(move || {
             while let Ok((stream, _)) = listener.accept() {

@@ -187,7 +187,7 @@ fn an_open_connection_does_not_outlast_the_farewell() {
 #[test]
 fn wrong_arguments_are_reported_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let taken = taken.local_addr().map(|address| address.to_string()).expect("bound");
+    let taken = taken.local_addr().map(|address| address.to_string()).expect("the listener has an address");
     let cases: [(&[&str], i32, &str); 5] = [
         (&[], 2, "<ADDRESS>"),
         (&["localhost"], 2, "HOST:PORT"),

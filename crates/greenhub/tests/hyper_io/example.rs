@@ -80,7 +80,7 @@ fn wrong_usage_is_refused_in_one_line() {
 #[test]
 fn an_address_in_use_is_an_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("bound").to_string();
+    let address = taken.local_addr().expect("the listener has an address").to_string();
     let output = example::run(&mut example::command("hyper_server", &[&address]));
     refuses(&output, 1, &["cannot listen on", &address]);
 }

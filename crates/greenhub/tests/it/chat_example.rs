@@ -296,7 +296,7 @@ fn a_port_in_use_is_refused_with_status_1() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_unwritable_report_fails_the_run() {
-    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full exists");
     let output = example::Server::start(chat(&["--listen", "127.0.0.1:0"]).stdout(full)).interrupt();
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     assert!(errors(&output).contains("report"), "{}", errors(&output));

@@ -19,7 +19,7 @@ fn run(arguments: &[&str]) -> Output {
 /// Runs the crawler with this standard input, which must fit in a pipe's buffer.
 fn run_with_input(arguments: &[&str], input: &[u8]) -> Output {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
-    writer.write_all(input).expect("room for all of it");
+    writer.write_all(input).expect("the pipe has room");
     drop(writer);
     example::run(crawler(arguments).stdin(Stdio::from(reader)))
 }
@@ -183,7 +183,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 #[cfg(target_os = "linux")]
 #[test]
 fn lines_that_cannot_be_written_end_the_run() {
-    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full exists");
     let site = pages(20);
     let urls: Vec<String> = (0..20).map(|size| site.url(&format!("/{size}"))).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();

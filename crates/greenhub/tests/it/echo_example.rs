@@ -135,7 +135,7 @@ fn arguments_out_of_bounds_are_refused_before_anything_is_sent() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_unwritable_report_fails_the_run() {
-    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full exists");
     let output = example::run(echo(&["--connections", "1", "--seconds", "0.1"]).stdout(full));
     refuses(&output, 1, &["report", "space"]);
 }

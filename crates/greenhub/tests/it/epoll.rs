@@ -86,7 +86,7 @@ fn the_end_comes_after_data_read_in_pieces() {
         drop(there);
         let mut all = Vec::new();
         loop {
-            let piece = read_within(&here, 2, Some(Duration::from_secs(60))).expect("data or the end");
+            let piece = read_within(&here, 2, Some(Duration::from_secs(60))).expect("the read succeeds");
             if piece.is_empty() {
                 break;
             }

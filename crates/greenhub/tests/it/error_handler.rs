@@ -61,7 +61,7 @@ fn a_system_verdict_ends_the_loop_with_the_text_of_the_report() {
         spawn_n(|| panic!("the index is corrupt"));
         let error = get_hub().run_once(None).expect_err("the loop ends");
         assert_eq!(error.kind(), LoopErrorKind::System);
-        let report = reports.try_recv().expect("it is reported as well");
+        let report = reports.try_recv().expect("the stream gets the report");
         assert!(report.contains("the index is corrupt"), "{report}");
         assert_eq!(error.system_error().unwrap().to_string(), report);
     });

@@ -108,7 +108,10 @@ fn a_child_does_not_disturb_the_hub_of_its_parent() {
             write(&there, b"x").expect("the buffer has room");
             there
         });
-        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
+        assert_eq!(
+            read_within(&here, 8, Some(Duration::from_secs(60))).expect("the descriptor is still watched"),
+            b"x"
+        );
         drop(peer.join());
     });
 }
@@ -312,7 +315,7 @@ fn waiters_of_other_os_threads_are_skipped_in_the_child() {
                 *mutex.lock().expect("no poison") += 1;
                 queue.get().expect("the item")
             });
-            assert_eq!(all.expect("in time"), 1);
+            assert_eq!(all.expect("no timeout"), 1);
         });
         ends_well(child);
         drop(guard.take());
@@ -468,7 +471,10 @@ fn a_child_whose_hub_fails_to_restart_leaves_the_parents_hub() {
             write(&there, b"x").expect("the buffer has room");
             there
         });
-        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
+        assert_eq!(
+            read_within(&here, 8, Some(Duration::from_secs(60))).expect("the descriptor is still watched"),
+            b"x"
+        );
         drop(peer.join());
     });
 }

@@ -187,7 +187,7 @@ fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
                 remote.spawn(move || puts.try_put(7).expect("the queue has room")).expect("the hub's OS thread lives");
             });
             let begin = Instant::now();
-            assert_eq!(with_timeout(TIMEOUT, || queue.get()).expect("in time").expect("an item"), 7);
+            assert_eq!(with_timeout(TIMEOUT, || queue.get()).expect("no timeout").expect("an item"), 7);
             // The loop reads its mail before it fires timers. So without a wake-up, the item comes only with the timer.
             assert!(begin.elapsed() < TIMEOUT);
             other.join().expect("no panic");

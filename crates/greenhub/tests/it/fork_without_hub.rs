@@ -69,7 +69,7 @@ fn another_os_thread_wakes_a_child_that_was_forked_without_a_hub() {
                 sender.send(7)
             });
             let received = with_timeout(Duration::from_secs(20), || green.join());
-            assert_eq!(received.expect("it is woken").unwrap(), Ok(7));
+            assert_eq!(received.expect("the receiver is woken").unwrap(), Ok(7));
             other.join().unwrap().unwrap();
         });
         ends_well(child);

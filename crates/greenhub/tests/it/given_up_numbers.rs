@@ -19,7 +19,7 @@ fn a_number_of_another_owner_is_not_lent_to_the_hub() {
             let (reader, writer) = io::pipe().expect("a pipe");
             let number = reader.as_raw_fd();
             drop(writer);
-            trampoline(&reader, Interest::READ, None).expect("its end");
+            trampoline(&reader, Interest::READ, None).expect("the pipe ends");
             drop(reader);
             forgotten.take();
             give_up(number);

@@ -781,7 +781,7 @@ struct Yielder<T>(Rc<RefCell<Option<Greenlet>>>, std::marker::PhantomData<T>);
 
 impl<T: 'static> Yielder<T> {
     fn give(&self, value: T) {
-        let asker = self.0.take().expect("an asker");
+        let asker = self.0.take().expect("a greenlet asks");
         asker.switch(Payload::new(Some(value))).expect("asked again");
     }
 }
@@ -792,7 +792,7 @@ impl<T: 'static> Generator<T> {
         let yielder = Yielder(asker.clone(), std::marker::PhantomData);
         let greenlet = Greenlet::with_parent(&Greenlet::main(), move |_| {
             body(&yielder);
-            let last = yielder.0.take().expect("an asker");
+            let last = yielder.0.take().expect("a greenlet asks");
             Greenlet::current().set_parent(&last).expect("no cycle");
             Ok(Payload::new(None::<T>))
         });
@@ -1059,7 +1059,7 @@ fn a_switch_to_the_main_loop_is_an_error() {
         while found.borrow().is_none() {
             sleep(SHORT);
         }
-        let main_loop = found.take().expect("found above");
+        let main_loop = found.take().expect("the main loop was found");
         let refused = main_loop.switch(Payload::unit());
         assert!(matches!(refused, Err(GreenError::Switch(GreenletError::MainLoop))), "{refused:?}");
         sleep(SHORT);
@@ -1075,7 +1075,7 @@ fn the_main_loop_keeps_its_parent() {
         while found.borrow().is_none() {
             sleep(SHORT);
         }
-        let main_loop: Greenlet = found.take().expect("found above");
+        let main_loop: Greenlet = found.take().expect("the main loop was found");
         let refused = main_loop.set_parent(&Greenlet::new(Ok)).expect_err("the main loop keeps its parent");
         assert_eq!(refused, GreenletError::MainLoopParent);
         assert_eq!(refused.to_string(), "the main loop cannot be given another parent");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::green::SHORT;
 use crate::support::run;
 use greenhub::hub::Interest;
-use greenhub::park::{Deadline, Parked, Parker, Source, WaitReason, trampoline_raw};
+use greenhub::park::{Deadline, Parked, Parker, ReadyList, Source, WaitReason, Waitable, trampoline_raw};
 use greenhub::sync::{
     BoundedSemaphore, CappedSemaphore, Channel, Event, GetError, LightQueue, PutError, Queue, Semaphore, WaitError,
 };
@@ -90,6 +90,18 @@ fn an_event_tells_its_own_timeout_from_the_error_that_was_sent() {
         is_timed_out(channel.wait_timeout(SHORT).unwrap_err());
         channel.send(7).expect("the channel has room");
         assert_eq!(channel.wait_timeout(SHORT).expect("an item was sent"), 7);
+    });
+}
+
+#[test]
+fn a_ready_list_ends_without_an_item_at_its_limit() {
+    run("a_ready_list_ends_without_an_item_at_its_limit", || {
+        let (list, green) = (ReadyList::new(), spawn(greenhub::thread::park));
+        let left = green.leave(list.mark(7));
+        assert_eq!(list.next(&mut Deadline::from(SHORT)).expect("the main greenlet can wait"), None);
+        green.kill();
+        assert_eq!(list.next(&mut Deadline::from(SHORT)).expect("the main greenlet can wait"), Some(7));
+        green.take_back(left);
     });
 }
 

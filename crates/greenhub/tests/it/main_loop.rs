@@ -52,7 +52,7 @@ fn flag() -> (Rc<Cell<bool>>, impl Fn() + Clone + 'static) {
 }
 
 fn message(panicked: std::thread::Result<()>) -> String {
-    let payload = panicked.expect_err("it panics");
+    let payload = panicked.expect_err("the call panics");
     payload.downcast_ref::<String>().expect("a message").clone()
 }
 
@@ -868,9 +868,9 @@ fn an_outer_loop_sees_a_ready_descriptor() {
         let green = spawn(move || trampoline(&reader, Interest::READ, None).is_ok());
         hub.run_once(Some(Duration::ZERO)).unwrap();
         if hub.pollable().is_some() {
-            assert!(!is_readable(hub.pollable().expect("asked only of hubs that have one"), Duration::ZERO));
+            assert!(!is_readable(hub.pollable().expect("the hub has a descriptor"), Duration::ZERO));
             writer.write_all(b"x").unwrap();
-            assert!(is_readable(hub.pollable().expect("asked only of hubs that have one"), LONG));
+            assert!(is_readable(hub.pollable().expect("the hub has a descriptor"), LONG));
         } else {
             writer.write_all(b"x").unwrap();
         }
@@ -897,7 +897,7 @@ fn an_outer_loop_is_woken_by_other_threads() {
             while is_done.try_recv().is_err() {
                 assert!(
                     hub.next_deadline().is_some()
-                        || is_readable(hub.pollable().expect("asked only of hubs that have one"), LONG)
+                        || is_readable(hub.pollable().expect("the hub has a descriptor"), LONG)
                 );
                 hub.run_once(Some(Duration::ZERO)).unwrap();
             }

@@ -101,7 +101,7 @@ fn is_interrupted_by(signal: i32) {
         signal_hook::low_level::raise(signal).expect("a signal");
     });
     let sleeper = spawn(|| greenhub::sleep(Duration::from_secs(3600)));
-    let error = sleeper.join().expect_err("nothing else ends it");
+    let error = sleeper.join().expect_err("the interrupt ends the sleep");
     assert!(
         matches!(&error, greenhub::GreenError::Loop(error) if error.kind() == LoopErrorKind::Interrupted),
         "{error}"

@@ -208,7 +208,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_unwritable_report_fails_the_run() {
-    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full exists");
     let site = Site::serve([("/", links(&[]))]);
     let output = example::run(checker(&[&site.url("/")]).stdout(full));
     refuses(&output, 1, &["report", "space"]);

@@ -213,7 +213,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 #[cfg(target_os = "linux")]
 #[test]
 fn lines_that_cannot_be_written_end_the_run() {
-    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full exists");
     let site = tree(3, 3);
     let output = example::run(crawler(&["--pool", "1", &site.url("/")]).stdout(full));
     refuses(&output, 1, &["write", "space"]);

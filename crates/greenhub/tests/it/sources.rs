@@ -101,10 +101,10 @@ fn an_interrupted_operation_is_tried_again() {
             calls.set(calls.get() + 1);
             if calls.get() % 3 == 0 { Ok(()) } else { Err(io::Error::from(ErrorKind::Interrupted)) }
         };
-        here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("tried again");
-        here.write(None, |_| interrupted()).expect("tried again");
+        here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("the operation is tried again");
+        here.write(None, |_| interrupted()).expect("the operation is tried again");
         here.set_nonblocking(true);
-        here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("tried again");
+        here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("the operation is tried again");
         assert_eq!(calls.get(), 9);
     });
 }

@@ -918,7 +918,7 @@ fn receive_some(channel: &Channel<usize>, random: &mut Rng, fate: &RefCell<Fate>
         let item = match received {
             Ok(value) => value.inspect(|value| assert_ne!(value % 3, 0)),
             Err(error) => {
-                let item = error.to_string().parse().expect("one that was sent");
+                let item = error.to_string().parse().expect("the error is an item");
                 assert_eq!(item % 3, 0);
                 Some(item)
             }
@@ -963,7 +963,7 @@ fn random_channel_ends_under_kills_and_timeouts_lose_and_duplicate_no_item() {
                 match channel.wait_timeout(ZERO) {
                     Err(GreenError::TimedOut) => break,
                     Ok(item) => fate.got.push(item),
-                    Err(error) => fate.got.push(error.to_string().parse().expect("one that was sent")),
+                    Err(error) => fate.got.push(error.to_string().parse().expect("the error is an item")),
                 }
             }
             let got: BTreeSet<_> = fate.got.iter().copied().collect();

@@ -203,7 +203,7 @@ fn the_pool_size_in_the_environment_is_ignored() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_failed_write_of_the_sums_fails_the_run() {
-    let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let full = fs::File::options().write(true).open("/dev/full").expect("/dev/full exists");
     let directory = Directory::new("full");
     let files = directory.files(20);
     let output = example::run(threads(&[], &files).stdout(full));

@@ -287,7 +287,7 @@ impl Timer for Counter {
         self.fired.set(self.fired.get() + 1);
         if let Some(left) = self.again.get().checked_sub(1) {
             self.again.set(left);
-            let me = self.me.borrow().upgrade().expect("the arming code holds it");
+            let me = self.me.borrow().upgrade().expect("the arming code holds the timer");
             get_hub().schedule(SHORT, me);
         }
     }

@@ -232,9 +232,9 @@ fn cancelled_green_threads_count_in_a_cut_turn() {
         // Queues the first green thread, a cancelled one and the second one, before the sleepers are due.
         let listens = move |_| {
             assert_eq!(rustix::io::read(&reads, &mut [0; 8]), Ok(1));
-            first.send(()).expect("not sent yet");
+            first.send(()).expect("the receiver lives");
             spawn(|| ()).kill();
-            second.send(()).expect("not sent yet");
+            second.send(()).expect("the receiver lives");
         };
         let _listens = get_hub().listen(reader, Interest::READ, listens).expect("the hub accepts the listener");
         (0..4).for_each(|_| yield_now());

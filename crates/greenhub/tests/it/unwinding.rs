@@ -72,7 +72,7 @@ const CAUSES: &[Cause] = &[
                 main.switch(Payload::unit())
             });
             greenlet.switch(Payload::unit()).expect("a switch back");
-            assert!(greenlet.kill().expect("its end").is_kill());
+            assert!(greenlet.kill().expect("the greenlet ends").is_kill());
         },
     },
     Cause {
@@ -268,7 +268,7 @@ fn a_self_kill_while_unwinding_unwinds_once() {
         let (slot, scheduled) = (own.clone(), Rc::new(Cell::new(false)));
         let saw = scheduled.clone();
         let green = Rc::new(spawn(move || {
-            let own = slot.take().expect("set before it runs");
+            let own = slot.take().expect("the handle is set before the body runs");
             let _end = in_drop(Box::new(move || saw.set(own.kill() == KillOutcome::Scheduled)));
             quiet_panic("first");
         }));

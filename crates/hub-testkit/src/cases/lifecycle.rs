@@ -21,7 +21,7 @@ pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
         driver.hub.after_fork().expect("a hub for the child");
         driver.wait(Some(Duration::ZERO));
         assert_eq!(driver.reports(), 0, "the hub of the child has reports of the parent");
-        driver.watch(key, Interest::READ, Lease::Life).expect("watched in the child");
+        driver.watch(key, Interest::READ, Lease::Life).expect("the hub of the child watches the descriptor");
         assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
     });
 }
@@ -34,7 +34,7 @@ pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
     let key: Key = driver.add(&near, Interest::READ, Lease::Life);
     in_child(|| {
         driver.hub.after_fork().expect("a hub for the child");
-        driver.watch(key, Interest::READ, Lease::Life).expect("watched in the child");
+        driver.watch(key, Interest::READ, Lease::Life).expect("the hub of the child watches the descriptor");
         driver.wait(Some(Duration::ZERO));
         driver.forget(key);
     });

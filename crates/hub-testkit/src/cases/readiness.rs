@@ -90,7 +90,7 @@ pub fn an_unarmed_direction_is_reported_once_at_level<H: Hub>(make: Make<'_, H>)
     driver.expect_no_report();
     fixture::send(&far, b"more");
     driver.expect_no_report();
-    driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
+    driver.watch(key, Interest::READ, Lease::Life).expect("the hub watches the descriptor again");
     assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "`watch` has not enabled the direction again");
     assert_eq!(
         driver.reported(time_limit()),
@@ -99,7 +99,7 @@ pub fn an_unarmed_direction_is_reported_once_at_level<H: Hub>(make: Make<'_, H>)
     );
     drop(far);
     driver.expect_no_report();
-    driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
+    driver.watch(key, Interest::READ, Lease::Life).expect("the hub watches the descriptor again");
     assert_eq!(driver.wait_for(key, time_limit()), Readiness::HANGUP);
 }
 

@@ -51,7 +51,7 @@ pub fn watching_again_reports_ready_directions<H: Hub>(make: Make<'_, H>) {
         for _ in 0..3 {
             assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "{lease:?}");
             driver.drain_reports();
-            driver.watch(key, Interest::READ, lease).expect("watched again");
+            driver.watch(key, Interest::READ, lease).expect("the hub watches the descriptor again");
         }
     }
 }
@@ -63,7 +63,7 @@ pub fn a_later_watch_adds_directions<H: Hub>(make: Make<'_, H>) {
         let (near, _far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, lease);
         driver.expect_no_report();
-        driver.watch(key, Interest::BOTH, lease).expect("watched again");
+        driver.watch(key, Interest::BOTH, lease).expect("the hub watches the descriptor again");
         assert_eq!(driver.wait_for(key, time_limit()), Readiness::WRITE, "{lease:?}");
     }
 }
@@ -76,7 +76,7 @@ pub fn a_later_watch_removes_directions<H: Hub>(make: Make<'_, H>) {
         fixture::fill(&near);
         let key = driver.add(&near, Interest::BOTH, lease);
         driver.expect_no_report();
-        driver.watch(key, Interest::READ, lease).expect("watched again");
+        driver.watch(key, Interest::READ, lease).expect("the hub watches the descriptor again");
         fixture::drain(&far);
         driver.expect_no_report();
         fixture::send(&far, b"x");

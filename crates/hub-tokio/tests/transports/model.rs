@@ -198,7 +198,7 @@ impl End {
 
     fn join(&self) {
         for green in [&self.reader, &self.writer] {
-            green.take().expect("finish has begun it").join().unwrap();
+            green.take().expect("`finish` has begun both").join().unwrap();
         }
     }
 }

@@ -55,7 +55,7 @@ fn text<T, E: Display>(result: Result<T, E>) -> String {
 
 /// Returns the text of the panic of a call that has no error to return.
 fn panic_of<T>(f: impl FnOnce() -> T) -> String {
-    let payload: Box<dyn Any + Send> = catch_unwind(AssertUnwindSafe(f)).map(|_| ()).expect_err("it was not refused");
+    let payload: Box<dyn Any + Send> = catch_unwind(AssertUnwindSafe(f)).map(|_| ()).expect_err("the call is refused");
     assert!(!is_exit(&payload));
     payload.downcast_ref::<String>().cloned().unwrap_or_default()
 }

@@ -320,7 +320,7 @@ mod forked {
 
     fn with<R>(look: impl FnOnce(&Inbox, &Notices) -> R) -> R {
         MADE.with_borrow(|made| {
-            let (inbox, bell) = made.as_ref().expect("made before");
+            let (inbox, bell) = made.as_ref().expect("the inbox was made");
             look(inbox, bell)
         })
     }
@@ -361,7 +361,7 @@ mod forked {
         let forker = thread::spawn(|| {
             holds_in_child(|| {
                 let remote = REMOTE.lock().unwrap();
-                let remote = remote.as_ref().expect("made before");
+                let remote = remote.as_ref().expect("the remote was made");
                 remote.is_gone() && remote.spawn(|| ()).is_err()
             })
         });
