@@ -198,6 +198,7 @@ impl Loop {
                     return Ok(false);
                 }
                 if self.calls() == calls {
+                    let _single = self.state.begin_single_turn();
                     match hub.run_once(None) {
                         Err(error) if error.kind() == LoopErrorKind::LoopExit => return Ok(false),
                         turned => turned?,

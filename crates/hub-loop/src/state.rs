@@ -71,6 +71,8 @@ pub(crate) struct State {
     pub(crate) signals: RefCell<HashMap<c_int, Weak<SignalFan>>>,
     /// The watchers for which a green thread waits.
     waited: RefCell<Vec<Rc<dyn Waited>>>,
+    /// The number of delivered events at the begin of a single turn, which does not wait after the delivery of another.
+    single_turn: Cell<Option<u64>>,
     /// Whether the loop was told that events are left to deliver.
     is_due: Cell<bool>,
     /// The hooks of this loop, removed with it. The first one stands for all watchers of phases and all events.
@@ -118,6 +120,7 @@ impl State {
             children: RefCell::default(),
             signals: RefCell::default(),
             waited: RefCell::default(),
+            single_turn: Cell::new(None),
             is_due: Cell::new(false),
             hooks,
         }
@@ -153,14 +156,21 @@ impl State {
     }
 
     /// Tells the loop whether it must not sleep: callbacks have fed watchers, or a latch was set at which it has not
-    /// looked. The next turn delivers those.
+    /// looked. The next turn delivers those. A single turn that has delivered an event does not sleep, either.
     ///
     /// Between two turns of an embedded loop it may call foreign code, the waker of the program.
     pub(crate) fn update_due(&self) {
-        let is_due = !self.pending.is_empty() || self.wake.has_rung();
+        let has_delivered = self.single_turn.get().is_some_and(|before| before != self.delivered.get());
+        let is_due = has_delivered || !self.pending.is_empty() || self.wake.has_rung();
         if self.is_due.replace(is_due) != is_due {
             self.hooks[0].set_due(is_due);
         }
+    }
+
+    /// Begins a single turn, which ends when the returned value is dropped.
+    pub(crate) fn begin_single_turn(&self) -> SingleTurn<'_> {
+        self.single_turn.set(Some(self.delivered.get()));
+        SingleTurn(self)
     }
 
     /// Adds a watcher for which a green thread waits.
@@ -234,6 +244,16 @@ impl State {
 
     pub(crate) fn counted(&self) -> usize {
         self.counted.get()
+    }
+}
+
+/// A single turn. `Drop` ends it, however it ends.
+pub(crate) struct SingleTurn<'a>(&'a State);
+
+impl Drop for SingleTurn<'_> {
+    fn drop(&mut self) {
+        self.0.single_turn.set(None);
+        self.0.update_due();
     }
 }
 

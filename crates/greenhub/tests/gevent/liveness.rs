@@ -1,11 +1,13 @@
 //! Watchers that keep the loop alive, and the ways to run it.
 
 use std::io::pipe;
+use std::rc::Rc;
 
+use crate::support::hubs::use_manual_clock;
 use crate::support::run;
 use crate::{LONG, Log, SHORT, unexpected};
 use greenhub::gevent::{Run, Watcher, event_loop};
-use greenhub::hub::LoopErrorKind;
+use greenhub::hub::{LoopErrorKind, Time};
 use greenhub::{Interest, get_hub, spawn};
 
 #[test]
@@ -74,8 +76,8 @@ fn each_kind_of_watcher_keeps_the_loop_alive() {
 fn one_counted_watcher_of_a_direction_is_enough() {
     run("one_counted_watcher_of_a_direction_is_enough", || {
         let (reader, _writer) = pipe().unwrap();
-        let reader = std::rc::Rc::new(reader);
-        let watchers = [(), ()].map(|()| event_loop().io(std::rc::Rc::clone(&reader), Interest::READ).unwrap());
+        let reader = Rc::new(reader);
+        let watchers = [(), ()].map(|()| event_loop().io(Rc::clone(&reader), Interest::READ).unwrap());
         watchers.iter().for_each(|watcher| watcher.start(|_, _| ()).unwrap());
         watchers[0].set_counted(false);
         assert!(event_loop().run(Run::NoWait).unwrap());
@@ -101,6 +103,25 @@ fn a_single_run_waits_for_one_batch() {
             assert!(event_loop().run(Run::Once).unwrap());
         }
         assert_eq!(log.take(), [SHORT]);
+        drop(timers);
+    });
+}
+
+#[test]
+fn a_single_run_does_not_wait_beyond_an_event_that_has_come() {
+    run("a_single_run_does_not_wait_beyond_an_event_that_has_come", || {
+        let (log, clock) = (Log::new(), use_manual_clock());
+        let timers = [SHORT, LONG].map(|after| {
+            let timer = event_loop().timer(after);
+            let log = log.clone();
+            timer.start(move |_, ()| log.push(after)).unwrap();
+            timer
+        });
+        // The first turn of the run wakes main before it delivers the event.
+        clock.advance(SHORT);
+        assert!(event_loop().run(Run::Once).unwrap());
+        assert_eq!(log.take(), [SHORT]);
+        assert_eq!(clock.now(), Time::from_nanos(SHORT.as_nanos() as u64));
         drop(timers);
     });
 }
