@@ -1,16 +1,18 @@
 //! The runtime of a hub, and what the hub lets it do.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::task::{Context as TaskContext, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hub_core::hub::Watched;
-use tokio::runtime::{Builder, Handle, Runtime};
+use hub_core::hub::{Watched, warn};
+use tokio::runtime::{Builder, Handle, Id, Runtime};
 
 use crate::raw::{Context, Readable};
 
@@ -45,6 +47,13 @@ pub fn handle() -> Option<Handle> {
     HANDLES.try_with(|handles| handles.borrow().last().cloned()).ok().flatten()
 }
 
+/// The time after which an engine inside of another runtime tries again, whatever the context says.
+pub(crate) const RETRY: Duration = Duration::from_millis(100);
+
+/// The beginnings of two panics of Tokio, which has no errors for these events.
+const NESTED: &str = "Cannot start a runtime from within a runtime";
+const DRIVER_FAILED: &str = "unexpected error when polling the I/O driver";
+
 /// A current-thread runtime that watches a descriptor.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -52,6 +61,16 @@ pub(crate) struct Engine {
     readable: Readable,
     context: Option<Context>,
     runtime: Background,
+    /// The runtime in whose `block_on` the last attempt found the loop.
+    around: Cell<Option<Around>>,
+}
+
+/// Another runtime of the OS thread, in whose `block_on` a green thread waits.
+#[derive(Copy, Clone, Debug)]
+struct Around {
+    runtime: Id,
+    /// The time of the next attempt if the context stays that of `runtime`.
+    retry: Instant,
 }
 
 impl Engine {
@@ -60,7 +79,14 @@ impl Engine {
         let runtime = Background::new()?;
         let context = Context::enter(runtime.get().handle());
         let readable = Readable::new(pollable.try_clone_to_owned()?)?;
-        Ok(Engine { readable, context: Some(context), runtime })
+        Ok(Engine { readable, context: Some(context), runtime, around: Cell::new(None) })
+    }
+
+    /// Checks that the runtime can run on this OS thread.
+    pub(crate) fn check_place(&self) -> io::Result<()> {
+        let text = "another Tokio runtime runs on this OS thread, and runtimes do not nest: `hub_tokio::run_until` \
+                    runs green threads inside of it, on the hub epoll or kqueue";
+        self.try_run(async {})?.ok_or_else(|| io::Error::other(text))
     }
 
     /// Forgets that the descriptor became readable.
@@ -72,22 +98,23 @@ impl Engine {
     }
 
     /// Runs one turn of the runtime, without a sleep: some tasks, its timers and its descriptors.
-    pub(crate) fn turn(&self) {
+    pub(crate) fn turn(&self) -> io::Result<()> {
         let mut has_turned = false;
-        self.runtime.get().block_on(poll_fn(|context| {
+        let turned = self.run(poll_fn(|context| {
             if mem::replace(&mut has_turned, true) {
                 return Poll::Ready(());
             }
             context.waker().wake_by_ref();
             Poll::Pending
         }));
+        turned.map(drop)
     }
 
     /// Runs the runtime until the descriptor becomes readable, the timeout elapses or the loop is woken.
     ///
-    /// Returns whether the descriptor became readable.
-    pub(crate) fn sleep(&self, watched: &Watched, timeout: Option<Duration>) -> io::Result<bool> {
-        self.runtime.get().block_on(async {
+    /// Returns whether the descriptor became readable, and `None` inside of another runtime, where this one cannot run.
+    pub(crate) fn sleep(&self, watched: &Watched, timeout: Option<Duration>) -> io::Result<Option<bool>> {
+        let slept = self.run(async {
             let mut sleep = pin!(timeout.map(tokio::time::sleep));
             let mut is_woken = false;
             poll_fn(|context| {
@@ -100,7 +127,37 @@ impl Engine {
                 if is_over || mem::replace(&mut is_woken, true) { Poll::Ready(Ok(false)) } else { Poll::Pending }
             })
             .await
-        })
+        });
+        slept?.transpose()
+    }
+
+    /// Runs the runtime until `future` is ready. Returns `None` inside of another runtime (quirk l).
+    fn run<F: Future>(&self, future: F) -> io::Result<Option<F::Output>> {
+        if self.around.get().is_some_and(Around::lasts) {
+            return Ok(None);
+        }
+        let output = self.try_run(future)?;
+        let around = output.is_none().then(Around::now).flatten();
+        if self.around.replace(around).is_none() && around.is_some() {
+            warn(
+                "a green thread waits inside of the `block_on` of another Tokio runtime: the tasks and timers of hub \
+                 tokio stand still until it returns; `greenhub::future::block_on` has no such effect",
+            );
+        }
+        Ok(output)
+    }
+
+    /// Like [`run`](Engine::run), without memory of earlier attempts.
+    fn try_run<F: Future>(&self, future: F) -> io::Result<Option<F::Output>> {
+        // The future is dropped by a panic, and the runtime is not used after the error of its driver.
+        match catch_unwind(AssertUnwindSafe(|| self.runtime.get().block_on(future))) {
+            Ok(output) => Ok(Some(output)),
+            Err(payload) => match message(&*payload) {
+                nested if nested.starts_with(NESTED) => Ok(None),
+                failed if failed.starts_with(DRIVER_FAILED) => Err(io::Error::other(failed.to_owned())),
+                _ => resume_unwind(payload),
+            },
+        }
     }
 
     /// Returns whether the runtime has tasks that are not complete.
@@ -113,6 +170,25 @@ impl Engine {
         self.context = None;
         self.runtime.remove_handle();
     }
+}
+
+impl Around {
+    /// Returns the runtime whose context is entered.
+    fn now() -> Option<Around> {
+        let runtime = Handle::try_current().ok()?.id();
+        Some(Around { runtime, retry: Instant::now() + RETRY })
+    }
+
+    /// Returns whether the loop is probably still inside of it. Each attempt to find out prints a panic.
+    fn lasts(self) -> bool {
+        Handle::try_current().is_ok_and(|current| current.id() == self.runtime) && Instant::now() < self.retry
+    }
+}
+
+/// Returns the message of a panic.
+fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
 }
 
 /// A runtime whose drop does not wait for the jobs of its blocking threads.

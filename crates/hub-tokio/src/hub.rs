@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hub_core::hub::{Hub, Interest, Key, Lease, Ready, Rearm, Time, Watched};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, RETRY};
 
 /// The canonical name of the hub.
 const NAME: &str = "tokio";
@@ -60,10 +60,12 @@ impl<H: Hub> TokioHub<H> {
     ///
     /// # Errors
     ///
-    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) if `inner` has no pollable descriptor, and the error of the
-    /// system if the runtime cannot be built, usually too many open files.
+    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) if `inner` has no pollable descriptor, an error if the OS
+    /// thread is inside of the `block_on` of another runtime, and the error of the system if the runtime cannot be
+    /// built, usually too many open files.
     pub fn over(inner: H) -> io::Result<TokioHub<H>> {
         let engine = engine_over(&inner)?;
+        engine.check_place()?;
         Ok(TokioHub { engine, inner, has_more: true, busy_waits: 0 })
     }
 }
@@ -94,15 +96,20 @@ impl<H: Hub> Hub for TokioHub<H> {
             if self.has_more || must_not_sleep {
                 self.busy_waits = self.busy_waits.wrapping_add(1);
                 if self.busy_waits.is_multiple_of(WAITS_PER_TURN) {
-                    self.engine.turn();
+                    self.engine.turn()?;
                 }
                 return Ok(());
             }
         }
-        if self.engine.sleep(watched, timeout)? {
-            self.look(watched, ready)?;
+        match self.engine.sleep(watched, timeout)? {
+            Some(true) => self.look(watched, ready),
+            Some(false) => Ok(()),
+            None => {
+                // Green threads go on without the runtime, so that the one inside of the other runtime can leave it.
+                self.has_more = true;
+                self.inner.wait(watched, Some(timeout.map_or(RETRY, |timeout| timeout.min(RETRY))), ready)
+            }
         }
-        Ok(())
     }
 
     fn after_fork(&mut self) -> io::Result<()> {

@@ -31,10 +31,11 @@
 //!    wait.
 //! e) Runtime contexts are entered and left in stack order on each OS thread, which a switch in between would break. So
 //!    the context is entered once, for the life of the hub. If the hub ends while the program holds a younger guard,
-//!    Tokio panics: the panic is contained, and reported as a warning.
+//!    Tokio panics: the panic is contained, and reported as a warning. Guards of the program itself must not be held
+//!    over a wait in a green thread.
 //! f) A forked child shares the runtime's set with its parent, and a drop would remove the parent's descriptors. So the
 //!    child leaks the copy, with four close-on-exec descriptors, and begins with a new runtime. The parent's tasks do
-//!    not run in it.
+//!    not run in it. A fork in a task itself cannot be intercepted: the child must not return to the runtime.
 //! g) Timers count milliseconds. A timeout is rounded up to the next one. A timerfd for short delays would be precise,
 //!    and take two system calls more for each: one arms it, and one reads it.
 //! h) The runtime's descriptor for waking it is written by each wake-up of a task that comes from a green thread: a
@@ -44,7 +45,10 @@
 //! k) The destructors of an ending OS thread may drop Tokio's thread-locals before the hub. The hub then forgets its
 //!    guard.
 //! l) A runtime cannot run inside of another one on the same OS thread. In a program whose main greenlet runs a
-//!    runtime, a wait on this hub fails, since Tokio panics. [`join`] is for such programs.
+//!    runtime, the hub cannot be built: [`join`] is for such programs. If a green thread waits in a future under the
+//!    `block_on` of another runtime, Tokio panics in the hub's next wait. That is contained and reported as a warning.
+//!    The other hub then waits alone until that `block_on` returns, so green threads go on, and tasks stand still.
+//! m) The runtime panics if its own wait fails. The hub makes an error of it, and the loop builds another hub.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout))]
 

@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use crate::support::fork::{ends_well, forked, in_fork};
 use crate::support::green::{keep_reports, reports};
 use crate::support::{alone, assert_succeeded, in_child, is_child, open_descriptors, rerun, run};
-use crate::{LONG, MILLISECOND, on_the_hub, runtime};
+use crate::{LONG, MILLISECOND, on_one_and_on_two, on_the_hub, runtime};
 
 #[test]
 fn the_context_is_entered_in_each_green_thread() {
@@ -229,6 +229,47 @@ fn a_nested_runtime_blocks_the_os_thread_and_works() {
             block_on(tokio::spawn(async { 7 })).unwrap()
         });
         assert_eq!(green.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn a_green_wait_inside_of_a_nested_runtime_stops_tasks_only() {
+    run("a_green_wait_inside_of_a_nested_runtime_stops_tasks_only", || {
+        keep_reports();
+        use_hub("tokio").unwrap();
+        let other = spawn(|| (0..3).map(|_| sleep(MILLISECOND)).count());
+        let task = spawn(|| block_on(tokio::spawn(async { 7 })).unwrap());
+        let nested = spawn(|| {
+            runtime().block_on(async {
+                // Longer than the time after which the hub tries again.
+                sleep(MILLISECOND * 150);
+                8
+            })
+        });
+        sleep(MILLISECOND * 10);
+        assert!(!nested.is_finished());
+        assert_eq!(other.join().unwrap(), 3);
+        assert_eq!(nested.join().unwrap(), 8);
+        assert_eq!(task.join().unwrap(), 7);
+        block_on(tokio::time::sleep(MILLISECOND));
+        assert_eq!(block_on(tokio::spawn(async { 9 })).unwrap(), 9);
+        let warnings = reports().iter().filter(|report| report.contains("another Tokio runtime")).count();
+        assert_eq!(warnings, 1, "{:?}", reports());
+    });
+}
+
+#[test]
+fn the_hub_is_not_built_inside_of_a_runtime() {
+    on_one_and_on_two("the_hub_is_not_built_inside_of_a_runtime", || {
+        runtime().block_on(async {
+            let refused = use_hub("tokio").unwrap_err().to_string();
+            assert!(refused.contains("`hub_tokio::run_until`"), "{refused}");
+            use_hub("epoll").unwrap();
+            let green = spawn(|| sleep(MILLISECOND));
+            green.join().unwrap();
+        });
+        use_hub("tokio").unwrap();
+        assert_eq!(block_on(tokio::spawn(async { 7 })).unwrap(), 7);
     });
 }
 
