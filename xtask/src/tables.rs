@@ -271,6 +271,9 @@ pub const COSTS: &[Cost] = &[
 /// The number of seeds of random tests in a full run: (variable, value).
 pub const LONG_SEEDS: (&str, &str) = ("GREENHUB_SEEDS", "20000");
 
+/// The factor for the seeds of the random tests of transports in a full run: (variable, value).
+pub const TRANSPORT_SEEDS: (&str, &str) = ("TRANSPORT_SEEDS", "20");
+
 /// The number of repetitions of a test that depends on a race, in a full run: (variable, value).
 pub const MANY_RUNS: (&str, &str) = ("GREENHUB_RUNS", "200");
 
@@ -282,6 +285,7 @@ pub const VARIABLES: &[&str] = &[
     "GREENHUB_CHILD",
     "GREENHUB_EPOLL",
     "GREENHUB_SEEDS",
+    "TRANSPORT_SEEDS",
     "GREENHUB_RUNS",
     "GREENHUB_FAULTS",
 ];

@@ -12,7 +12,8 @@ use crate::faults;
 use crate::returns;
 use crate::step::Report;
 use crate::tables::{
-    FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS, PEERS, RECIPES, hubs_here,
+    FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS, PEERS, RECIPES, TRANSPORT_SEEDS,
+    hubs_here,
 };
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -77,6 +78,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
             let commands = suite(workspace, ALL, |command| long_seeds(command, hub));
             report.run_all_tests(format!("long seeds, {}", hub.name), commands);
         }
+        report.run_all_tests("long seeds, modes of Tokio", long_seeds_of_tokio(workspace));
         bundled_libevent(workspace, report);
         guarded_pool(workspace, report);
         recipes(workspace, report);
@@ -228,6 +230,20 @@ fn long_seeds(command: &mut Command, hub: &Hub) {
     green(command, hub);
     in_release(command);
     command.args(["-p", "hub-core"]).env(variable, value).env("NEXTEST_PROFILE", "long");
+}
+
+/// Returns commands that run the random programs with tasks in both modes, and those over transports.
+fn long_seeds_of_tokio(workspace: &Workspace) -> Vec<Command> {
+    let programs: [(_, &[&str]); 2] = [
+        (LONG_SEEDS, &["-p", "greenhub", "--features", "tokio", "--test", "tokio", "random::"]),
+        (TRANSPORT_SEEDS, &["-p", "hub-tokio", "--test", "transports", "random_programs"]),
+    ];
+    let command = |((variable, value), arguments): (_, &[&str])| {
+        let mut command = workspace.cargo();
+        command.args(["test", "--release"]).args(arguments).env(variable, value);
+        command
+    };
+    programs.map(command).into()
 }
 
 /// Runs the tests of the choice of a hub with a libevent that is built from its source.

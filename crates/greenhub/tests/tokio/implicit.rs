@@ -127,6 +127,39 @@ fn a_blocking_call_in_a_task_is_refused() {
     });
 }
 
+/// Calls itself until so much of the stack is in use.
+#[inline(never)]
+fn use_stack(top: usize, needed: usize) -> u8 {
+    let frame = std::hint::black_box([1u8; 4096]);
+    let used = top - frame.as_ptr().addr();
+    if used < needed { frame[0].wrapping_add(use_stack(top, needed)) } else { frame[0] }
+}
+
+#[test]
+fn a_task_has_as_much_stack_as_on_a_thread_of_tokio() {
+    alone("a_task_has_as_much_stack_as_on_a_thread_of_tokio", || {
+        use_hub("tokio").unwrap();
+        let task = tokio::spawn(async {
+            let top = [0_u8; 1];
+            // Three quarters of the 2 MiB: an overflow would end the process.
+            std::hint::black_box(use_stack(std::hint::black_box(&top).as_ptr().addr(), 3 << 19));
+            7
+        });
+        assert_eq!(block_on(task).unwrap(), 7);
+    });
+}
+
+#[test]
+fn the_hub_is_chosen_by_each_of_its_names() {
+    on_one_and_on_two("the_hub_is_chosen_by_each_of_its_names", || {
+        for name in ["tokio", "twistedr", "asyncio"] {
+            use_hub(name).unwrap();
+            assert_eq!(get_hub().name(), "tokio");
+            assert_eq!(block_on(tokio::spawn(async { 7 })).unwrap(), 7);
+        }
+    });
+}
+
 #[test]
 fn a_task_spawns_and_kills_green_threads() {
     on_the_hub("a_task_spawns_and_kills_green_threads", || {

@@ -479,7 +479,7 @@ fn run_programs(drive: impl Fn(u64)) {
     keep_reports();
     let (begin, begun) = std::sync::mpsc::channel();
     let watchdog = std::thread::spawn(move || abort_at_a_hang(&begun));
-    for seed in seeds(300, 4) {
+    for seed in seeds(1000, 4) {
         begin.send(seed).unwrap();
         drive(seed);
     }
