@@ -48,6 +48,7 @@ pub(crate) mod descriptors;
 pub(crate) mod doubt;
 mod embedding;
 mod end_requests;
+pub(crate) mod foreign_futures;
 mod hooks;
 mod hub_builder;
 mod hub_calls;
@@ -88,6 +89,7 @@ use self::clock::Clock;
 use self::counters::Counters;
 use self::embedding::Embedding;
 use self::end_requests::Ending;
+use self::foreign_futures::ForeignFutures;
 use self::hub_slot::HubSlot;
 use self::liveness::Liveness;
 use self::marks::Marks;
@@ -118,6 +120,7 @@ pub(crate) struct MainLoop {
     clock: Clock,
     reports: Reports,
     inbox: OnceCell<Inbox>,
+    foreign_futures: ForeignFutures,
     /// The buffer for the messages of one turn.
     messages: RefCell<Vec<Message>>,
     /// The registration of the loop's own wake-up descriptor.

@@ -121,6 +121,7 @@ const HUB_CORE: Layers = Layers {
                 &["main_loop/listener"],
                 &["main_loop/wakeup"],
                 &["main_loop/latch"],
+                &["main_loop/foreign_futures"],
                 &["main_loop/remote/mailbox"],
                 &["main_loop/remote"],
                 &["main_loop/reach"],

@@ -11,6 +11,7 @@ use super::clock::Clock;
 use super::counters::Counters;
 use super::embedding::Embedding;
 use super::end_requests::Ending;
+use super::foreign_futures::ForeignFutures;
 use super::hub_slot::HubSlot;
 use super::liveness::Liveness;
 use super::marks::Marks;
@@ -45,6 +46,7 @@ impl Driver for MainLoop {
             marks: Marks::default(),
             reports: Reports::default(),
             inbox: OnceCell::new(),
+            foreign_futures: ForeignFutures::default(),
             messages: RefCell::default(),
             clock: Clock::new(),
             counters: Counters::default(),
@@ -101,8 +103,11 @@ impl Driver for MainLoop {
         let mut leaked = 0;
         for message in self.inbox.get().map(Inbox::close).into_iter().flatten() {
             match message {
-                Message::Spawn(_, body) => {
+                Message::Spawn(_, body, future) => {
                     std::mem::forget(body);
+                    if let Some(future) = future {
+                        self.foreign_futures.add(future);
+                    }
                     leaked += 1;
                 }
                 // A request of another OS thread may hold a descriptor, which is closed here.

@@ -46,7 +46,12 @@ impl MainLoop {
             match message {
                 // An earlier message has forked. The spawns and stops behind it are the parent's.
                 Message::Spawn(..) | Message::Stop if fork::generation() != generation => drop_contained(message),
-                Message::Spawn(place, run) => task::spawn_detached(local::get(), run, place),
+                Message::Spawn(place, run, future) => {
+                    if let Some(future) = future {
+                        self.foreign_futures.add(future);
+                    }
+                    task::spawn_detached(local::get(), run, place);
+                }
                 Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
                 Message::Run(request) => request(),
                 Message::Stop => self.abort(),
@@ -57,8 +62,9 @@ impl MainLoop {
     }
 
     /// Sorts the mail from before a fork. Wake-ups, requests of this library and an interruption hold in both
-    /// processes. A spawn and a stop are the parent's.
+    /// processes. A spawn and a stop are the parent's, and so are the futures that wait for results.
     pub(super) fn retain_mail_after_fork(&self) {
+        self.foreign_futures.forget();
         let Some(inbox) = self.inbox.get() else { return };
         let mut messages = Vec::new();
         inbox.take(&mut messages);

@@ -4,10 +4,11 @@ mod mailbox;
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::base::id::HubId;
 use crate::error::HubGone;
+use crate::main_loop::foreign_futures::ForeignFuture;
 
 pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 
@@ -69,7 +70,26 @@ impl Remote {
     /// A [shutdown](crate::HubRef::shutdown) that comes first drops `f`.
     #[track_caller]
     pub fn spawn(&self, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
-        self.post(Message::Spawn(Location::caller(), Box::new(f)), "spawn a green thread on")
+        self.post_spawn(Location::caller(), f, None)
+    }
+
+    /// Like [`spawn`](Remote::spawn), for a `future` of the result.
+    pub(crate) fn spawn_for(
+        &self,
+        place: &'static Location<'static>,
+        f: impl FnOnce() + Send + 'static,
+        future: Weak<dyn ForeignFuture>,
+    ) -> Result<(), HubGone> {
+        self.post_spawn(place, f, Some(future))
+    }
+
+    fn post_spawn(
+        &self,
+        place: &'static Location<'static>,
+        f: impl FnOnce() + Send + 'static,
+        future: Option<Weak<dyn ForeignFuture>>,
+    ) -> Result<(), HubGone> {
+        self.post(Message::Spawn(place, Box::new(f), future), "spawn a green thread on")
     }
 
     /// Ends the hub's sleep, or shortens its next one.

@@ -46,7 +46,8 @@ pub(crate) fn end_with_thread_locals() {
     }
 }
 
-/// Closes the hub of this OS thread, and abandons and reports the remaining greenlets.
+/// Closes the hub of this OS thread, and abandons and reports the remaining greenlets. Wakes the waiters of other OS
+/// threads for their results.
 ///
 /// Drops no value of a green thread or a callback: in the implicit case other thread-locals are gone, and in
 /// `std::process::exit` the caller may hold a lock that a destructor needs.
@@ -75,6 +76,7 @@ fn end(this: &Local) {
     run::clear_queue(this);
     // SAFETY: the main greenlet runs this, the OS thread has ended, and its loop is closed and its queue empty.
     unsafe { run::end_mainloop(this) };
+    this.main_loop.foreign_futures.wake_all();
     if !abandoned.is_empty() {
         report::abandoned(abandoned);
     }

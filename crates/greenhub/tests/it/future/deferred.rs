@@ -365,6 +365,52 @@ fn a_remote_deferred_of_an_abandoned_green_thread_fails_at_its_next_poll() {
 }
 
 #[test]
+fn the_end_of_an_os_thread_wakes_waiters_for_its_abandoned_green_threads() {
+    run("the_end_of_an_os_thread_wakes_waiters_for_its_abandoned_green_threads", || {
+        let (tell, hear) = mpsc::channel();
+        let (go, ready) = mpsc::channel::<()>();
+        let served = std::thread::spawn(move || {
+            keep_reports();
+            tell.send(get_hub().remote()).unwrap();
+            while ready.try_recv().is_err() {
+                sleep(Duration::from_millis(1));
+            }
+        });
+        let remote = hear.recv().unwrap();
+        let parked = remote.defer(|| sleep(LONG)).unwrap();
+        let waiting = spawn(move || block_on(parked));
+        sleep(SHORT);
+        assert!(!waiting.is_finished());
+        go.send(()).unwrap();
+        let error = waiting.join().unwrap().unwrap_err();
+        assert!(matches!(&error, GreenError::Loop(error) if error.kind() == LoopErrorKind::ThreadEnding), "{error:?}");
+        served.join().unwrap();
+    });
+}
+
+#[test]
+fn the_end_of_an_os_thread_wakes_waiters_for_green_threads_that_have_not_begun() {
+    run("the_end_of_an_os_thread_wakes_waiters_for_green_threads_that_have_not_begun", || {
+        let (tell, hear) = mpsc::channel();
+        let (go, ready) = std::sync::mpsc::channel::<()>();
+        let served = std::thread::spawn(move || {
+            keep_reports();
+            tell.send(get_hub().remote()).unwrap();
+            // Blocks the OS thread, so that its loop reads no message any more.
+            ready.recv().unwrap();
+        });
+        let remote = hear.recv().unwrap();
+        let unread = remote.defer(|| ()).unwrap();
+        let waiting = spawn(move || block_on(unread));
+        sleep(SHORT);
+        go.send(()).unwrap();
+        let error = waiting.join().unwrap().unwrap_err();
+        assert!(matches!(&error, GreenError::Loop(error) if error.kind() == LoopErrorKind::ThreadEnding), "{error:?}");
+        served.join().unwrap();
+    });
+}
+
+#[test]
 fn a_dropped_remote_deferred_drops_the_result_and_detaches_the_green_thread() {
     run("a_dropped_remote_deferred_drops_the_result_and_detaches_the_green_thread", || {
         let (done, dropped) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));

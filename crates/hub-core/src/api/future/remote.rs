@@ -1,14 +1,15 @@
 //! The end of a green thread of any hub as a future of any OS thread.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{GreenError, HubGone, LoopErrorKind};
 use crate::greenlet::exit::{Payload, contained, error_of};
 use crate::greenlet::local::{self, Local};
+use crate::main_loop::foreign_futures::ForeignFuture;
 use crate::main_loop::remote::{Mailbox, Remote};
 use crate::report;
 
@@ -20,8 +21,9 @@ use crate::report;
 /// Dropping it detaches the green thread, which runs on.
 ///
 /// If a [shutdown](crate::HubRef::shutdown) of the hub ends the green thread, or drops the closure before it has begun,
-/// the output is an error. An OS thread that ends without a shutdown abandons its green threads and wakes no waiter; a
-/// poll after that returns [`LoopErrorKind::ThreadEnding`].
+/// the output is an error. An OS thread that ends without a shutdown abandons its green threads: the output is then
+/// [`LoopErrorKind::ThreadEnding`]. In a forked child a hub of another OS thread does not exist, so a poll returns that
+/// error too; a future that was pending before the fork is not woken there.
 #[must_use = "the result is lost unless the future is awaited"]
 pub struct RemoteDeferred<T> {
     shared: Arc<Shared<T>>,
@@ -64,7 +66,8 @@ impl Remote {
     ) -> Result<RemoteDeferred<T>, HubGone> {
         let shared = Arc::new(Shared(Mutex::new(State::Pending(None))));
         let completion = Completion(Arc::clone(&shared));
-        self.spawn(move || completion.run(f))?;
+        let future: Weak<Shared<T>> = Arc::downgrade(&shared);
+        self.spawn_for(Location::caller(), move || completion.run(f), future)?;
         Ok(RemoteDeferred { shared, mailbox: Arc::clone(self.mailbox()) })
     }
 }
@@ -162,11 +165,26 @@ impl<T> Completion<T> {
             _ => (None, Some(result)),
         };
         drop(state);
-        if let Some(waker) = waker
-            && let Err(error) = contained(|| waker.wake())
-        {
-            report::callback_failed("waking a task", None, error);
-        }
+        wake(waker);
+    }
+}
+
+impl<T: Send> ForeignFuture for Shared<T> {
+    fn wake_abandoned(&self) {
+        let mut state = self.lock();
+        // The next poll finds the error by itself.
+        let waker = if let State::Pending(waker) = &mut *state { waker.take() } else { None };
+        drop(state);
+        wake(waker);
+    }
+}
+
+/// Wakes foreign code, which may panic. Call it without a lock.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker
+        && let Err(error) = contained(|| waker.wake())
+    {
+        report::callback_failed("waking a task", None, error);
     }
 }
 

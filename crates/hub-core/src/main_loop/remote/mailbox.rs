@@ -36,21 +36,22 @@ use std::marker::PhantomData;
 use std::mem;
 use std::panic::Location;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::{Arc, Weak};
 
 use crate::base::dormant::Sleep;
 use crate::base::fork;
 use crate::base::id::HubId;
 use crate::base::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, UnsafeCell, yield_now};
 use crate::hub::Notify;
+use crate::main_loop::foreign_futures::ForeignFuture;
 use crate::main_loop::wakeup::Wakeup;
 
 /// A request of another OS thread to a loop.
 pub(crate) enum Message {
-    /// Run the closure in a new green thread, which was spawned at that location.
-    Spawn(&'static Location<'static>, Box<dyn FnOnce() + Send>),
+    /// Run the closure in a new green thread, which was spawned at that location. A future may wait for its result.
+    Spawn(&'static Location<'static>, Box<dyn FnOnce() + Send>, Option<Weak<dyn ForeignFuture>>),
     /// Wake a greenlet, if it still waits with that ticket.
     Wake { greenlet: u32, ticket: u64 },
     /// Run the closure between two greenlets. It is this library's own, and does not switch.

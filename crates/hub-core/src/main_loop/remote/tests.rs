@@ -181,8 +181,8 @@ fn a_gone_hub_gives_the_message_back() {
     let mailbox = Arc::clone(inbox.mailbox());
     drop(inbox);
     let (sender, receiver) = std::sync::mpsc::channel();
-    let Err(Message::Spawn(_, run)) =
-        mailbox.post(Message::Spawn(Location::caller(), Box::new(move || sender.send(3).unwrap())))
+    let Err(Message::Spawn(_, run, _)) =
+        mailbox.post(Message::Spawn(Location::caller(), Box::new(move || sender.send(3).unwrap()), None))
     else {
         panic!("the message was not given back");
     };
@@ -265,7 +265,7 @@ fn a_remote_sends_closures_and_the_stop_in_order() {
     let mut messages = Vec::new();
     inbox.take(&mut messages);
     assert_eq!(names(&messages), ["Spawn", "Stop"]);
-    let Message::Spawn(_, f) = messages.swap_remove(0) else { panic!("not a closure") };
+    let Message::Spawn(_, f, _) = messages.swap_remove(0) else { panic!("not a closure") };
     f();
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
