@@ -19,6 +19,11 @@ pub enum WatcherError {
         /// The setting.
         setting: &'static str,
     },
+    /// A green thread waits for the watcher.
+    #[error(
+        "a green thread waits for the watcher; start it when the wait has ended, which `stop` and `cancel_wait` bring about"
+    )]
+    Waited,
     /// The watcher has no callback yet.
     #[error("the watcher has no callback yet; call `start` first")]
     NoCallback,
@@ -72,6 +77,9 @@ pub enum WaitError {
     /// `ConcurrentObjectUseError`.
     #[error("another wait or a callback uses this watcher or waiter; make one for each wait")]
     ConcurrentUse,
+    /// The watcher was stopped during the wait.
+    #[error("the watcher was stopped during the wait")]
+    Stopped,
     /// The watcher was closed during the wait.
     #[error("the watcher was closed during the wait")]
     Closed,
@@ -90,7 +98,7 @@ impl From<WatcherError> for io::Error {
     fn from(error: WatcherError) -> io::Error {
         let kind = match &error {
             WatcherError::Closed => io::ErrorKind::NotConnected,
-            WatcherError::Active { .. } => io::ErrorKind::ResourceBusy,
+            WatcherError::Active { .. } | WatcherError::Waited => io::ErrorKind::ResourceBusy,
             WatcherError::NoCallback | WatcherError::Signal { .. } | WatcherError::Child { .. } => {
                 io::ErrorKind::InvalidInput
             }
@@ -107,6 +115,7 @@ impl From<WaitError> for io::Error {
         let kind = match &error {
             WaitError::TimedOut => io::ErrorKind::TimedOut,
             WaitError::ConcurrentUse => io::ErrorKind::ResourceBusy,
+            WaitError::Stopped => io::ErrorKind::ConnectionAborted,
             WaitError::Closed => io::ErrorKind::NotConnected,
             WaitError::Cancelled(cause) => io::Error::from(cause.clone()).kind(),
             WaitError::Watcher(error) => return error.clone().into(),

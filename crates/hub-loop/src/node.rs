@@ -179,14 +179,6 @@ impl<K: Kind> Node<K> {
         self.kind.set_counted(self, counted);
     }
 
-    /// Returns an error if a green thread waits for the watcher, which gets the events then.
-    pub(crate) fn check_callback_may_change(&self) -> Result<(), WatcherError> {
-        match self.waiter() {
-            Some(_) => Err(WatcherError::Active { setting: "callback" }),
-            None => Ok(()),
-        }
-    }
-
     /// Sets the callback.
     pub(crate) fn set_callback(&self, function: Box<Function<K>>, made_at: &'static Location<'static>) {
         self.is_marked.set(false);
@@ -194,18 +186,17 @@ impl<K: Kind> Node<K> {
         drop_contained(former);
     }
 
-    pub(crate) fn has_callback(&self) -> bool {
-        self.is_calling.get() || self.callback.borrow().is_some()
+    /// Returns an error if no event can come any more.
+    pub(crate) fn check_open(&self) -> Result<(), WatcherError> {
+        if self.is_closed.get() {
+            return Err(WatcherError::Closed);
+        }
+        if self.state.is_current() { Ok(()) } else { Err(WatcherError::HubDestroyed) }
     }
 
     /// Begins to watch, unless it does already.
     pub(crate) fn activate(self: &Rc<Self>) -> Result<(), WatcherError> {
-        if self.is_closed.get() {
-            return Err(WatcherError::Closed);
-        }
-        if !self.state.is_current() {
-            return Err(WatcherError::HubDestroyed);
-        }
+        self.check_open()?;
         if self.is_active.get() {
             return Ok(());
         }
@@ -287,6 +278,18 @@ impl<K: Kind> Node<K> {
             }
             self.kind.disarm(self);
         }
+    }
+
+    /// Stops the watcher, with the waits for it.
+    pub(crate) fn stop(&self) {
+        self.deactivate();
+        self.set_marks();
+        self.end_wait(|| WaitError::Stopped);
+    }
+
+    /// Refuses a callback while a green thread waits.
+    pub(crate) fn check_unwaited(&self) -> Result<(), WatcherError> {
+        if self.waiting.get().is_some() { Err(WatcherError::Waited) } else { Ok(()) }
     }
 
     /// Closes the watcher for good. A green thread that waits for it gets an error.
@@ -389,6 +392,11 @@ impl<K: Kind> Node<K> {
 
     /// Begins to watch for the callback that the watcher has.
     pub(crate) fn resume(self: &Rc<Self>) -> Result<(), WatcherError> {
+        self.check_open()?;
+        self.check_unwaited()?;
+        if !self.is_calling.get() && self.callback.borrow().is_none() {
+            return Err(WatcherError::NoCallback);
+        }
         self.activate()?;
         self.is_marked.set(false);
         Ok(())

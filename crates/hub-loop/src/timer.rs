@@ -77,22 +77,27 @@ impl Timer {
     #[track_caller]
     pub fn again(&self, callback: impl FnMut(&Timer, ()) + 'static) -> Result<(), WatcherError> {
         let node = self.node();
-        let kind = &node.kind;
-        node.check_callback_may_change()?;
-        if kind.every.get().is_zero() {
-            node.deactivate();
-            return Ok(());
+        node.check_unwaited()?;
+        if self.every().is_zero() {
+            return node.check_open().map(|()| node.stop());
         }
-        if node.is_active() {
-            kind.schedule(node, node.state.hub().now() + kind.every.get());
-        } else {
-            let after = kind.after.replace(kind.every.get());
-            let started = node.activate();
-            kind.after.set(after);
-            started?;
-        }
+        self.rearm()?;
         node.set_callback(Box::new(callback), Location::caller());
         Ok(())
+    }
+
+    /// Starts the timer, or puts it off, with its period as the delay.
+    fn rearm(&self) -> Result<(), WatcherError> {
+        let node = self.node();
+        let kind = &node.kind;
+        if node.is_active() {
+            kind.schedule(node, node.state.hub().now() + kind.every.get());
+            return Ok(());
+        }
+        let after = kind.after.replace(kind.every.get());
+        let started = node.activate();
+        kind.after.set(after);
+        started
     }
 }
 

@@ -129,7 +129,7 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// # Errors
     ///
     /// Returns an error, and starts nothing, if the watcher was closed, if its hub was replaced, or if the hub refuses
-    /// the descriptor.
+    /// the descriptor. Returns [`WatcherError::Waited`] while a green thread [waits](Watcher::wait) for the watcher.
     #[track_caller]
     fn start(&self, callback: impl FnMut(&Self, Self::Event) + 'static) -> Result<(), WatcherError>;
 
@@ -142,7 +142,9 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
 
     /// Stops the watcher: its callback is not called any more. Does not switch.
     ///
-    /// An event that has come and was not delivered is dropped. Does nothing if the watcher is not active.
+    /// An event that has come and was not delivered is dropped. A green thread that [waits](Watcher::wait) for the
+    /// watcher gets [`WaitError::Stopped`] in a later turn, unless its event was delivered before. For an
+    /// [`iwait`](crate::iwait) the watcher is ready then, since no event of it will come.
     fn stop(&self);
 
     /// Stops the watcher for good, and drops its callback. Does not switch.
@@ -192,9 +194,10 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// # Errors
     ///
     /// Returns [`WaitError::ConcurrentUse`] at once if the watcher is in use, [`WaitError::TimedOut`] if `limit`
-    /// elapses, [`WatcherError::HubDestroyed`] if the hub is replaced meanwhile, [`WaitError::Closed`] if the watcher
-    /// is closed during the wait, and [`WaitError::Cancelled`] after [`cancel_wait`](Watcher::cancel_wait). Returns an
-    /// error if the watcher cannot be started, or where the caller cannot wait, such as on the main loop.
+    /// elapses, [`WatcherError::HubDestroyed`] if the hub is replaced meanwhile, [`WaitError::Stopped`] or
+    /// [`WaitError::Closed`] if the watcher is stopped or closed during the wait, and [`WaitError::Cancelled`] after
+    /// [`cancel_wait`](Watcher::cancel_wait). Returns an error if the watcher cannot be started, or where the caller
+    /// cannot wait, such as on the main loop.
     fn wait(&self, limit: impl Into<Option<Duration>>) -> Result<Self::Event, WaitError>;
 
     /// Ends the wait of a green thread with `error`, in a later turn. Does not switch.
@@ -208,21 +211,18 @@ impl<K: Kind> Watcher for Watch<K> {
 
     #[track_caller]
     fn start(&self, callback: impl FnMut(&Self, K::Event) + 'static) -> Result<(), WatcherError> {
-        self.node.check_callback_may_change()?;
+        self.node.check_unwaited()?;
         self.node.activate()?;
         self.node.set_callback(Box::new(callback), Location::caller());
         Ok(())
     }
 
     fn resume(&self) -> Result<(), WatcherError> {
-        if !self.node.has_callback() {
-            return Err(WatcherError::NoCallback);
-        }
         self.node.resume()
     }
 
     fn stop(&self) {
-        self.node.deactivate();
+        self.node.stop();
     }
 
     fn close(&self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::run;
 use crate::{LONG, Log, SHORT};
-use greenhub::gevent::{Run, WaitError, Watcher, WatcherError, event_loop, iwait};
+use greenhub::gevent::{Priority, Run, WaitError, Watcher, WatcherError, event_loop, iwait};
 use greenhub::hub::{LoopErrorKind, Readiness};
 use greenhub::thread::yield_now;
 use greenhub::{GreenError, Interest, get_hub, sleep, spawn, with_timeout};
@@ -195,5 +195,68 @@ fn green_threads_that_wait_are_told_that_their_hub_is_gone() {
         assert!(matches!(outcome, Err(WaitError::Watcher(WatcherError::HubDestroyed))), "{outcome:?}");
         assert_eq!(both.join().unwrap(), Some(true));
         assert!(matches!(other.start(|_, ()| ()), Err(WatcherError::HubDestroyed)));
+    });
+}
+
+#[test]
+fn a_stop_ends_the_wait_with_an_error() {
+    run("a_stop_ends_the_wait_with_an_error", || {
+        let timer = Rc::new(event_loop().timer(LONG));
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        let refused = timer.start(|_, ()| ()).unwrap_err();
+        assert!(matches!(refused, WatcherError::Waited), "{refused}");
+        assert!(refused.to_string().contains("`stop`"), "{refused}");
+        timer.stop();
+        assert!(!timer.is_active() && !waiting.is_finished(), "the stop does not switch");
+        assert!(matches!(waiting.join().unwrap(), Err(WaitError::Stopped)));
+        timer.start(|_, ()| ()).unwrap();
+    });
+}
+
+#[test]
+fn a_stop_keeps_the_event_of_a_wait_that_was_served() {
+    run("a_stop_keeps_the_event_of_a_wait_that_was_served", || {
+        let timer = Rc::new(event_loop().timer(LONG));
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        // The check watcher is called after the event was delivered, in the same turn, before the waiter runs.
+        let (check, stopped) = (event_loop().check(), Rc::clone(&timer));
+        check.set_priority(Priority::Lowest).unwrap();
+        check.start(move |_, ()| stopped.stop()).unwrap();
+        timer.feed(());
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_stop_ends_a_wait_for_several_watchers() {
+    run("a_stop_ends_a_wait_for_several_watchers", || {
+        let timer = Rc::new(event_loop().timer(LONG));
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || iwait([&*watcher], None).next().map(|ready| ready.is_ok()));
+        yield_now();
+        timer.stop();
+        assert_eq!(waiting.join().unwrap(), Some(true));
+    });
+}
+
+#[test]
+fn a_watcher_that_is_waited_for_takes_no_callback() {
+    run("a_watcher_that_is_waited_for_takes_no_callback", || {
+        let timer = Rc::new(event_loop().repeating(5 * SHORT, 5 * SHORT));
+        timer.start(|_, ()| crate::unexpected("a green thread waits")).unwrap();
+        timer.stop();
+        let watcher = Rc::clone(&timer);
+        let waiting = spawn(move || watcher.wait(None));
+        yield_now();
+        assert!(matches!(timer.resume(), Err(WatcherError::Waited)));
+        assert!(matches!(timer.again(|_, ()| ()), Err(WatcherError::Waited)));
+        waiting.join().unwrap().unwrap();
+        timer.close();
+        timer.set_every(Duration::ZERO);
+        assert!(matches!(timer.again(|_, ()| ()), Err(WatcherError::Closed)));
     });
 }

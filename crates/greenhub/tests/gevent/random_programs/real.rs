@@ -330,6 +330,7 @@ impl World {
         match watcher.wait() {
             Ok(()) => "event",
             Err(WaitError::ConcurrentUse) => "concurrent",
+            Err(WaitError::Stopped) => "stopped",
             Err(WaitError::Closed) => "closed",
             Err(WaitError::Cancelled(_)) => "cancelled",
             Err(WaitError::Watcher(error)) => return named(Err(error)),
@@ -376,6 +377,7 @@ fn named(result: Result<(), WatcherError>) -> String {
         Ok(()) => "done".to_owned(),
         Err(WatcherError::Closed) => "closed".to_owned(),
         Err(WatcherError::Active { .. }) => "active".to_owned(),
+        Err(WatcherError::Waited) => "waited".to_owned(),
         Err(WatcherError::NoCallback) => "no callback".to_owned(),
         Err(error) => error.to_string(),
     }

@@ -249,13 +249,18 @@ impl Model {
         let result = match op {
             Op::Start(_, script) => self.start(number, script, None),
             Op::Again(_, script) => match watcher.kind {
-                Kind::Timer(_, 0) if watcher.waiter.is_none() => {
+                Kind::Timer(_, 0) if watcher.waiter.is_some() => Err("waited"),
+                Kind::Timer(_, 0) if watcher.is_closed => Err("closed"),
+                Kind::Timer(_, 0) => {
                     self.stop(number);
+                    self.set_marks(number);
                     Ok(())
                 }
                 Kind::Timer(_, every) => self.start(number, script, Some(every)),
                 _ => self.start(number, script, None),
             },
+            Op::Resume(_) if watcher.is_closed => Err("closed"),
+            Op::Resume(_) if watcher.waiter.is_some() => Err("waited"),
             Op::Resume(_) if watcher.callback.is_none() && !watcher.is_calling => Err("no callback"),
             Op::Resume(_) => {
                 let started = self.activate(number, None);
@@ -280,7 +285,11 @@ impl Model {
             }
             op => {
                 match op {
-                    Op::Stop(_) => self.stop(number),
+                    Op::Stop(_) => {
+                        self.stop(number);
+                        self.set_marks(number);
+                        self.end_wait(number, "stopped");
+                    }
                     Op::Close(_) => self.close(number),
                     Op::Feed(_) => self.mark(number),
                     Op::SetCounted(_, is_counted) => watcher.is_counted = is_counted,
@@ -295,7 +304,7 @@ impl Model {
     /// `again`: a timer begins anew with this delay.
     fn start(&mut self, number: usize, script: Vec<Op>, again: Option<u64>) -> Result<(), &'static str> {
         if self.watchers[number].waiter.is_some() {
-            return Err("active");
+            return Err("waited");
         }
         if let Some(every) = again
             && self.watchers[number].is_active
