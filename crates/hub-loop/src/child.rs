@@ -191,7 +191,8 @@ impl Kind for ChildKind {
     }
 
     fn stays_active(&self) -> bool {
-        false
+        // An event of the program does not reap the child.
+        self.ended.get().is_none()
     }
 
     fn describe(&self, shown: &mut fmt::DebugStruct<'_, '_>) {

@@ -390,13 +390,17 @@ impl<K: Kind> Node<K> {
         }
     }
 
-    /// Begins to watch for the callback that the watcher has.
-    pub(crate) fn resume(self: &Rc<Self>) -> Result<(), WatcherError> {
+    /// Returns an error if the watcher cannot be started with the callback that it has.
+    pub(crate) fn check_restart(&self) -> Result<(), WatcherError> {
         self.check_open()?;
         self.check_unwaited()?;
-        if !self.is_calling.get() && self.callback.borrow().is_none() {
-            return Err(WatcherError::NoCallback);
-        }
+        let has_callback = self.is_calling.get() || self.callback.borrow().is_some();
+        if has_callback { Ok(()) } else { Err(WatcherError::NoCallback) }
+    }
+
+    /// Begins to watch for the callback that the watcher has.
+    pub(crate) fn resume(self: &Rc<Self>) -> Result<(), WatcherError> {
+        self.check_restart()?;
         self.activate()?;
         self.is_marked.set(false);
         Ok(())

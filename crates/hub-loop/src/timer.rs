@@ -64,16 +64,24 @@ impl Timer {
 
     /// Sets the period, from the next call on. Does not switch. With zero the timer fires once.
     pub fn set_every(&self, every: Duration) {
-        self.node().kind.every.set(every);
+        let node = self.node();
+        let kind = &node.kind;
+        kind.every.set(every);
+        // The call of an expiry without a period is pending: the timer goes on after it.
+        if !every.is_zero() && node.is_active() && kind.armed.borrow().is_none() {
+            kind.schedule_next(node);
+        }
     }
 
     /// Starts or restarts the timer, with its period as the delay. Does not switch.
     ///
-    /// libev's `ev_timer_again`. A timer without a period stops. `callback` takes the place of the former one.
+    /// A call that is pending is put off, too. A timer without a period stops. `callback` takes the place of the former
+    /// one; [`restart`](Timer::restart) keeps it. gevent's `timer.again`.
     ///
     /// # Errors
     ///
     /// The same as [`start`](crate::Watcher::start).
+    #[doc(alias = "ev_timer_again")]
     #[track_caller]
     pub fn again(&self, callback: impl FnMut(&Timer, ()) + 'static) -> Result<(), WatcherError> {
         let node = self.node();
@@ -86,10 +94,42 @@ impl Timer {
         Ok(())
     }
 
+    /// Starts or restarts the timer with the callback that it has, and with its period as the delay. Does not switch.
+    ///
+    /// It is [`again`](Timer::again) without a new callback, and does not allocate: a timer of inactivity is put off by
+    /// each activity. libev's `ev_timer_again`.
+    ///
+    /// ```
+    /// use greenhub::gevent::{Run, Watcher, event_loop};
+    /// use std::time::Duration;
+    /// let idle = event_loop().repeating(Duration::ZERO, Duration::from_secs(60));
+    /// idle.again(|_, ()| println!("nothing has happened for a minute"))?;
+    /// idle.restart()?; // something has happened
+    /// idle.stop();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The same as [`resume`](crate::Watcher::resume).
+    #[doc(alias = "ev_timer_again")]
+    pub fn restart(&self) -> Result<(), WatcherError> {
+        let node = self.node();
+        node.check_restart()?;
+        if self.every().is_zero() {
+            node.stop();
+            return Ok(());
+        }
+        self.rearm()?;
+        node.resume()
+    }
+
     /// Starts the timer, or puts it off, with its period as the delay.
     fn rearm(&self) -> Result<(), WatcherError> {
         let node = self.node();
         let kind = &node.kind;
+        // An expiry whose call has not come is put off, too.
+        node.drop_event();
         if node.is_active() {
             kind.schedule(node, node.state.hub().now() + kind.every.get());
             return Ok(());
@@ -116,11 +156,15 @@ impl TimerKind {
     /// Takes an expiry in, and arms the next one.
     fn expire(&self, node: &Rc<Node<TimerKind>>) {
         self.armed.take();
-        let every = self.every.get();
-        if !every.is_zero() {
-            self.schedule(node, next_due(self.due.get(), every, node.state.hub().cached_now()));
+        if !self.every.get().is_zero() {
+            self.schedule_next(node);
         }
         node.mark(());
+    }
+
+    /// Arms the timer of the hub for the next period.
+    fn schedule_next(&self, node: &Rc<Node<TimerKind>>) {
+        self.schedule(node, next_due(self.due.get(), self.every.get(), node.state.hub().cached_now()));
     }
 }
 
@@ -156,7 +200,8 @@ impl Kind for TimerKind {
     }
 
     fn stays_active(&self) -> bool {
-        !self.every.get().is_zero()
+        // An event of the program leaves the timer armed.
+        self.armed.borrow().is_some()
     }
 
     fn set_counted(&self, _: &Node<TimerKind>, counted: bool) {

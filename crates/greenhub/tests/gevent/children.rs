@@ -395,3 +395,20 @@ fn children_are_watched_by_their_signal_without_process_descriptors() {
         assert_succeeded(&output);
     }
 }
+
+#[test]
+fn an_event_of_the_program_does_not_end_the_watch() {
+    run("an_event_of_the_program_does_not_end_the_watch", || {
+        let mut process = reader(3);
+        let child = event_loop().child(process.id()).unwrap();
+        let log = Log::new();
+        let calls = log.clone();
+        child.start(move |_, ended| calls.push(ended.code())).unwrap();
+        child.feed(ChildStatus { pid: process.id(), status: Some(ExitStatus::default()) });
+        sleep(SHORT);
+        assert!(child.is_active());
+        drop(process.stdin.take());
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.take(), [Some(0), Some(3)]);
+    });
+}

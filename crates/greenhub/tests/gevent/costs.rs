@@ -52,6 +52,8 @@ fn start_and_stop_of_a_warm_watcher_allocate_nothing() {
         check(&event_loop().check());
         check(&event_loop().idle());
         check(&event_loop().fork());
+        check(&event_loop().async_());
+        check(&event_loop().signal(nix::sys::signal::Signal::SIGUSR2 as i32).unwrap());
     });
 }
 
@@ -117,6 +119,28 @@ fn a_fed_event_allocates_nothing() {
             while timer.is_pending() {
                 event_loop().run(Run::NoWait).unwrap();
             }
+        });
+    });
+}
+
+#[test]
+fn a_restart_of_a_timer_allocates_nothing() {
+    run("a_restart_of_a_timer_allocates_nothing", || {
+        let timer = event_loop().repeating(LONG, LONG);
+        timer.start(|_, ()| ()).unwrap();
+        assert_allocates_nothing(|| timer.restart().unwrap());
+    });
+}
+
+#[test]
+fn a_wait_for_a_watcher_allocates_nothing() {
+    run("a_wait_for_a_watcher_allocates_nothing", || {
+        let (watcher, timer) = (event_loop().async_(), event_loop().timer(SHORT));
+        let handle = watcher.handle();
+        assert_allocates_nothing(|| {
+            handle.send();
+            watcher.wait(None).unwrap();
+            timer.wait(None).unwrap();
         });
     });
 }

@@ -225,7 +225,12 @@ fn the_counters_count() {
         let counts = event_loop().counts();
         assert_eq!((counts.depth, counts.pending, counts.active), (0, 0, 0));
         let depths = depth.clone();
-        timer.start(move |_, ()| depths.push(event_loop().counts().depth)).unwrap();
+        timer
+            .start(move |timer, ()| {
+                depths.push(event_loop().counts().depth);
+                timer.stop();
+            })
+            .unwrap();
         assert_eq!(event_loop().counts().active, 1);
         timer.feed(());
         assert_eq!(event_loop().counts().pending, 1);

@@ -8,7 +8,7 @@ use crate::support::green::quiet_panic;
 use crate::support::{alone, run};
 use crate::{LONG, Log, SHORT, unexpected};
 use greenhub::debug::hub_exceptions;
-use greenhub::gevent::{Run, Watcher, WatcherError, event_loop};
+use greenhub::gevent::{Priority, Run, Timer, Watcher, WatcherError, event_loop};
 use greenhub::hub::Time;
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, sleep, spawn};
@@ -190,5 +190,122 @@ fn a_timer_that_a_green_thread_waits_for_is_not_begun_again() {
         assert!(matches!(refused, WatcherError::Waited), "{refused}");
         waiting.join().unwrap().unwrap();
         assert!(!timer.is_active());
+    });
+}
+
+/// Calls `f` in the turn in which `timer` has expired, before its callback is called.
+fn between_expiry_and_call(timer: &Rc<Timer>, f: impl FnOnce(&Timer) + 'static) {
+    let (check, timer, mut f) = (event_loop().check(), Rc::clone(timer), Some(f));
+    check.set_priority(Priority::Highest).unwrap();
+    let has_called = Rc::new(Cell::new(false));
+    let called = Rc::clone(&has_called);
+    check
+        .start(move |check, ()| {
+            if timer.is_pending() {
+                f.take().into_iter().for_each(|f| f(&timer));
+                called.set(true);
+                check.stop();
+            }
+        })
+        .unwrap();
+    while !has_called.get() {
+        sleep(SHORT);
+    }
+}
+
+#[test]
+fn again_puts_off_a_call_that_is_pending() {
+    run("again_puts_off_a_call_that_is_pending", || {
+        for restarts in [false, true] {
+            let timer = Rc::new(event_loop().repeating(SHORT, crate::LONG));
+            timer.start(|_, ()| unexpected("it was put off")).unwrap();
+            between_expiry_and_call(&timer, move |timer| {
+                if restarts {
+                    timer.restart().unwrap();
+                } else {
+                    timer.again(|_, ()| unexpected("it was put off")).unwrap();
+                }
+            });
+            sleep(SHORT);
+            assert!(timer.is_active() && !timer.is_pending());
+        }
+    });
+}
+
+#[test]
+fn a_period_that_is_set_before_the_pending_call_keeps_the_timer_going() {
+    run("a_period_that_is_set_before_the_pending_call_keeps_the_timer_going", || {
+        let log = Log::new();
+        let calls = log.clone();
+        let timer = Rc::new(event_loop().timer(SHORT));
+        timer.start(move |_, ()| calls.push(())).unwrap();
+        between_expiry_and_call(&timer, |timer| timer.set_every(SHORT));
+        while log.len() < 3 {
+            sleep(SHORT);
+        }
+        assert!(timer.is_active());
+        assert_eq!(get_hub().stats().timers, 1);
+    });
+}
+
+#[test]
+fn a_restart_keeps_the_callback() {
+    run("a_restart_keeps_the_callback", || {
+        let log = Log::new();
+        let calls = log.clone();
+        let timer = event_loop().repeating(crate::LONG, SHORT);
+        assert!(matches!(timer.restart(), Err(WatcherError::NoCallback)));
+        timer
+            .start(move |timer, ()| {
+                calls.push(());
+                timer.stop();
+            })
+            .unwrap();
+        timer.restart().unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        timer.restart().unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert_eq!(log.len(), 2);
+        timer.set_every(Duration::ZERO);
+        timer.resume().unwrap();
+        timer.restart().unwrap();
+        assert!(!timer.is_active(), "a timer without a period stops");
+    });
+}
+
+#[test]
+fn an_event_of_the_program_leaves_a_timer_armed() {
+    run("an_event_of_the_program_leaves_a_timer_armed", || {
+        let log = Log::new();
+        let calls = log.clone();
+        let timer = event_loop().timer(5 * SHORT);
+        timer.start(move |_, ()| calls.push(())).unwrap();
+        timer.feed(());
+        while timer.is_active() {
+            sleep(SHORT);
+        }
+        assert_eq!(log.len(), 2);
+    });
+}
+
+#[test]
+fn each_call_is_due_a_whole_number_of_periods_after_the_first() {
+    run("each_call_is_due_a_whole_number_of_periods_after_the_first", || {
+        let every = 2 * SHORT;
+        let log: Log<Time> = Log::new();
+        let dues = log.clone();
+        let timer = event_loop().repeating(every, every);
+        timer
+            .start(move |timer, ()| {
+                dues.push(get_hub().next_deadline().unwrap());
+                std::thread::sleep(SHORT);
+                if dues.len() == 10 {
+                    timer.stop();
+                }
+            })
+            .unwrap();
+        let first = get_hub().next_deadline().unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert!(log.take().into_iter().all(|due| (due - first).as_nanos() % every.as_nanos() == 0));
     });
 }

@@ -306,6 +306,9 @@ impl Model {
         if self.watchers[number].waiter.is_some() {
             return Err("waited");
         }
+        if again.is_some() {
+            self.drop_event(number);
+        }
         if let Some(every) = again
             && self.watchers[number].is_active
         {
@@ -351,6 +354,11 @@ impl Model {
 
     fn stop(&mut self, number: usize) {
         self.end_watch(number);
+        self.drop_event(number);
+    }
+
+    /// Drops an event that was not delivered.
+    fn drop_event(&mut self, number: usize) {
         if self.watchers[number].waiter.is_none() || self.is_queued(number) {
             self.watchers[number].is_pending = false;
             self.dequeue(number);
@@ -582,7 +590,8 @@ impl Model {
         let watcher = &mut self.watchers[number];
         self.is_busy |= !matches!(watcher.kind, Kind::Prepare | Kind::Check | Kind::Idle);
         let is_for_marks = watcher.is_marked;
-        if matches!(watcher.kind, Kind::Timer(_, 0)) {
+        // An event of the program leaves a timer armed.
+        if matches!(watcher.kind, Kind::Timer(..)) && watcher.deadline.is_none() {
             self.end_watch(number);
         }
         self.set_marks(number);
