@@ -18,7 +18,7 @@ use hub_core::{Listener, Registration};
 use crate::inotify::{Inotify, Notice};
 use crate::node::Node;
 use crate::stat::{StatKind, look};
-use crate::state::State;
+use crate::state::{State, for_each};
 
 /// The active watchers of files, and the descriptor of their notices.
 pub(crate) struct Directories {
@@ -79,11 +79,13 @@ impl Directories {
 
     /// Looks at the files whose watcher `is_concerned`.
     fn look_at(&self, is_concerned: impl Fn(&StatKind) -> bool) -> bool {
-        let nodes = self.nodes.borrow();
-        let mut concerned = nodes.iter().filter(|node| is_concerned(&node.kind)).peekable();
-        let any = concerned.peek().is_some();
+        let any = self.nodes.borrow().iter().any(|node| is_concerned(&node.kind));
         // A look begins in a green thread of its own.
-        concerned.for_each(look);
+        for_each(&self.nodes, |node| {
+            if is_concerned(&node.kind) {
+                look(&node);
+            }
+        });
         any
     }
 

@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 
 use hub_core::hub::{Interest, Readiness};
-use hub_core::internal::listen_shared;
+use hub_core::internal::{drop_contained, listen_shared};
 use hub_core::{Listener, Registration};
 
 use crate::error::WatcherError;
 use crate::node::{Kind, Node};
-use crate::state::State;
+use crate::state::{State, for_each};
 use crate::watcher::{Watch, Watcher};
 
 /// A watcher of a descriptor. gevent's `loop.io`.
@@ -120,11 +120,7 @@ impl Kind for IoKind {
     fn arm(&self, node: &Rc<Node<IoKind>>) -> Result<(), WatcherError> {
         for (direction, fan) in DIRECTIONS.into_iter().zip(&self.fans) {
             if self.events.get().contains(direction) {
-                let fan = fan.get_or_init(|| Fan::of(&node.state, &self.fd, direction));
-                if let Err(error) = fan.add(node) {
-                    self.disarm(node);
-                    return Err(error);
-                }
+                fan.get_or_init(|| Fan::of(&node.state, &self.fd, direction)).add(node)?;
             }
         }
         Ok(())
@@ -159,8 +155,10 @@ pub(crate) struct Fan {
 impl Fan {
     /// Returns the listener of a number and direction.
     fn of(state: &State, fd: &Rc<dyn AsFd>, direction: Interest) -> Rc<Fan> {
+        // The owner of the descriptor is foreign.
+        let number = fd.as_fd().as_raw_fd();
         let mut fans = state.fans.borrow_mut();
-        let place = fans.entry((fd.as_fd().as_raw_fd(), direction)).or_default();
+        let place = fans.entry((number, direction)).or_default();
         if let Some(fan) = place.upgrade() {
             return fan;
         }
@@ -204,12 +202,20 @@ impl Fan {
         }
     }
 
+    /// Marks all watchers as pending.
+    pub(crate) fn mark(&self, readiness: Readiness) -> bool {
+        for_each(&self.watchers, |watcher| watcher.mark(readiness));
+        !self.watchers.borrow().is_empty()
+    }
+
     /// Closes all watchers: their descriptor was closed.
     fn close(&self) {
         let registration = self.registration.take();
         let watchers = self.watchers.take();
         drop(registration);
         watchers.iter().for_each(|watcher| watcher.close());
+        // It may have the last references, and the owners of descriptors are foreign.
+        drop_contained(watchers);
     }
 }
 
@@ -219,8 +225,7 @@ struct FanListener(Weak<Fan>);
 impl Listener for FanListener {
     fn ready(&self, _: RawFd, readiness: Readiness) {
         if let Some(fan) = self.0.upgrade() {
-            // The loop is not between two turns, so marking runs no foreign code.
-            fan.watchers.borrow().iter().for_each(|watcher| watcher.mark(readiness));
+            fan.mark(readiness);
         }
     }
 
@@ -235,12 +240,7 @@ impl State {
     /// Marks the watchers of a number as pending. Returns whether there are any.
     pub(crate) fn mark_descriptor(&self, fd: RawFd) -> bool {
         let fans = DIRECTIONS.map(|direction| self.fans.borrow().get(&(fd, direction)).and_then(Weak::upgrade));
-        let marked = fans.into_iter().flatten().map(|fan| {
-            // A copy, because marking may call the waker of a program that embeds the loop.
-            let watchers = fan.watchers.borrow().clone();
-            watchers.iter().for_each(|watcher| watcher.mark(Readiness::from(fan.direction)));
-            !watchers.is_empty()
-        });
+        let marked = fans.into_iter().flatten().map(|fan| fan.mark(Readiness::from(fan.direction)));
         marked.fold(false, |any, marked| any | marked)
     }
 }

@@ -11,6 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem;
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -41,10 +42,10 @@ pub trait Kind: Sized + 'static {
     /// brings it again, or makes it meaningless.
     const KEEPS_EVENTS: bool = false;
 
-    /// Begins to watch.
+    /// Begins to watch. After an error, the caller disarms.
     fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError>;
 
-    /// Ends what [`arm`](Kind::arm) has begun.
+    /// Ends what [`arm`](Kind::arm) has begun, also in part.
     fn disarm(&self, node: &Node<Self>);
 
     /// Looks whether an event has come that was not reported yet, before the watch for a wait ends.
@@ -92,6 +93,8 @@ pub struct Node<K: Kind> {
     place: Cell<Option<Place>>,
     is_active: Cell<bool>,
     is_counted: Cell<bool>,
+    /// Whether the state counts the watcher.
+    is_in_count: Cell<bool>,
     is_closed: Cell<bool>,
     priority: Cell<Priority>,
     /// The green thread that waits for the watcher, and the error that ends its wait.
@@ -133,6 +136,7 @@ impl<K: Kind> Node<K> {
             place: Cell::default(),
             is_active: Cell::default(),
             is_counted: Cell::new(true),
+            is_in_count: Cell::default(),
             is_closed: Cell::default(),
             priority: Cell::default(),
             waiting: Cell::default(),
@@ -175,8 +179,16 @@ impl<K: Kind> Node<K> {
         if self.is_counted.replace(counted) == counted || !self.is_active() {
             return;
         }
-        self.state.count(counted, K::IS_COUNTED_HERE);
+        self.update_count();
         self.kind.set_counted(self, counted);
+    }
+
+    /// Adds the watcher to the count of the state, or removes it, unless that was done.
+    fn update_count(&self) {
+        let is_in_count = self.is_active.get() && self.is_counted.get();
+        if self.is_in_count.replace(is_in_count) != is_in_count {
+            self.state.count(is_in_count, K::IS_COUNTED_HERE);
+        }
     }
 
     /// Sets the callback.
@@ -201,13 +213,16 @@ impl<K: Kind> Node<K> {
             return Ok(());
         }
         self.is_active.set(true);
-        if let Err(error) = self.kind.arm(self) {
-            self.is_active.set(false);
-            return Err(error);
+        let arming = Arming(self);
+        self.kind.arm(self)?;
+        arming.complete();
+        if !self.is_active.get() {
+            // What the watcher owns is foreign, and has stopped it.
+            self.kind.disarm(self);
+            return self.check_open();
         }
-        if self.is_counted.get() {
-            self.state.count(true, K::IS_COUNTED_HERE);
-        } else {
+        self.update_count();
+        if !self.is_counted.get() {
             self.kind.set_counted(self, false);
         }
         if self.is_pending() {
@@ -273,9 +288,7 @@ impl<K: Kind> Node<K> {
     fn end_watch(&self) {
         self.is_marked.set(false);
         if self.is_active.replace(false) {
-            if self.is_counted.get() {
-                self.state.count(false, K::IS_COUNTED_HERE);
-            }
+            self.update_count();
             self.kind.disarm(self);
         }
     }
@@ -441,6 +454,22 @@ impl<K: Kind> Node<K> {
         if let Some(unparker) = self.waiter() {
             unparker.unpark();
         }
+    }
+}
+
+/// A start in progress. `Drop` takes it back, if an error or a panic of foreign code ends it.
+struct Arming<'a, K: Kind>(&'a Node<K>);
+
+impl<K: Kind> Arming<'_, K> {
+    fn complete(self) {
+        mem::forget(self);
+    }
+}
+
+impl<K: Kind> Drop for Arming<'_, K> {
+    fn drop(&mut self) {
+        self.0.is_active.set(false);
+        self.0.kind.disarm(self.0);
     }
 }
 

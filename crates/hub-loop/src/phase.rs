@@ -8,7 +8,7 @@ use hub_core::{Hook, Phase};
 
 use crate::error::WatcherError;
 use crate::node::{Kind, Node};
-use crate::state::{State, remove};
+use crate::state::{State, for_each, remove};
 use crate::watcher::Watch;
 
 /// The places of the phases in the parameter of [`PhaseKind`].
@@ -125,7 +125,6 @@ impl PhaseNodes {
             Phase::Idle => IDLE,
             _ => FORK,
         };
-        // Marking runs no foreign code.
-        self.nodes[place as usize].borrow().iter().for_each(|node| Rc::clone(node).mark());
+        for_each(&self.nodes[place as usize], |node| node.mark());
     }
 }

@@ -16,7 +16,7 @@ use crate::error::WatcherError;
 use crate::event_loop::event_loop;
 use crate::node::{Kind, Node};
 use crate::phase::Marked;
-use crate::state::{State, remove};
+use crate::state::{State, for_each, remove};
 use crate::wake::Latched;
 use crate::watcher::{Watch, Watcher};
 
@@ -165,7 +165,7 @@ impl SignalFan {
 impl Latched for SignalFan {
     fn look(self: Rc<Self>) {
         if self.latch.take() {
-            self.watchers.borrow().iter().for_each(|watcher| Rc::clone(watcher).mark());
+            for_each(&self.watchers, |watcher| watcher.mark());
         }
     }
 }

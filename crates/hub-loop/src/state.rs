@@ -280,6 +280,12 @@ impl Drop for HubEnd {
     }
 }
 
+/// Calls `f` for each object of a list, which is not borrowed meanwhile.
+pub(crate) fn for_each<T: ?Sized>(list: &RefCell<Vec<Rc<T>>>, f: impl Fn(Rc<T>)) {
+    let object = |index| list.borrow().get(index).cloned();
+    (0..).map_while(object).for_each(f);
+}
+
 /// Removes an object from a list, by its place in memory.
 pub(crate) fn remove<T: ?Sized, U: ?Sized>(list: &RefCell<Vec<Rc<T>>>, object: &U) {
     let place = std::ptr::from_ref(object).cast::<()>();

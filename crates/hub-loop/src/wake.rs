@@ -13,7 +13,7 @@ use hub_core::internal::{Latch, LatchWakeup, listen_shared, report_failure};
 use hub_core::{Listener, Registration};
 
 use crate::error::WatcherError;
-use crate::state::{State, remove};
+use crate::state::{State, for_each, remove};
 
 /// A part of the loop that a latch marks as pending.
 pub(crate) trait Latched {
@@ -90,8 +90,7 @@ impl Wake {
     /// Looks at all latches. In a child that has not made its own descriptor, that of the parent stays as it is.
     fn look(&self) {
         self.wakeup.drain();
-        // Marking runs no foreign code.
-        self.latched.borrow().iter().for_each(|latched| Rc::clone(latched).look());
+        for_each(&self.latched, |latched| latched.look());
     }
 }
 

@@ -1,13 +1,14 @@
 //! Many watchers, started and stopped while the loop runs.
 
 use std::cell::Cell;
+use std::io::{Write, pipe};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::run;
 use crate::{LONG, SHORT};
 use greenhub::gevent::{Priority, Run, Timer, Watcher, event_loop};
-use greenhub::{get_hub, sleep};
+use greenhub::{Interest, get_hub, sleep};
 
 #[test]
 fn the_count_of_active_watchers_is_the_naive_sum() {
@@ -62,5 +63,48 @@ fn a_hundred_thousand_watchers_start_and_stop_while_the_loop_runs() {
         assert!(!event_loop().run(Run::UntilIdle).unwrap());
         assert!(calls.get() > 0);
         assert_eq!(get_hub().stats().timers, 0);
+    });
+}
+
+#[test]
+fn a_hundred_thousand_watchers_of_descriptors_start_and_stop_while_the_loop_runs() {
+    run("a_hundred_thousand_watchers_of_descriptors_start_and_stop_while_the_loop_runs", || {
+        let calls = Rc::new(Cell::new(0));
+        let pipes: Vec<_> = (0..50)
+            .map(|_| {
+                let (reader, mut writer) = pipe().unwrap();
+                writer.write_all(b"x").unwrap();
+                (Rc::new(reader), writer)
+            })
+            .collect();
+        let mut kept = Vec::new();
+        for round in 0..1000 {
+            for number in 0..100 {
+                let reader = Rc::clone(&pipes[number % pipes.len()].0);
+                let io = event_loop().io(reader, Interest::READ).unwrap();
+                let count = Rc::clone(&calls);
+                io.start(move |io, _| {
+                    count.set(count.get() + 1);
+                    io.stop();
+                })
+                .unwrap();
+                if number % 3 == 0 {
+                    io.stop();
+                }
+                kept.push(io);
+            }
+            if round % 10 == 0 {
+                sleep(Duration::ZERO);
+            }
+            if round % 10 == 5 {
+                sleep(SHORT);
+                kept.clear();
+            }
+        }
+        kept.clear();
+        assert!(!event_loop().run(Run::UntilIdle).unwrap());
+        assert!(calls.get() > 0);
+        assert_eq!(get_hub().stats().readers, 0);
+        assert!(pipes.iter().all(|(reader, _)| Rc::strong_count(reader) == 1));
     });
 }

@@ -1,9 +1,10 @@
 //! Watchers of descriptors.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, PipeReader, Read, Write, pipe};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -272,5 +273,73 @@ fn an_idle_watcher_of_a_descriptor_does_not_delay_timers() {
         assert!(greenhub::get_hub().stats().waits - waits <= 100, "the loop sleeps until each timer");
         assert!(!watcher.is_pending());
         assert!(watcher.wait(Duration::ZERO).is_err());
+    });
+}
+
+/// An owner of a descriptor that runs code of the program when it is asked for it.
+struct Asked(std::io::PipeReader, Box<dyn Fn()>);
+
+impl AsFd for Asked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        (self.1)();
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn an_owner_of_a_descriptor_may_use_the_loop_when_it_is_asked() {
+    run("an_owner_of_a_descriptor_may_use_the_loop_when_it_is_asked", || {
+        let (reader, _writer) = pipe().unwrap();
+        let (other, _other_writer) = pipe().unwrap();
+        let other = Rc::new(event_loop().io(other, Interest::READ).unwrap());
+        let started = Rc::clone(&other);
+        let ask = move || {
+            event_loop().closing_fd(1000);
+            started.stop();
+            started.start(|_, _| ()).unwrap();
+        };
+        let io = event_loop().io(Asked(reader, Box::new(ask)), Interest::READ).unwrap();
+        io.start(|_, _| ()).unwrap();
+        assert!(io.is_active() && other.is_active());
+        assert_eq!(event_loop().counts().active, 2);
+    });
+}
+
+#[test]
+fn a_start_that_panics_leaves_the_watcher_stopped() {
+    run("a_start_that_panics_leaves_the_watcher_stopped", || {
+        let (reader, _writer) = pipe().unwrap();
+        let asked = Rc::new(Cell::new(0));
+        let count = Rc::clone(&asked);
+        let ask = move || {
+            count.set(count.get() + 1);
+            if count.get() == 3 {
+                quiet_panic("the owner of the descriptor");
+            }
+        };
+        let io = event_loop().io(Asked(reader, Box::new(ask)), Interest::BOTH).unwrap();
+        while asked.get() < 3 {
+            let started = catch_unwind(AssertUnwindSafe(|| io.start(|_, _| ())));
+            assert!(started.is_err() || asked.get() < 3);
+        }
+        assert!(!io.is_active());
+        assert_eq!(event_loop().counts().active, 0);
+        assert!(!event_loop().run(Run::NoWait).unwrap());
+        drop(io);
+        assert_eq!(event_loop().counts().active, 0);
+    });
+}
+
+#[test]
+fn an_owner_that_closes_its_watcher_during_the_start_is_obeyed() {
+    run("an_owner_that_closes_its_watcher_during_the_start_is_obeyed", || {
+        let (reader, _writer) = pipe().unwrap();
+        let own: Rc<RefCell<Option<Rc<Io>>>> = Rc::default();
+        let slot = Rc::clone(&own);
+        let close = move || slot.take().into_iter().for_each(|io| io.close());
+        let io = Rc::new(event_loop().io(Asked(reader, Box::new(close)), Interest::READ).unwrap());
+        own.replace(Some(Rc::clone(&io)));
+        assert!(matches!(io.start(|_, _| ()), Err(WatcherError::Closed)));
+        assert!(!event_loop().run(Run::NoWait).unwrap());
     });
 }

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use crate::support::hubs::use_manual_clock;
 use crate::support::run;
 use crate::{LONG, Log, SHORT, unexpected};
-use greenhub::gevent::{Run, Watcher, event_loop};
+use greenhub::gevent::{Async, Check, Fork, Idle, Io, Prepare, Run, Signal, Timer, Watcher, event_loop};
 use greenhub::hub::{LoopErrorKind, Time};
 use greenhub::{Interest, get_hub, spawn};
+use nix::sys::signal::Signal as Kill;
 
 #[test]
 fn a_run_with_nothing_active_returns_at_once() {
@@ -170,5 +171,89 @@ fn each_os_thread_has_a_loop_of_its_own() {
         let other = std::thread::spawn(|| event_loop().counts().active);
         assert_eq!(other.join().unwrap(), 0);
         assert_eq!(event_loop().backend(), get_hub().name());
+    });
+}
+
+#[test]
+fn a_change_of_the_count_after_the_end_of_the_hub_does_nothing() {
+    run("a_change_of_the_count_after_the_end_of_the_hub_does_nothing", || {
+        for counted in [false, true] {
+            let timer = event_loop().timer(LONG);
+            let prepare = event_loop().prepare();
+            timer.set_counted(counted);
+            timer.start(|_, ()| ()).unwrap();
+            prepare.start(|_, ()| ()).unwrap();
+            let former = event_loop();
+            greenhub::use_hub(get_hub().name()).unwrap();
+            for watcher_is_counted in [!counted, counted, !counted] {
+                timer.set_counted(watcher_is_counted);
+                prepare.set_counted(watcher_is_counted);
+            }
+            drop((timer, prepare));
+            assert_eq!(former.counts().active, 0);
+        }
+    });
+}
+
+/// Applies an expression to a watcher of any kind.
+macro_rules! on {
+    ($any:expr, $watcher:ident => $value:expr) => {
+        match $any {
+            Any::Io($watcher) => $value,
+            Any::Timer($watcher) => $value,
+            Any::Prepare($watcher) => $value,
+            Any::Check($watcher) => $value,
+            Any::Idle($watcher) => $value,
+            Any::Fork($watcher) => $value,
+            Any::Async($watcher) => $value,
+            Any::Signal($watcher) => $value,
+        }
+    };
+}
+
+enum Any {
+    Io(Io),
+    Timer(Timer),
+    Prepare(Prepare),
+    Check(Check),
+    Idle(Idle),
+    Fork(Fork),
+    Async(Async),
+    Signal(Signal),
+}
+
+#[test]
+fn the_loop_lives_as_long_as_a_counted_watcher_of_any_kind_is_active() {
+    run("the_loop_lives_as_long_as_a_counted_watcher_of_any_kind_is_active", || {
+        let (reader, _writer) = pipe().unwrap();
+        let reader = Rc::new(reader);
+        let make = |kind: usize| match kind {
+            0 | 1 => Any::Io(event_loop().io(Rc::clone(&reader), Interest::READ).unwrap()),
+            2 => Any::Timer(event_loop().timer(LONG)),
+            3 => Any::Timer(event_loop().repeating(LONG, LONG)),
+            4 => Any::Prepare(event_loop().prepare()),
+            5 => Any::Check(event_loop().check()),
+            6 => Any::Idle(event_loop().idle()),
+            7 => Any::Fork(event_loop().fork()),
+            8 => Any::Async(event_loop().async_()),
+            _ => Any::Signal(event_loop().signal(Kill::SIGUSR2 as i32).unwrap()),
+        };
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut all: Vec<Any> = (0..10).map(make).collect();
+            for step in 0..100 {
+                let index = random.usize(..all.len());
+                match random.u8(..6) {
+                    0 | 1 => on!(&all[index], watcher => watcher.start(|_, _| ()).unwrap()),
+                    2 | 3 => on!(&all[index], watcher => watcher.stop()),
+                    4 => on!(&all[index], watcher => watcher.set_counted(random.bool())),
+                    _ => all[index] = make(index),
+                }
+                let counts = |any: &&Any| on!(any, watcher => watcher.is_active() && watcher.is_counted());
+                let expected = all.iter().filter(counts).count();
+                assert_eq!(event_loop().counts().active, expected, "seed {seed}, step {step}");
+                assert_eq!(event_loop().run(Run::NoWait).unwrap(), expected != 0, "seed {seed}, step {step}");
+            }
+        }
     });
 }

@@ -307,3 +307,53 @@ fn a_callback_is_called_before_the_drop_of_what_it_holds() {
         assert_eq!(log.len(), 1);
     });
 }
+
+#[test]
+fn a_destructor_during_an_unwinding_may_use_watchers() {
+    alone("a_destructor_during_an_unwinding_may_use_watchers", || {
+        greenhub::debug::hub_exceptions(false);
+        struct All {
+            other: Rc<Timer>,
+            dropped: Option<Timer>,
+            waited: Rc<Timer>,
+        }
+        impl Drop for All {
+            fn drop(&mut self) {
+                assert!(std::thread::panicking());
+                self.other.stop();
+                self.other.resume().unwrap();
+                self.other.feed(());
+                self.dropped.take();
+                self.waited.close();
+            }
+        }
+        let log = Log::new();
+        let calls = log.clone();
+        let other = Rc::new(event_loop().timer(SHORT));
+        other.start(move |_, ()| calls.push(())).unwrap();
+        let dropped = event_loop().timer(LONG);
+        dropped.start(|_, ()| unexpected("it was dropped")).unwrap();
+        dropped.feed(());
+        let waited = Rc::new(event_loop().timer(LONG));
+        let waits = Rc::clone(&waited);
+        let green = greenhub::spawn(move || waits.wait(None));
+        greenhub::thread::yield_now();
+        let mut all = Some(All { other: Rc::clone(&other), dropped: Some(dropped), waited });
+        let timer = event_loop().timer(SHORT);
+        timer.set_priority(Priority::Highest).unwrap();
+        timer
+            .start(move |_, ()| {
+                let _all = all.take();
+                quiet_panic("the callback");
+            })
+            .unwrap();
+        timer.feed(());
+        assert!(matches!(green.join().unwrap(), Err(greenhub::gevent::WaitError::Closed)));
+        while other.is_active() {
+            sleep(SHORT);
+        }
+        assert!(log.len() > 0);
+        drop(timer);
+        assert_eq!(event_loop().counts().active, 0);
+    });
+}
