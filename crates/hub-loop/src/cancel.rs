@@ -1,8 +1,9 @@
 //! The end of several waits for watchers.
 
+use std::cell::Cell;
 use std::time::Duration;
 
-use hub_core::{GreenError, get_hub};
+use hub_core::{GreenError, Timer, get_hub};
 
 use crate::watcher::AnyWatcher;
 use crate::watcher::sealed::Cancel;
@@ -12,7 +13,8 @@ use crate::watcher::sealed::Cancel;
 /// It is for the close of a descriptor, and of any object with several watchers: `then` may free what they watch. The
 /// watchers are closed at once. If green threads wait for some of them, they get `error` in a later turn, and the main
 /// loop calls `then` when they have run. Otherwise `then` is called before this function returns. `then` is dropped if
-/// the hub is replaced or shut down before that turn. gevent's `cancel_waits_close_and_then`.
+/// the hub is replaced or shut down before that turn; an abort of the loop leaves it to the next loop. gevent's
+/// `cancel_waits_close_and_then`.
 ///
 /// ```
 /// use greenhub::gevent::{Watcher, cancel_waits_close_and_then, event_loop};
@@ -36,9 +38,29 @@ pub fn cancel_waits_close_and_then<'a>(
     if waits.is_empty() {
         return then();
     }
-    get_hub().schedule_once(Duration::ZERO, move || {
+    call_later(move || {
         waits.iter().for_each(|wait| wait.cancel(&error));
         // The waiters are ready now, and so before a call that is queued now.
-        get_hub().schedule_once(Duration::ZERO, then);
+        call_later(then);
     });
+}
+
+/// Calls `f` in a later turn. If the loop is aborted before, the call is made then.
+pub(crate) fn call_later(f: impl FnOnce() + 'static) {
+    get_hub().schedule(Duration::ZERO, Later(Cell::new(Some(f))));
+}
+
+/// A call that an abort of the loop does not discard.
+struct Later<F>(Cell<Option<F>>);
+
+impl<F: FnOnce()> Timer for Later<F> {
+    fn expired(&self) {
+        if let Some(f) = self.0.take() {
+            f();
+        }
+    }
+
+    fn aborted(&self) {
+        self.expired();
+    }
 }

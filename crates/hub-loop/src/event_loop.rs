@@ -162,9 +162,9 @@ impl Loop {
     #[track_caller]
     pub fn run_callback(&self, f: impl FnOnce() + 'static) -> Callback {
         let is_pending = Rc::new(Cell::new(true));
-        let pending = Rc::clone(&is_pending);
+        let pending = PendingCall(Rc::clone(&is_pending));
         let timer = self.state.hub().schedule_once(Duration::ZERO, move || {
-            pending.set(false);
+            drop(pending);
             f();
         });
         Callback { timer, is_pending }
@@ -264,6 +264,15 @@ impl fmt::Debug for Loop {
     }
 }
 
+/// The part of a queued call that is dropped when it is made, and when the loop discards it.
+struct PendingCall(Rc<Cell<bool>>);
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 /// A call that [`Loop::run_callback`] has queued.
 ///
 /// Dropping it changes nothing: the call is made all the same.
@@ -276,11 +285,10 @@ pub struct Callback {
 impl Callback {
     /// Cancels the call. Does not switch. Returns false if it was made or cancelled before.
     pub fn stop(&self) -> bool {
-        self.is_pending.set(false);
         self.timer.cancel()
     }
 
-    /// Returns whether the call was neither made nor cancelled.
+    /// Returns whether the call was neither made nor cancelled, and its loop not aborted.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.is_pending.get()

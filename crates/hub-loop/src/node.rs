@@ -16,7 +16,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use hub_core::internal::{call_contained, drop_contained};
-use hub_core::{LeftMark, ReadyMark, ReadyMarks, Unparker};
+use hub_core::{LeftMark, LoopError, LoopErrorKind, ReadyMark, ReadyMarks, Unparker};
 
 use crate::error::{WaitError, WatcherError};
 use crate::pending::Place;
@@ -298,6 +298,15 @@ impl<K: Kind> Node<K> {
         self.deactivate();
         self.set_marks();
         self.end_wait(|| WaitError::Stopped);
+    }
+
+    /// Stops a watcher whose timer an abort of the loop has discarded. An event that has come for a wait is kept.
+    pub(crate) fn abort(&self) {
+        self.end_watch();
+        if !self.end_wait(|| LoopError::from(LoopErrorKind::Aborted).into()) {
+            self.drop_event();
+        }
+        self.set_marks();
     }
 
     /// Refuses a callback while a green thread waits.

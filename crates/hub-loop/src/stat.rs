@@ -244,4 +244,10 @@ impl hub_core::Timer for Expiry {
             look(&node);
         }
     }
+
+    fn aborted(&self) {
+        if let Some(node) = self.0.upgrade() {
+            node.kind.schedule(&node);
+        }
+    }
 }

@@ -224,6 +224,12 @@ impl hub_core::Timer for Expiry {
             node.kind.expire(&node);
         }
     }
+
+    fn aborted(&self) {
+        if let Some(node) = self.0.upgrade() {
+            node.abort();
+        }
+    }
 }
 
 #[cfg(test)]

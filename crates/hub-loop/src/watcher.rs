@@ -5,8 +5,9 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{Deadline, GreenError, LeftMark, Parked, Parker, ReadyMark, WaitReason, Waitable, get_hub};
+use hub_core::{Deadline, GreenError, LeftMark, Parked, Parker, ReadyMark, WaitReason, Waitable};
 
+use crate::cancel::call_later;
 use crate::error::{WaitError, WatcherError};
 use crate::node::{Kind, Node};
 use crate::state::Priority;
@@ -277,7 +278,7 @@ impl<K: Kind> Watcher for Watch<K> {
     fn cancel_wait(&self, error: GreenError) -> bool {
         let Some(waiter) = self.node.waiter() else { return false };
         let node = Rc::downgrade(&self.node);
-        get_hub().schedule_once(Duration::ZERO, move || {
+        call_later(move || {
             if let Some(node) = node.upgrade()
                 && node.waiter() == Some(waiter)
             {

@@ -1,16 +1,18 @@
 //! The ends of loops, and of all their work.
 
+use std::cell::RefCell;
+use std::io::pipe;
 use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::support::{alone, run};
-use crate::{LONG, SHORT};
+use crate::{LONG, Log, SHORT};
 use greenhub::debug::set_report_stream;
-use greenhub::gevent::{Run, Watcher, event_loop, spawn_later};
+use greenhub::gevent::{Run, WaitError, Watcher, cancel_waits_close_and_then, event_loop, iwait, spawn_later};
 use greenhub::hub::LoopErrorKind;
 use greenhub::thread::yield_now;
-use greenhub::{GreenError, GreenThread, get_hub, sleep, spawn, use_hub};
+use greenhub::{GreenError, GreenThread, Interest, get_hub, sleep, spawn, use_hub};
 
 /// Returns two green threads that wait for each other.
 fn deadlock() -> [Rc<GreenThread<()>>; 2] {
@@ -113,5 +115,93 @@ fn the_body_of_a_green_thread_is_dropped_at_its_end() {
         green.wait_for_end().unwrap();
         assert_eq!(Rc::strong_count(&argument), 1, "the handle keeps the result alone");
         green.join().unwrap();
+    });
+}
+
+#[test]
+fn an_abort_stops_timers_and_ends_the_waits_for_them() {
+    run("an_abort_stops_timers_and_ends_the_waits_for_them", || {
+        let timer = event_loop().repeating(LONG, LONG);
+        timer.start(|_, ()| ()).unwrap();
+        let waited = Rc::new(event_loop().timer(LONG));
+        let listed = Rc::new(event_loop().timer(LONG));
+        let (waits, waits_for_several) = (Rc::clone(&waited), Rc::clone(&listed));
+        let one = spawn(move || waits.wait(None));
+        let several = spawn(move || iwait([&*waits_for_several], None).next().map(|ready| ready.is_ok()));
+        sleep(SHORT);
+        get_hub().abort_wait().unwrap();
+        let ended = one.join().unwrap();
+        assert!(matches!(&ended, Err(WaitError::Loop(error)) if error.kind() == LoopErrorKind::Aborted), "{ended:?}");
+        assert_eq!(several.join().unwrap(), Some(true));
+        assert!(!timer.is_active() && !waited.is_active() && !listed.is_active());
+        assert_eq!(event_loop().counts().active, 0);
+        assert!(!event_loop().run(Run::NoWait).unwrap());
+    });
+}
+
+#[test]
+fn a_timer_starts_again_after_an_abort() {
+    run("a_timer_starts_again_after_an_abort", || {
+        let log = Log::new();
+        let calls = log.clone();
+        let timer = event_loop().timer(5 * SHORT);
+        timer.start(move |_, ()| calls.push(())).unwrap();
+        sleep(SHORT);
+        get_hub().abort_wait().unwrap();
+        timer.resume().unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        assert!(log.len() > 0);
+    });
+}
+
+#[test]
+fn a_watcher_of_a_file_keeps_its_period_across_an_abort() {
+    run("a_watcher_of_a_file_keeps_its_period_across_an_abort", || {
+        let stat = event_loop().stat("/", LONG);
+        stat.start(|_, _| ()).unwrap();
+        sleep(SHORT);
+        get_hub().abort_wait().unwrap();
+        assert!(stat.is_active());
+        assert_eq!(get_hub().stats().timers, 1);
+    });
+}
+
+#[test]
+fn an_abort_does_not_discard_cancellations() {
+    run("an_abort_does_not_discard_cancellations", || {
+        let (reader, _writer) = pipe().unwrap();
+        let watcher = Rc::new(event_loop().io(reader, Interest::READ).unwrap());
+        let log = Log::new();
+        for closes in [false, true] {
+            let waits = Rc::clone(&watcher);
+            let waiting = spawn(move || waits.wait(None));
+            sleep(SHORT);
+            let called = log.clone();
+            if closes {
+                cancel_waits_close_and_then([&*watcher as _], GreenError::Kill, move || called.push(()));
+            } else {
+                assert!(watcher.cancel_wait(GreenError::Kill));
+            }
+            get_hub().abort_wait().unwrap();
+            assert!(matches!(waiting.join().unwrap(), Err(WaitError::Cancelled(GreenError::Kill))));
+        }
+        sleep(SHORT);
+        assert_eq!(log.len(), 1, "the function is called by the next loop");
+    });
+}
+
+#[test]
+fn a_queued_callback_that_an_abort_discards_is_not_pending() {
+    run("a_queued_callback_that_an_abort_discards_is_not_pending", || {
+        sleep(SHORT);
+        let discarded = Rc::new(RefCell::new(None));
+        let slot = Rc::clone(&discarded);
+        event_loop().run_callback(move || {
+            slot.replace(Some(event_loop().run_callback(|| crate::unexpected("the loop was aborted"))));
+            get_hub().abort();
+        });
+        event_loop().timer(LONG).wait(None).unwrap_err();
+        let discarded = discarded.take().unwrap();
+        assert!(!discarded.is_pending() && !discarded.stop());
     });
 }

@@ -171,8 +171,8 @@ fn a_wait_in_a_callback_is_refused() {
 }
 
 #[test]
-fn a_hub_that_is_replaced_ends_the_wait_of_main() {
-    run("a_hub_that_is_replaced_ends_the_wait_of_main", || {
+fn an_abort_ends_the_wait_of_main() {
+    run("an_abort_ends_the_wait_of_main", || {
         let timer = event_loop().timer(LONG);
         get_hub().schedule_once(Duration::ZERO, || get_hub().abort());
         assert!(matches!(timer.wait(None), Err(WaitError::Loop(_))));

@@ -342,9 +342,9 @@ impl HubRef {
 
     /// Ends the main loop with its present turn. Eventlet's `abort`. Does not switch.
     ///
-    /// The loop's timers and scheduled callbacks are discarded. Green threads that sleep, wait with a limit or have not
-    /// begun because of a delay exit with [`LoopErrorKind::Aborted`], and the main greenlet's wait returns that error.
-    /// The next blocking call launches a new loop. Does nothing if no loop runs.
+    /// The loop's timers and scheduled callbacks are discarded, after a call of [`Timer::aborted`]. Green threads that
+    /// sleep, wait with a limit or have not begun because of a delay exit with [`LoopErrorKind::Aborted`], and the main
+    /// greenlet's wait returns that error. The next blocking call launches a new loop. Does nothing if no loop runs.
     pub fn abort(&self) {
         if self.is_running() {
             local::get().main_loop.abort();

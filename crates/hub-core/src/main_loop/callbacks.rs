@@ -145,6 +145,20 @@ impl MainLoop {
         scheduled
     }
 
+    /// Cancels a scheduled callback because the loop ends, and notifies its timer.
+    pub(super) fn abort_callback(&self, id: CallbackId) {
+        let callback = self.callbacks.borrow().get(id).and_then(|callback| match callback {
+            Callback::Timer { timer, origin, .. } => Some((Rc::clone(timer), origin.at())),
+            _ => None,
+        });
+        self.unschedule(id);
+        let Some((timer, at)) = callback else { return };
+        if let Err(error) = self.calls.call(at, || timer.aborted()) {
+            report::callback_failed("an aborted timer", Some(at), error);
+        }
+        drop_contained(timer);
+    }
+
     /// Queues a callback whose timer has fired. It keeps its place among the woken greenlets.
     pub(super) fn queue_expired(&self, number: u32) {
         let id = {

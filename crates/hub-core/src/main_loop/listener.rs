@@ -110,11 +110,20 @@ impl<L: Listener + ?Sized> Listener for Rc<L> {
 pub trait Timer {
     /// Called when the deadline has passed.
     fn expired(&self);
+
+    /// Called when an [abort](crate::HubRef::abort) of the loop has discarded the timer. Does nothing by default.
+    ///
+    /// It runs in the main loop, like [`expired`](Timer::expired). A timer that it schedules belongs to the next loop.
+    fn aborted(&self) {}
 }
 
 impl<T: Timer + ?Sized> Timer for Rc<T> {
     fn expired(&self) {
         (**self).expired();
+    }
+
+    fn aborted(&self) {
+        (**self).aborted();
     }
 }
 

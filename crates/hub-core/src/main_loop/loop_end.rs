@@ -59,12 +59,10 @@ impl MainLoop {
             let armed = timers.iter().filter(|(_, _, target)| !target.is_for_exits());
             armed.map(|(id, _, target)| (id, target)).collect()
         };
+        let mut callbacks: Vec<CallbackId> = Vec::new();
         for (timer, target) in armed {
             match target {
-                Target::Call(number) => {
-                    let id = self.callbacks.borrow().id(number);
-                    id.map(|id| self.unschedule(id));
-                }
+                Target::Call(number) => callbacks.extend(self.callbacks.borrow().id(number)),
                 target => {
                     self.timers.borrow_mut().cancel(timer);
                     if !matches!(target, Target::Parked { greenlet, .. } if greenlet == local::get().main.number()) {
@@ -73,9 +71,10 @@ impl MainLoop {
                 }
             }
         }
-        let immediate: Vec<CallbackId> = self.callbacks.borrow().immediate().collect();
-        for id in immediate {
-            self.unschedule(id);
+        callbacks.extend(self.callbacks.borrow().immediate());
+        // From here on foreign code runs. What it schedules belongs to the next loop.
+        for id in callbacks {
+            self.abort_callback(id);
         }
     }
 
