@@ -159,15 +159,19 @@ impl Loop {
     ///
     /// It is [`HubRef::schedule_once`](hub_core::HubRef::schedule_once) without a delay: the call keeps its place among
     /// ready green threads. A call that is made by a callback is carried out in the next turn.
+    /// If the hub of this loop was replaced or shut down, `f` is dropped.
     #[track_caller]
     pub fn run_callback(&self, f: impl FnOnce() + 'static) -> Callback {
+        if !self.state.is_current() {
+            return Callback { timer: None, is_pending: Rc::default() };
+        }
         let is_pending = Rc::new(Cell::new(true));
         let pending = PendingCall(Rc::clone(&is_pending));
         let timer = self.state.hub().schedule_once(Duration::ZERO, move || {
             drop(pending);
             f();
         });
-        Callback { timer, is_pending }
+        Callback { timer: Some(timer), is_pending }
     }
 
     /// Calls `f` from the loop of `remote`, on any OS thread. Does not switch.
@@ -185,10 +189,14 @@ impl Loop {
     ///
     /// # Errors
     ///
-    /// Returns the error that the main loop has for the main greenlet, and [`LoopErrorKind::InMainloop`] from a
-    /// callback and for any other greenlet.
+    /// Returns the error that the main loop has for the main greenlet, [`LoopErrorKind::InMainloop`] from a callback
+    /// and for any other greenlet, and [`LoopErrorKind::HubReplaced`] if the hub of this loop was replaced or shut
+    /// down.
     pub fn run(&self, how: Run) -> Result<bool, LoopError> {
         let hub = self.state.hub();
+        if !self.state.is_current() {
+            return Err(LoopErrorKind::HubReplaced.into());
+        }
         match how {
             Run::UntilIdle => hub.join(None).map(|is_done| !is_done),
             Run::NoWait => hub.join(Duration::ZERO).map(|is_done| !is_done),
@@ -215,14 +223,18 @@ impl Loop {
     }
 
     /// Returns the time of the present turn. gevent's `loop.now`. Does not switch.
+    ///
+    /// It is zero if the hub of this loop was replaced or shut down.
     #[must_use]
     pub fn now(&self) -> Time {
-        self.state.hub().cached_now()
+        if self.state.is_current() { self.state.hub().cached_now() } else { Time::default() }
     }
 
     /// Takes a new sample of the clock and returns it. gevent's `loop.update_now`. Does not switch.
+    ///
+    /// It is zero if the hub of this loop was replaced or shut down.
     pub fn update_now(&self) -> Time {
-        self.state.hub().now()
+        if self.state.is_current() { self.state.hub().now() } else { Time::default() }
     }
 
     /// Returns the counters of the loop. Does not switch.
@@ -247,7 +259,7 @@ impl Loop {
     /// Call it before a descriptor is closed. Returns whether there is such a watcher. The caller then closes the
     /// descriptor in a later turn. gevent's `loop.closing_fd`.
     pub fn closing_fd(&self, fd: RawFd) -> bool {
-        self.state.mark_descriptor(fd)
+        self.state.is_current() && self.state.mark_descriptor(fd)
     }
 }
 
@@ -278,14 +290,14 @@ impl Drop for PendingCall {
 /// Dropping it changes nothing: the call is made all the same.
 #[derive(Debug)]
 pub struct Callback {
-    timer: TimerHandle,
+    timer: Option<TimerHandle>,
     is_pending: Rc<Cell<bool>>,
 }
 
 impl Callback {
     /// Cancels the call. Does not switch. Returns false if it was made or cancelled before.
     pub fn stop(&self) -> bool {
-        self.timer.cancel()
+        self.timer.as_ref().is_some_and(TimerHandle::cancel)
     }
 
     /// Returns whether the call was neither made nor cancelled, and its loop not aborted.

@@ -1,7 +1,8 @@
 //! The ends of loops, and of all their work.
 
 use std::cell::RefCell;
-use std::io::pipe;
+use std::io::{Write, pipe};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use crate::support::{alone, run};
 use crate::{LONG, Log, SHORT};
 use greenhub::debug::set_report_stream;
-use greenhub::gevent::{Run, WaitError, Watcher, cancel_waits_close_and_then, event_loop, iwait, spawn_later};
+use greenhub::gevent::{
+    Run, WaitError, Watcher, WatcherError, cancel_waits_close_and_then, event_loop, iwait, spawn_later,
+};
 use greenhub::hub::LoopErrorKind;
 use greenhub::thread::yield_now;
 use greenhub::{GreenError, GreenThread, Interest, get_hub, sleep, spawn, use_hub};
@@ -58,7 +61,11 @@ fn a_join_after_the_end_of_a_hub_returns_at_once() {
         assert!(!get_hub().join(Duration::ZERO).unwrap());
         let former = get_hub();
         use_hub(former.name()).unwrap();
+        let green = spawn(|| sleep(LONG));
         assert!(former.join(None).unwrap());
+        assert!(!green.is_started(), "the work of the next hub is not run");
+        assert!(!get_hub().join(Duration::ZERO).unwrap());
+        green.kill();
     });
 }
 
@@ -203,5 +210,40 @@ fn a_queued_callback_that_an_abort_discards_is_not_pending() {
         event_loop().timer(LONG).wait(None).unwrap_err();
         let discarded = discarded.take().unwrap();
         assert!(!discarded.is_pending() && !discarded.stop());
+    });
+}
+
+#[test]
+fn the_loop_of_a_replaced_hub_touches_nothing_of_the_next_one() {
+    run("the_loop_of_a_replaced_hub_touches_nothing_of_the_next_one", || {
+        let (reader, mut writer) = pipe().unwrap();
+        let fd = reader.as_raw_fd();
+        let io = event_loop().io(reader, Interest::READ).unwrap();
+        io.start(|_, _| ()).unwrap();
+        let former = event_loop();
+        use_hub(get_hub().name()).unwrap();
+        let dropped = Rc::new(());
+        let inside = Rc::clone(&dropped);
+        let callback = former.run_callback(move || crate::unexpected(&format!("the hub of {inside:?} is gone")));
+        assert_eq!(Rc::strong_count(&dropped), 1, "the closure is dropped");
+        assert!(!callback.is_pending() && !callback.stop());
+        let green = spawn(|| sleep(LONG));
+        for how in [Run::UntilIdle, Run::Once, Run::NoWait] {
+            assert_eq!(former.run(how).unwrap_err().kind(), LoopErrorKind::HubReplaced);
+        }
+        assert!(!green.is_started());
+        assert_eq!((former.now(), former.update_now()), Default::default());
+        assert!(!former.closing_fd(fd) && !io.is_pending());
+        writer.write_all(b"x").unwrap();
+        sleep(SHORT);
+        assert!(!io.is_pending() && !io.is_active());
+        assert!(matches!(io.resume(), Err(WatcherError::HubDestroyed)));
+        assert!(matches!(io.wait(None), Err(WaitError::Watcher(WatcherError::HubDestroyed))));
+        let timer = former.timer(SHORT);
+        assert!(matches!(timer.start(|_, ()| ()), Err(WatcherError::HubDestroyed)));
+        assert!(matches!(timer.again(|_, ()| ()), Err(WatcherError::HubDestroyed)));
+        assert_eq!((former.counts().iteration, event_loop().counts().active), (0, 0));
+        assert!(format!("{former:?}").contains("destroyed"));
+        green.kill();
     });
 }

@@ -96,8 +96,8 @@ pub fn has_hub() -> bool {
 /// A reference to a hub of this OS thread. Eventlet's hub object.
 ///
 /// A reference to a replaced hub stays valid. It keeps the name and the id of the old hub, which is no longer
-/// [current](HubRef::is_current), does not run and counts nothing. Requests through it, such as a callback or a turn,
-/// go to the OS thread's present hub.
+/// [current](HubRef::is_current), does not run, counts nothing and has nothing to [wait for](HubRef::join). Requests
+/// through it, such as a callback or a turn, go to the OS thread's present hub.
 ///
 /// ```
 /// let hub = greenhub::get_hub();
@@ -498,7 +498,7 @@ impl HubRef {
     /// pending, and no [`Remote`] of this OS thread is held. A green thread that waits for a lock, a queue or an event
     /// is not waited for, since the loop cannot know whether it will be woken. The same holds for timers, listeners and
     /// hooks that are not [counted](TimerHandle::set_counted). Returns false if `limit` has elapsed before; nothing is
-    /// cancelled then. gevent's `hub.join`.
+    /// cancelled then. Returns true at once if this hub was replaced or shut down. gevent's `hub.join`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -515,6 +515,9 @@ impl HubRef {
     /// and [`LoopErrorKind::InMainloop`] from a callback and for any other greenlet.
     #[doc(alias = "joinall")]
     pub fn join(&self, limit: impl Into<Option<Duration>>) -> Result<bool, LoopError> {
+        if !self.is_current() {
+            return Ok(true);
+        }
         local::get().main_loop.join(limit.into())
     }
 
