@@ -16,7 +16,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use hub_core::internal::{call_contained, drop_contained};
-use hub_core::{LeftMark, LoopError, LoopErrorKind, ReadyMark, ReadyMarks, Unparker};
+use hub_core::{LeftMark, LoopError, LoopErrorKind, Phase, ReadyMark, ReadyMarks, Unparker};
 
 use crate::error::{WaitError, WatcherError};
 use crate::pending::Place;
@@ -35,8 +35,8 @@ pub trait Kind: Sized + 'static {
     /// Whether the hub does not know the watcher, so that this crate keeps the loop alive for it.
     const IS_COUNTED_HERE: bool = false;
 
-    /// Whether the watcher is called in each turn, so that its calls do not keep a turn from being idle.
-    const IS_PHASE: bool = false;
+    /// The phase whose watcher this is. Its calls do not keep a turn from being idle, and come in each turn.
+    const PHASE: Option<Phase> = None;
 
     /// Whether an event that no callback and no wait has taken is kept for the next one. It is not if the next start
     /// brings it again, or makes it meaningless.
@@ -91,6 +91,8 @@ pub struct Node<K: Kind> {
     event: RefCell<Option<K::Event>>,
     /// The place in the queue of pending watchers.
     place: Cell<Option<Place>>,
+    /// The turn in which an event was delivered last.
+    delivered_in: Cell<u64>,
     is_active: Cell<bool>,
     is_counted: Cell<bool>,
     /// Whether the state counts the watcher.
@@ -134,6 +136,7 @@ impl<K: Kind> Node<K> {
             is_calling: Cell::default(),
             event: RefCell::default(),
             place: Cell::default(),
+            delivered_in: Cell::default(),
             is_active: Cell::default(),
             is_counted: Cell::new(true),
             is_in_count: Cell::default(),
@@ -535,19 +538,33 @@ impl<K: Kind> Waited for Node<K> {
 
 /// A node of any kind, in the queue of pending watchers.
 pub(crate) trait Deliver {
+    /// Queues a watcher that has left the queue anew, if an event of it was delivered in this turn. Returns whether it
+    /// did.
+    fn put_off(self: Rc<Self>, turn: u64) -> bool;
+
     /// Delivers the event of a watcher that has left the queue.
     fn deliver(self: Rc<Self>);
 
     /// Drops the event of a watcher that has left the queue: its hub is gone.
     fn discard(&self);
 
-    /// Returns whether the watcher is one of a phase.
-    fn is_phase(&self) -> bool;
+    /// Returns the phase whose watcher this is.
+    fn phase(&self) -> Option<Phase>;
 }
 
 impl<K: Kind> Deliver for Node<K> {
-    fn is_phase(&self) -> bool {
-        K::IS_PHASE
+    fn phase(&self) -> Option<Phase> {
+        K::PHASE
+    }
+
+    fn put_off(self: Rc<Self>, turn: u64) -> bool {
+        let is_first = self.delivered_in.replace(turn) != turn;
+        if is_first || K::PHASE.is_some() {
+            return false;
+        }
+        self.place.set(None);
+        self.enqueue();
+        true
     }
 
     fn discard(&self) {

@@ -8,6 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use hub_core::Phase;
+
 use crate::node::Deliver;
 use crate::state::Priority;
 
@@ -69,6 +71,20 @@ impl Pending {
             queue.vacant = 0;
         }
         Some(node)
+    }
+
+    /// Removes the first watcher of a phase, of the highest priority, whose place has no higher number than `last`.
+    pub(crate) fn pop_of(&self, phase: Phase, last: u64) -> Option<Rc<dyn Deliver>> {
+        let is_wanted = |(serial, node): &(u64, Option<Rc<dyn Deliver>>)| {
+            *serial <= last && node.as_ref().is_some_and(|node| node.phase() == Some(phase))
+        };
+        for (priority, queue) in Priority::ALL.into_iter().zip(&self.queues).rev() {
+            let found = queue.borrow().places.iter().find(|place| is_wanted(place)).map(|(serial, _)| *serial);
+            if let Some(serial) = found {
+                return self.remove(Place { priority, serial });
+            }
+        }
+        None
     }
 
     /// Removes the first watcher of the highest priority whose place has no higher number than `last`.

@@ -53,7 +53,7 @@ impl<const PHASE: u8> Kind for PhaseKind<PHASE> {
 
     const NAME: &'static str = ["Prepare", "Check", "Idle", "Fork"][PHASE as usize];
     const IS_COUNTED_HERE: bool = true;
-    const IS_PHASE: bool = true;
+    const PHASE: Option<Phase> = Some([Phase::Prepare, Phase::Check, Phase::Idle, Phase::Fork][PHASE as usize]);
 
     fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError> {
         node.state.phases.add(PHASE, Rc::clone(node) as Rc<dyn Marked>);

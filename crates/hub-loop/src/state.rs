@@ -15,7 +15,7 @@ use hub_core::{Hook, HubRef, Phase, get_hub};
 use crate::child::ChildKind;
 use crate::directories::Directories;
 use crate::io::Fan;
-use crate::node::Node;
+use crate::node::{Deliver, Node};
 use crate::pending::Pending;
 use crate::phase::PhaseNodes;
 use crate::signal::SignalFan;
@@ -40,6 +40,8 @@ pub enum Priority {
 }
 
 impl Priority {
+    pub(crate) const ALL: [Priority; Priority::COUNT] =
+        [Priority::Lowest, Priority::Low, Priority::Normal, Priority::High, Priority::Highest];
     pub(crate) const COUNT: usize = Priority::Highest as usize + 1;
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct State {
     counted: Cell<usize>,
     /// The number of these that the hub does not know: watchers of phases.
     counted_here: Cell<usize>,
+    /// The number of waits of the hub that this loop has seen, and one.
+    turn: Cell<u64>,
     /// The number of callbacks in progress.
     depth: Cell<usize>,
     /// The number of events that were delivered.
@@ -110,6 +114,7 @@ impl State {
             undelivered: Cell::new(0),
             counted: Cell::new(0),
             counted_here: Cell::new(0),
+            turn: Cell::new(1),
             depth: Cell::new(0),
             delivered: Cell::new(0),
             is_busy: Cell::new(false),
@@ -135,15 +140,20 @@ impl State {
         self.hub.is_current()
     }
 
-    /// Makes the watchers those of a forked child.
+    /// Makes the watchers those of a forked child, and calls those of a fork before all others.
     fn renew(&self) {
-        self.phases.mark(Phase::Fork);
         self.wake.renew();
         self.directories.renew();
         self.close_children();
+        self.phases.mark(Phase::Fork);
+        let last = self.pending.last();
+        while let Some(node) = self.pending.pop_of(Phase::Fork, last) {
+            self.call(node);
+        }
     }
 
     fn check(&self) {
+        self.turn.set(self.turn.get() + 1);
         self.phases.mark(Phase::Check);
         self.deliver();
         self.update_due();
@@ -195,16 +205,25 @@ impl State {
         self.undelivered.get()
     }
 
-    /// Calls the callbacks of the watchers that are pending now, not of those that become pending meanwhile.
+    /// Calls the callbacks of the watchers that are pending now, not of those that become pending meanwhile, and of
+    /// each once in a turn.
     fn deliver(&self) {
         let last = self.pending.last();
         while let Some(node) = self.pending.pop(last) {
-            self.delivered.set(self.delivered.get() + 1);
-            self.is_busy.set(self.is_busy.get() || !node.is_phase());
-            Rc::clone(&node).deliver();
-            // It may be the last reference, and what the watcher owns is foreign.
-            drop_contained(node);
+            if Rc::clone(&node).put_off(self.turn.get()) {
+                drop_contained(node);
+            } else {
+                self.call(node);
+            }
         }
+    }
+
+    fn call(&self, node: Rc<dyn Deliver>) {
+        self.delivered.set(self.delivered.get() + 1);
+        self.is_busy.set(self.is_busy.get() || node.phase().is_none());
+        Rc::clone(&node).deliver();
+        // It may be the last reference, and what the watcher owns is foreign.
+        drop_contained(node);
     }
 
     /// Returns the number of events that were delivered.

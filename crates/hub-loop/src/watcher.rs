@@ -155,8 +155,8 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
 
     /// Delivers `event` as if it had happened, also to a watcher that was not started. Does not switch.
     ///
-    /// The callback is called in the next turn of the loop. Nothing else changes: a timer that fires once stays armed,
-    /// and a child is not reaped. gevent's `watcher.feed`.
+    /// The callback is called before the next wait of the loop; after it, if it was called since the last one. Nothing
+    /// else changes: a timer that fires once stays armed, and a child is not reaped. gevent's `watcher.feed`.
     fn feed(&self, event: Self::Event);
 
     /// Returns whether the watcher was started, and neither stopped nor closed.

@@ -250,3 +250,26 @@ fn panicking_destructors_of_descriptors_leave_the_other_watchers_alone() {
         assert!(event_loop().run(greenhub::gevent::Run::NoWait).unwrap(), "it keeps the loop alive");
     });
 }
+
+#[test]
+fn a_watcher_is_called_once_between_two_waits_of_the_hub() {
+    run("a_watcher_is_called_once_between_two_waits_of_the_hub", || {
+        let log = Log::new();
+        let calls = log.clone();
+        let timer = event_loop().timer(LONG);
+        timer
+            .start(move |timer, ()| {
+                calls.push(get_hub().stats().waits);
+                if calls.len() < 6 {
+                    timer.feed(());
+                }
+            })
+            .unwrap();
+        timer.feed(());
+        while log.len() < 6 {
+            sleep(SHORT);
+        }
+        let waits = log.take();
+        assert!(waits.windows(2).all(|pair| pair[0] < pair[1]), "{waits:?}");
+    });
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::fork::{ends_well, forked};
 use crate::support::{in_child, run};
 use crate::{Log, SHORT, unexpected};
-use greenhub::gevent::{Loop, Run, Watcher, event_loop};
+use greenhub::gevent::{Loop, Priority, Run, Watcher, event_loop};
 use greenhub::{Interest, get_hub, sleep, spawn};
 
 #[test]
@@ -239,5 +239,24 @@ fn the_counters_count() {
         let after = event_loop().counts();
         assert_eq!((after.pending, after.active), (0, 0));
         assert!(after.iteration > counts.iteration);
+    });
+}
+
+#[test]
+fn a_fork_watcher_is_called_before_watchers_of_a_higher_priority() {
+    in_child(|| {
+        let log = Log::new();
+        let (timer, fork) = (event_loop().timer(crate::LONG), event_loop().fork());
+        timer.set_priority(Priority::Highest).unwrap();
+        let (timed, forked_here) = (log.clone(), log.clone());
+        timer.start(move |_, ()| timed.push("timer")).unwrap();
+        fork.start(move |_, ()| forked_here.push("fork")).unwrap();
+        sleep(SHORT);
+        let child = forked(|| {
+            timer.feed(());
+            sleep(SHORT);
+            assert_eq!(log.take(), ["fork", "timer"]);
+        });
+        ends_well(child);
     });
 }

@@ -34,6 +34,8 @@ struct Watcher {
     is_active: bool,
     is_counted: bool,
     is_pending: bool,
+    /// The number of waits of the hub before the last call.
+    called_after: Option<usize>,
     is_calling: bool,
     /// Whether it is active for waits for several objects alone.
     is_marked: bool,
@@ -109,6 +111,7 @@ struct Model {
     events: usize,
     queue: VecDeque<Entry>,
     turn: usize,
+    waits: usize,
     now: u64,
     armed: usize,
     is_readable: [bool; SOCKETS],
@@ -132,6 +135,7 @@ impl Model {
             is_active: false,
             is_counted: true,
             is_pending: false,
+            called_after: None,
             is_calling: false,
             is_marked: false,
             priority: Priority::Normal,
@@ -152,6 +156,7 @@ impl Model {
             events: 0,
             queue: VecDeque::new(),
             turn: 0,
+            waits: 0,
             now: 0,
             armed: 0,
             is_readable: [false; SOCKETS],
@@ -457,6 +462,7 @@ impl Model {
         self.mark_phase(Kind::Prepare);
         self.deliver();
         let has_reported = self.wait();
+        self.waits += 1;
         self.fire();
         self.run_ready();
         self.mark_phase(Kind::Check);
@@ -582,7 +588,13 @@ impl Model {
         let last = self.events;
         let is_due = |queue: &&mut VecDeque<(usize, usize)>| queue.front().is_some_and(|(event, _)| *event <= last);
         while let Some((_, number)) = self.pending.iter_mut().rev().find(is_due).and_then(VecDeque::pop_front) {
-            self.deliver_one(number);
+            let turn = Some(self.waits);
+            let has_been_called = std::mem::replace(&mut self.watchers[number].called_after, turn) == turn;
+            if has_been_called && !matches!(self.watchers[number].kind, Kind::Prepare | Kind::Check | Kind::Idle) {
+                self.enqueue(number);
+            } else {
+                self.deliver_one(number);
+            }
         }
     }
 
