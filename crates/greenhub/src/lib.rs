@@ -75,10 +75,10 @@
 //! | [`try_block_on`](future::try_block_on), [`Group::try_wait_all`](greenpool::Group::try_wait_all) | wait. They return an error where `block_on` panics, and where `wait_all` waits for the other members |
 //! | [`with_timeout`] | returns a [`Timeout`], which has this one cause |
 //! | [`Trampoline::wait`] | returns `Custom` with the error of [`timeout_error`](Trampoline::timeout_error), if one was set |
-//! | [`Parker::park`](park::Parker::park) | returns [`Parked::TimedOut`](park::Parked::TimedOut): the primitive that calls it looks for a grant first |
+//! | [`Parker::park`](park::Parker::park), [`park_deferring_exit`](park::Parker::park_deferring_exit) | return [`Parked::TimedOut`](park::Parked::TimedOut): the primitive that calls them looks for a grant first |
 //! | [`ReadyList::next`](park::ReadyList::next) | returns `None`: a wait for several objects, which is made of it, returns those that were ready |
 //! | [`select`](mod@select), [`Child::wait_timeout`](process::Child::wait_timeout), [`HubRef::join`] | return what their models return: no ready entry, `None`, and `false` |
-//! | [`GreenPool::kill_all_timeout`], [`Group::kill_all_timeout`](greenpool::Group::kill_all_timeout), [`HubRef::shutdown`] | end green threads within the limit, and return how many are left |
+//! | [`GreenPool::kill_all_timeout`], [`Group::kill_all_timeout`](greenpool::Group::kill_all_timeout), [`HubRef::shutdown`] | end green threads within the limit, and return how many are left. [`run_and_shutdown`](thread::os::run_and_shutdown) returns the result of its closure |
 //! | `iwait`, `wait`, `joinall` and `killall` of `gevent` (feature `loop`) | return the objects that are ready, and the number of green threads that are left |
 //! | [`HubRef::run_once`] | limits the sleep of a turn, which has no result |
 //! | [`StopServe::stop_within`](net::StopServe::stop_within) | does not wait. The time limits the handlers of a server |

@@ -438,8 +438,7 @@ impl HubRef {
     /// A greenlet that lives on after that, because its wait must not be left early or because it catches its exit, is
     /// abandoned. It never runs again, its memory stays allocated, its handle returns [`LoopErrorKind::ThreadEnding`],
     /// and it is [reported](crate::set_report_stream) once. A limit that was reached is no error: [`Ended::abandoned`]
-    /// counts what is left. During the shutdown no green thread begins: the closure of
-    /// a new one is dropped.
+    /// counts what is left. During the shutdown no green thread begins: the closure of a new one is dropped.
     ///
     /// Timers and listeners are dropped, the hub's descriptors are closed, and unused stacks are unmapped. The next use
     /// builds a new hub.

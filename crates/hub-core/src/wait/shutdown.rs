@@ -56,7 +56,7 @@ impl Ended {
 /// ```
 /// use std::time::Duration;
 /// let thread = std::thread::spawn(|| {
-///     hub_core::internal::run_and_shutdown(Some(Duration::from_secs(10)), || 6 * 7)
+///     greenhub::thread::os::run_and_shutdown(Duration::from_secs(10), || 6 * 7)
 /// });
 /// assert_eq!(thread.join().unwrap(), 42);
 /// ```
@@ -64,7 +64,7 @@ impl Ended {
 /// # Panics
 ///
 /// Panics if `f` does.
-pub fn run_and_shutdown<R>(limit: Option<Duration>, f: impl FnOnce() -> R) -> R {
+pub fn run_and_shutdown<R>(limit: impl Into<Option<Duration>>, f: impl FnOnce() -> R) -> R {
     let is_embedded = || local::try_get().is_some_and(|local| local.main_loop.is_embedded());
     let was_embedded = is_embedded();
     let result = catch_unwind(AssertUnwindSafe(f));
@@ -73,7 +73,7 @@ pub fn run_and_shutdown<R>(limit: Option<Duration>, f: impl FnOnce() -> R) -> R 
         // `f` has leaked its `Embedded`, which would prevent the shutdown.
         local::get().main_loop.end_embedding();
     }
-    if local::try_get().is_none() || shut_down(limit).is_ok() {
+    if local::try_get().is_none() || shut_down(limit.into()).is_ok() {
         thread_end::end_now();
     }
     match result {
