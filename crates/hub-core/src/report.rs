@@ -289,7 +289,7 @@ pub(crate) fn callback_failed(
     tell(Report::CallbackFailed { operation: operation.into(), made_at, error });
 }
 
-/// Reports that a part of the loop has failed, for which `purpose` it works. The loop continues.
+/// Reports that the part of the loop for `purpose` has failed. The loop continues.
 pub fn report_failure(purpose: &'static str, error: impl std::error::Error + Send + Sync + 'static) {
     callback_failed(purpose, None, GreenError::custom(error));
 }

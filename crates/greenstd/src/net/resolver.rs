@@ -10,17 +10,17 @@ use hub_core::ThreadPool;
 
 pub use cache::CachedResolver;
 
-/// A source of host addresses by name, installed by [`set_resolver`].
+/// Resolves host names, once it is installed by [`set_resolver`].
 ///
 /// Green threads of any OS thread call it, and never for a literal address. It may switch, as a resolver that asks
-/// servers through [green sockets](super::UdpSocket) does. A resolver that blocks should do that in
-/// [`tpool::execute`](crate::tpool::execute): it would block all green threads of the OS thread.
+/// servers through [green sockets](super::UdpSocket) does. A resolver that blocks has to do so in
+/// [`tpool::execute`](crate::tpool::execute). Elsewhere it blocks all green threads of the OS thread.
 ///
 /// ```
 /// use greenhub::net::{Resolver, SystemResolver};
 /// use std::io;
 /// use std::net::{Ipv4Addr, SocketAddr};
-/// /// Knows the machines of a test.
+/// /// Resolves the host names of a test.
 /// struct Hosts;
 /// impl Resolver for Hosts {
 ///     fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
@@ -55,7 +55,7 @@ impl<R: Resolver + ?Sized> Resolver for Arc<R> {
 /// A pool of its own, since a look-up may take half a minute if a server does not answer.
 static NAMES: ThreadPool = ThreadPool::named("greenhub-names", 64);
 
-/// The resolver of the system, called on another OS thread each time. Switches.
+/// The resolver of the system, called on a pool thread. Switches.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct SystemResolver;
 

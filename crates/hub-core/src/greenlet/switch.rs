@@ -21,8 +21,8 @@
 //!   stores the context of the one that left, as its very first action: [`land`]. So a context is entered at most once.
 //! - Nothing unwinds across a switch. `root` never returns and never unwinds: every piece of foreign code below it is
 //!   under `catch_unwind`. A greenlet is made to exit by a flag that it reads after it has landed.
-//! - Between the choice of a successor and the jump no foreign code runs. The cold
-//!   state of a plain greenlet is dropped in between; `stack_loop` says why that runs no foreign code.
+//! - Between the choice of a successor and the jump no foreign code runs. The cold state of a plain greenlet is dropped
+//!   in between; `stack_loop` says why that runs no foreign code.
 //! - Greenlets never leave their OS thread: `Context` is `Send`, but its number is in a cell of a block that is not
 //!   `Send`.
 

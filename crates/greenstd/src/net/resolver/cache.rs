@@ -56,7 +56,7 @@ struct State {
 enum Answer {
     Found(Arc<[SocketAddr]>),
     Failed(Arc<io::Error>),
-    /// The look-up was interrupted, which tells nothing about the host.
+    /// The look-up ended without a result: an exit or a panic unwound it, or its caller could not wait.
     None,
 }
 
@@ -114,8 +114,6 @@ impl<R: Resolver> CachedResolver<R> {
     }
 
     fn remember(&self, state: &mut State, host: &Arc<str>, addresses: &Arc<[SocketAddr]>) {
-        // A time beyond the range of the clock never comes.
-        let until = Instant::now().checked_add(self.ttl);
         if self.ttl.is_zero() || self.capacity == 0 || state.known.contains_key(host) {
             return;
         }
@@ -123,7 +121,9 @@ impl<R: Resolver> CachedResolver<R> {
             state.forget_first();
         }
         state.known.insert(Arc::clone(host), Arc::clone(addresses));
-        let until = until.unwrap_or_else(|| Instant::now() + Duration::from_secs(u32::MAX.into()));
+        // Beyond the range of the clock, a name is kept for 136 years.
+        let now = Instant::now();
+        let until = now.checked_add(self.ttl).unwrap_or_else(|| now + Duration::from_secs(u32::MAX.into()));
         state.order.push_back((until, Arc::clone(host)));
     }
 }
@@ -200,7 +200,7 @@ impl<R: Resolver> Drop for Lookup<'_, R> {
     }
 }
 
-/// Returns true if the error is that the caller could not wait, which another caller may be able to do.
+/// Returns whether the error is the caller's own: it could not wait, and another caller may.
 fn is_callers_own(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<LoopError>() || error.is::<HubError>())
 }
@@ -213,7 +213,7 @@ fn copy(error: &Arc<io::Error>) -> io::Error {
     }
 }
 
-/// An error that several callers get.
+/// An error that several callers share.
 #[derive(Debug)]
 struct SharedError(Arc<io::Error>);
 
