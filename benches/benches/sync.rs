@@ -20,12 +20,12 @@ fn greenhub_channel(rounds: u64) -> Duration {
     let bounce = greenhub::spawn(move || arrived.iter().try_for_each(|number: u64| back.send(number)));
     let send = greenhub::spawn(move || {
         for number in 0..rounds {
-            there.send(number).expect("the other receives");
+            there.send(number).expect("the receiver lives");
             assert_eq!(returned.recv(), Ok(number));
         }
     });
     send.join().expect("no panic");
-    bounce.join().expect("no panic").expect("the other receives");
+    bounce.join().expect("no panic").expect("the receiver lives");
     watch.elapsed()
 }
 
@@ -36,12 +36,12 @@ fn may_channel(rounds: u64) -> Duration {
     let bounce = may::go!(move || arrived.iter().try_for_each(|number: u64| back.send(number)));
     let send = may::go!(move || {
         for number in 0..rounds {
-            there.send(number).expect("the other receives");
+            there.send(number).expect("the receiver lives");
             assert_eq!(returned.recv(), Ok(number));
         }
     });
     send.join().expect("no panic");
-    bounce.join().expect("no panic").expect("the other receives");
+    bounce.join().expect("no panic").expect("the receiver lives");
     watch.elapsed()
 }
 
@@ -53,12 +53,12 @@ fn tokio_channel(rounds: u64) -> Duration {
         let bounce = tokio::spawn(async move {
             while let Some(number) = arrived.recv().await {
                 let number: u64 = number;
-                back.send(number).expect("the other receives");
+                back.send(number).expect("the receiver lives");
             }
         });
         let send = tokio::spawn(async move {
             for number in 0..rounds {
-                there.send(number).expect("the other receives");
+                there.send(number).expect("the receiver lives");
                 assert_eq!(returned.recv().await, Some(number));
             }
         });
@@ -75,11 +75,11 @@ fn std_channel(rounds: u64) -> Duration {
     let watch = Stopwatch::start();
     let bounce = std::thread::spawn(move || arrived.iter().try_for_each(|number: u64| back.send(number)));
     for number in 0..rounds {
-        there.send(number).expect("the other receives");
+        there.send(number).expect("the receiver lives");
         assert_eq!(returned.recv(), Ok(number));
     }
     drop(there);
-    bounce.join().expect("no panic").expect("the other receives");
+    bounce.join().expect("no panic").expect("the receiver lives");
     watch.elapsed()
 }
 
@@ -90,12 +90,12 @@ fn greenhub_future(rounds: u64) -> Duration {
     let ((there, mut arrived), (back, mut returned)) = (channel::<u64>(), channel());
     let bounce = move || {
         while let Some(number) = block_on(arrived.recv()) {
-            back.send(number).expect("the other receives");
+            back.send(number).expect("the receiver lives");
         }
     };
     let send = move || {
         for number in 0..rounds {
-            there.send(number).expect("the other receives");
+            there.send(number).expect("the receiver lives");
             assert_eq!(block_on(returned.recv()), Some(number));
         }
     };
@@ -157,10 +157,10 @@ fn greenhub_across(rounds: u64) -> Duration {
     use greenhub::sync::mpsc::channel;
     let ((there, arrived), (back, returned)) = (channel(), channel());
     let in_green = |body: Box<dyn FnOnce() + Send>| move || greenhub::spawn(body).join().expect("no panic");
-    let bounce = move || arrived.iter().try_for_each(|number: u64| back.send(number)).expect("the other receives");
+    let bounce = move || arrived.iter().try_for_each(|number: u64| back.send(number)).expect("the receiver lives");
     let send = move || {
         for number in 0..rounds {
-            there.send(number).expect("the other receives");
+            there.send(number).expect("the receiver lives");
             assert_eq!(returned.recv(), Ok(number));
         }
     };
@@ -172,12 +172,12 @@ fn tokio_across(rounds: u64) -> Duration {
     let ((there, mut arrived), (back, mut returned)) = (channel(), channel::<u64>());
     let bounce = async move {
         while let Some(number) = arrived.recv().await {
-            back.send(number).expect("the other receives");
+            back.send(number).expect("the receiver lives");
         }
     };
     let send = async move {
         for number in 0..rounds {
-            there.send(number).expect("the other receives");
+            there.send(number).expect("the receiver lives");
             assert_eq!(returned.recv().await, Some(number));
         }
     };

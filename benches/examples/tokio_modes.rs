@@ -218,12 +218,12 @@ fn messages(count: u64) -> Duration {
     let watch = Stopwatch::start();
     let bounce = spawn(move || {
         while let Some(number) = block_on(arrived.recv()) {
-            block_on(back.send(number)).expect("the other receives");
+            block_on(back.send(number)).expect("the receiver lives");
         }
     });
     let send = spawn(move || {
         for number in 0..count {
-            block_on(there.send(number)).expect("the other receives");
+            block_on(there.send(number)).expect("the receiver lives");
             assert_eq!(block_on(returned.recv()), Some(number));
         }
     });
@@ -239,12 +239,12 @@ fn tokio_messages(count: u64) -> Duration {
         let watch = Stopwatch::start();
         let bounce = tokio::spawn(async move {
             while let Some(number) = arrived.recv().await {
-                back.send(number).await.expect("the other receives");
+                back.send(number).await.expect("the receiver lives");
             }
         });
         let send = tokio::spawn(async move {
             for number in 0..count {
-                there.send(number).await.expect("the other receives");
+                there.send(number).await.expect("the receiver lives");
                 assert_eq!(returned.recv().await, Some(number));
             }
         });

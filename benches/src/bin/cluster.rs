@@ -1,4 +1,4 @@
-//! Compares the answers per second of a server on one OS thread and on two. Each answer takes processor time.
+//! Compares the responses per second of a server on one OS thread and on two. Each response takes processor time.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -8,32 +8,33 @@ use std::time::{Duration, Instant};
 
 use greenhub::net::{Cluster, TcpStream};
 
-/// The processor time of an answer.
+/// The processor time of a response.
 const WORK: Duration = Duration::from_micros(100);
 const CLIENTS: usize = 64;
 const RUN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    let counts: Vec<f64> = [1, 2, 1, 2].map(answers_a_second).into();
-    println!("1 OS thread: {:.0} and {:.0} answers a second", counts[0], counts[2]);
-    println!("2 OS threads: {:.0} and {:.0} answers a second", counts[1], counts[3]);
+    let counts: Vec<f64> = [1, 2, 1, 2].map(responses_per_second).into();
+    println!("1 OS thread: {:.0} and {:.0} responses per second", counts[0], counts[2]);
+    println!("2 OS threads: {:.0} and {:.0} responses per second", counts[1], counts[3]);
     println!("ratio: {:.2}", (counts[1] + counts[3]) / (counts[0] + counts[2]));
     ExitCode::SUCCESS
 }
 
-fn answers_a_second(threads: usize) -> f64 {
+fn responses_per_second(threads: usize) -> f64 {
     let server = Cluster::new(threads).serve("127.0.0.1:0", serve).expect("a port");
-    let (address, answers, over) = (server.local_addr(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (address, responses, over) =
+        (server.local_addr(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let begun = Instant::now();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let (answers, over) = (Arc::clone(&answers), Arc::clone(&over));
+            let (responses, over) = (Arc::clone(&responses), Arc::clone(&over));
             greenhub::spawn(move || {
                 let mut stream = TcpStream::connect(address).expect("the server listens");
                 while !over.load(Ordering::Relaxed) {
                     stream.write_all(b"?").expect("the peer reads");
-                    stream.read_exact(&mut [0]).expect("the server answers");
-                    answers.fetch_add(1, Ordering::Relaxed);
+                    stream.read_exact(&mut [0]).expect("the server responds");
+                    responses.fetch_add(1, Ordering::Relaxed);
                 }
             })
         })
@@ -41,9 +42,9 @@ fn answers_a_second(threads: usize) -> f64 {
     greenhub::sleep(RUN);
     over.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().expect("no panic"));
-    let rate = answers.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
+    let rate = responses.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
     server.stop().stop();
-    drop(server.join().expect("the loop goes on"));
+    drop(server.join().expect("the main greenlet can wait"));
     rate
 }
 

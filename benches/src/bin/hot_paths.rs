@@ -124,12 +124,12 @@ fn channel(count: usize) {
     let bounce = greenhub::spawn(move || arrived.iter().try_for_each(|number: usize| back.send(number)));
     let send = greenhub::spawn(move || {
         for number in 0..count {
-            there.send(number).expect("the other receives");
+            there.send(number).expect("the receiver lives");
             assert_eq!(returned.recv(), Ok(number));
         }
     });
     send.join().expect("no panic");
-    bounce.join().expect("no panic").expect("the other receives");
+    bounce.join().expect("no panic").expect("the receiver lives");
 }
 
 /// Locks and unlocks a free mutex `count` times.
@@ -156,7 +156,7 @@ fn implicit(run: impl FnOnce() + 'static) {
 fn joined(run: impl FnOnce() + 'static) {
     greenhub::use_hub("epoll").expect("the hub is compiled in");
     let ran = runtime().block_on(hub_tokio::run_until(defer_to_green_thread(run)));
-    ran.expect("a hub that can be joined").expect("no panic");
+    ran.expect("the loop joins the runtime").expect("no panic");
 }
 
 /// Sends `count` messages of a byte to another OS thread and back. The loop sleeps until the descriptor is ready.

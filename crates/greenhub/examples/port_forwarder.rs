@@ -22,7 +22,7 @@ use crate::cli::signals::Signals;
 
 /// Forwards connections to another address.
 ///
-/// Ctrl-C stops it. Open connections may continue for the time of --farewell.
+/// Ctrl-C stops it. Open connections may continue for up to --farewell seconds.
 ///
 /// Exit status: 0 after Ctrl-C, 1 after an error, 2 for wrong usage.
 #[derive(Parser)]
@@ -117,11 +117,11 @@ fn both_ways(
 ) -> io::Result<(u64, u64)> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (asking, asked) = (client.try_clone()?, server.try_clone()?);
+    let (from, to) = (client.try_clone()?, server.try_clone()?);
     // Data in one direction restarts the idle time of both.
     let watch = Rc::new(Watch { idle, moved: Cell::new(0) });
-    let (own, sum) = (Rc::clone(&watch), Rc::clone(totals));
-    let there = greenhub::spawn(move || one_way(&asking, &asked, &own, &sum.there));
+    let (shared_watch, shared_totals) = (Rc::clone(&watch), Rc::clone(totals));
+    let there = greenhub::spawn(move || one_way(&from, &to, &shared_watch, &shared_totals.there));
     let back = one_way(&server, &client, &watch, &totals.back);
     if back.is_err() {
         // One direction is useless without the other.

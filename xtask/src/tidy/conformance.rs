@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 const MAP: &str = "docs/conformance.md";
 const ORIGINS: &str = "docs/origins.md";
 
-/// Checks the form of the rows. [`check_tests`] finds their tests, which have to be built for it.
+/// Checks the form of the rows. [`check_tests`] looks for their tests, and builds them.
 pub fn check(workspace: &Workspace) -> Faults {
     let mut seen = HashSet::new();
     let mut faults = each_row(workspace, |row| {
@@ -56,13 +56,15 @@ fn faults_of_origins(text: &str, rows: &HashSet<String>) -> Vec<String> {
     faults
 }
 
-/// Reads the row of `` | `ID` | origin | ``.
+/// Returns the ID of a row `` | `ID` | origin | ``, or `None` without an origin.
 fn origin(line: &str) -> Option<&str> {
     let (id, origin) = line.strip_prefix("| `")?.split_once("` | ")?;
     (is_id(id) && !origin.trim_matches([' ', '|']).is_empty()).then_some(id)
 }
 
-/// Checks that the tests of the map are among those that the test programs list, which `commands` build and name.
+/// Checks that each test of the map is in the list of a test program.
+///
+/// `commands` build the programs and print their paths.
 pub fn check_tests(workspace: &Workspace, commands: Vec<Command>, report: &mut Report) {
     const NAME: &str = "tests of the conformance map";
     if !report.asks_for(NAME) {
@@ -123,12 +125,12 @@ fn listed(workspace: &Workspace, commands: Vec<Command>) -> Result<Tests> {
     for mut command in commands {
         command.args(["--no-run", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
         let mut building = command.spawn().context("cargo test --no-run")?;
-        for message in Message::parse_stream(BufReader::new(building.stdout.take().context("piped")?)) {
+        for message in Message::parse_stream(BufReader::new(building.stdout.take().context("the output is piped")?)) {
             let Message::CompilerArtifact(artifact) = message? else { continue };
             let Some(program) = artifact.executable.filter(|_| artifact.profile.test) else { continue };
             let source = Path::new(&artifact.target.src_path);
             let package = workspace.packages.iter().find(|package| source.starts_with(&package.folder));
-            let package = package.with_context(|| format!("{program} is of no crate"))?;
+            let package = package.with_context(|| format!("{program} belongs to no crate"))?;
             let output = Command::new(&program).args(["--list", "--format=terse"]).output().context(program)?;
             tests.add(&package.name, &artifact.target.name, &String::from_utf8_lossy(&output.stdout));
         }

@@ -57,7 +57,7 @@ struct Options {
     #[arg(long, value_name = "S", default_value = "1", value_parser = cli::seconds, allow_negative_numbers = true)]
     farewell: Duration,
 
-    /// Maximum size of all files, in MiB
+    /// Maximum total size of the files, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     memory: u32,
 
@@ -75,17 +75,17 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let site = Site::read(&options.directory, u64::from(options.memory) << 20)
         .map_err(|error| Failure::Run(format!("cannot read {}: {error}", options.directory.display())))?;
-    let (site, answers) = (Arc::new(site), Arc::new(AtomicU64::new(0)));
+    let (site, responses) = (Arc::new(site), Arc::new(AtomicU64::new(0)));
     let rules = Rules { methods: &["GET", "HEAD"], body: 0, keep: true, timeout: options.client_timeout };
     let cluster = Cluster::new(options.threads.map_or(0, usize::from)).connections(options.connections as usize);
     let cluster = match options.hub {
         Some(hub) => cluster.setup(move |_| greenhub::use_hub(hub.as_str()).map_err(io::Error::other)),
         None => cluster,
     };
-    let (shared, count) = (Arc::clone(&site), Arc::clone(&answers));
+    let (shared, count) = (Arc::clone(&site), Arc::clone(&responses));
     let server = cluster.serve(options.listen.as_str(), move |stream, _| {
-        let answered = http::serve(stream, rules, |request| answer(&shared, &request.path));
-        count.fetch_add(answered, Ordering::Relaxed);
+        let sent = http::serve(stream, rules, |request| respond(&shared, &request.path));
+        count.fetch_add(sent, Ordering::Relaxed);
     });
     let server = server.map_err(Failure::doing(format!("cannot serve at {}", options.listen)))?;
     let (threads, files) = (server.threads(), site.files());
@@ -98,18 +98,18 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         stop.stop_within(options.farewell);
     });
     let ends = server.join().map_err(Failure::doing("cannot join the OS threads"))?;
-    report(&ends, answers.load(Ordering::Relaxed)).map_err(Failure::doing("cannot write the report"))?;
+    report(&ends, responses.load(Ordering::Relaxed)).map_err(Failure::doing("cannot write the report"))?;
     Ok(if ends.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn answer<'a>(site: &'a Site, path: &str) -> Response<'a> {
+fn respond<'a>(site: &'a Site, path: &str) -> Response<'a> {
     match site.find(path) {
         Some(file) => Response { status: "200 OK", kind: file.kind, content: Cow::Borrowed(&file.content) },
         None => Response::text("404 Not Found", "404 Not Found".to_owned()),
     }
 }
 
-fn report(ends: &[Result<Served, ServeError>], answers: u64) -> io::Result<()> {
+fn report(ends: &[Result<Served, ServeError>], responses: u64) -> io::Result<()> {
     let each: Vec<String> = ends
         .iter()
         .map(|end| match end {
@@ -117,5 +117,5 @@ fn report(ends: &[Result<Served, ServeError>], answers: u64) -> io::Result<()> {
             Err(error) => error.to_string(),
         })
         .collect();
-    writeln!(io::stdout(), "{answers} answers; connections by OS thread: {}", each.join(", "))
+    writeln!(io::stdout(), "{responses} responses; connections by OS thread: {}", each.join(", "))
 }

@@ -11,18 +11,18 @@ use greenhub::net::TcpStream;
 use crate::options::Options;
 use crate::{Run, TIMEOUT, add};
 
-/// The largest message that fits into the buffers of the sockets. A larger one needs a concurrent sender and receiver.
-const FITS: usize = 16 * 1024;
+/// Messages up to this size fit into the buffers of the sockets. A larger one needs a concurrent sender and receiver.
+const MAX_BUFFERED: usize = 16 * 1024;
 
 /// The number of concurrent connection attempts. More could overflow the queue of the listening socket.
-const AT_A_TIME: usize = 64;
+const CONCURRENT_CONNECTS: usize = 64;
 
 /// Opens all connections, counts those that fail, and returns the others.
 pub(crate) fn connect(run: &Run, options: &Options, addresses: &[SocketAddr]) -> Vec<TcpStream> {
     let wanted = if addresses.is_empty() { 0 } else { options.connections() };
     let mut connected = Vec::with_capacity(wanted);
     let numbers: Vec<usize> = (0..wanted).collect();
-    for batch in numbers.chunks(AT_A_TIME) {
+    for batch in numbers.chunks(CONCURRENT_CONNECTS) {
         let connecting: Vec<(SocketAddr, GreenThread<io::Result<TcpStream>>)> = batch
             .iter()
             .map(|number| addresses[number % addresses.len()])
@@ -96,7 +96,7 @@ fn talk(run: &Run, stream: &TcpStream, number: u64, bytes: usize) -> io::Result<
 /// Sends a message and receives it back.
 fn exchange(stream: &TcpStream, sent: &[u8], received: &mut [u8]) -> io::Result<()> {
     let (mut writer, mut reader) = (stream, stream);
-    if sent.len() <= FITS {
+    if sent.len() <= MAX_BUFFERED {
         writer.write_all(sent)?;
         return reader.read_exact(received);
     }
@@ -104,7 +104,7 @@ fn exchange(stream: &TcpStream, sent: &[u8], received: &mut [u8]) -> io::Result<
         let writing = scope.spawn(|| writer.write_all(sent));
         let read = reader.read_exact(received);
         if read.is_err() {
-            // The server does not receive any more: end the sender.
+            // Nothing more will be compared: end the sender, which may wait for the server.
             stream.shutdown(std::net::Shutdown::Both).ok();
         }
         let written = writing.join().map_err(io::Error::from).and_then(|result| result);

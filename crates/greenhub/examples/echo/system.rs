@@ -10,7 +10,7 @@ use crate::options::{Mode, Options};
 /// An allowance for the descriptors besides connections: standard streams, hub, signals, listening sockets.
 const OTHERS: u64 = 32;
 
-/// Reduces the default number of connections to the capacity of the hub, and prints a notice.
+/// Reduces the default number of connections to the capacity of the hub, and says so on standard error.
 ///
 /// Returns an error if the command line asks for more connections than the hub can hold.
 pub(crate) fn fit_to_hub(options: &mut Options, hub: &str) -> Result<(), String> {

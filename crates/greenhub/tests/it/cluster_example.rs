@@ -1,4 +1,4 @@
-//! The example `cluster` as a separate process: the answers to its clients, and its exit status.
+//! The example `cluster` as a separate process: the responses to its clients, and its exit status.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -27,7 +27,7 @@ fn files_and_directories_are_served() {
     assert!(get("/below/?query").ends_with("\r\n\r\n<p>index"));
     assert!(get("/below/index.html").starts_with("HTTP/1.1 404 Not Found\r\n"));
     let output = server.interrupt();
-    assert!(text(&output).starts_with("4 answers; connections by OS thread: "));
+    assert!(text(&output).starts_with("4 responses; connections by OS thread: "));
     ends(&output, 0);
 }
 
@@ -37,11 +37,11 @@ fn requests_on_one_connection_are_answered_in_their_order() {
     directory.write("one", "1");
     directory.write("two", "2");
     let server = WebServer::start(directory.path(), &["--threads", "1"]);
-    let answers = server
+    let responses = server
         .request("GET /one HTTP/1.1\r\n\r\nHEAD /two HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\nConnection: close\r\n\r\n");
-    let bodies: Vec<_> = answers.split("\r\n\r\n").skip(1).collect();
-    assert_eq!(bodies.len(), 3, "{answers}");
-    assert!(bodies[0].starts_with("1HTTP/1.1 200 OK") && bodies[1].starts_with("HTTP/1.1 200 OK"), "{answers}");
+    let bodies: Vec<_> = responses.split("\r\n\r\n").skip(1).collect();
+    assert_eq!(bodies.len(), 3, "{responses}");
+    assert!(bodies[0].starts_with("1HTTP/1.1 200 OK") && bodies[1].starts_with("HTTP/1.1 200 OK"), "{responses}");
     assert_eq!(bodies[2], "2");
     ends(&server.interrupt(), 0);
 }

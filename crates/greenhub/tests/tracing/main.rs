@@ -22,11 +22,11 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 
 thread_local! {
-    static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static RECORDED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A subscriber that records each event of the target `greenhub` as a line, by OS thread.
-struct Ear;
+struct Recorder;
 
 struct Line(String);
 
@@ -36,7 +36,7 @@ impl Visit for Line {
     }
 }
 
-impl Subscriber for Ear {
+impl Subscriber for Recorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "greenhub" && metadata.is_event()
     }
@@ -48,34 +48,34 @@ impl Subscriber for Ear {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(event.metadata().level().to_string());
         event.record(&mut line);
-        HEARD.with_borrow_mut(|heard| heard.push(line.0));
+        RECORDED.with_borrow_mut(|recorded| recorded.push(line.0));
     }
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
 }
 
 fn listen() -> DefaultGuard {
-    tracing::subscriber::set_default(Ear)
+    tracing::subscriber::set_default(Recorder)
 }
 
 /// Returns the lines recorded since the last call.
 fn take_lines() -> Vec<String> {
-    HEARD.take()
+    RECORDED.take()
 }
 
-fn with(parts: &[&str]) -> Vec<String> {
+fn lines_with(parts: &[&str]) -> Vec<String> {
     take_lines().into_iter().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
 }
 
 #[test]
 fn a_green_thread_emits_events_at_its_spawn_and_its_end() {
     run("a_green_thread_emits_events_at_its_spawn_and_its_end", || {
-        let _ear = listen();
+        let _recorder = listen();
         let green = Builder::new().name("worker".into()).spawn(|| ()).unwrap();
-        let spawned = with(&["DEBUG", "green thread spawned", "worker", file!()]);
+        let spawned = lines_with(&["DEBUG", "green thread spawned", "worker", file!()]);
         assert_eq!(spawned.len(), 1);
         green.join().unwrap();
-        assert_eq!(with(&["DEBUG", "green thread ended", "worker", file!()]).len(), 1);
+        assert_eq!(lines_with(&["DEBUG", "green thread ended", "worker", file!()]).len(), 1);
         spawn_n(|| ());
         yield_now();
         let killed = spawn(|| sleep(LONG));
@@ -97,7 +97,7 @@ fn a_green_thread_emits_events_at_its_spawn_and_its_end() {
 #[test]
 fn hubs_and_loops_emit_events() {
     run("hubs_and_loops_emit_events", || {
-        let _ear = listen();
+        let _recorder = listen();
         sleep(SHORT);
         let hub = get_hub();
         let all = take_lines();
@@ -106,22 +106,22 @@ fn hubs_and_loops_emit_events() {
         );
         assert!(all.iter().any(|line| line.contains("main loop began")));
         hub.abort_wait().unwrap();
-        assert_eq!(with(&["DEBUG", "main loop ended"]).len(), 1);
+        assert_eq!(lines_with(&["DEBUG", "main loop ended"]).len(), 1);
         use_hub(None).unwrap();
         sleep(SHORT);
-        assert_eq!(with(&["hub built"]).len(), 1);
+        assert_eq!(lines_with(&["hub built"]).len(), 1);
     });
 }
 
 #[test]
 fn the_end_of_the_wait_of_main_emits_an_event() {
     run("the_end_of_the_wait_of_main_emits_an_event", || {
-        let _ear = listen();
+        let _recorder = listen();
         let hub = get_hub();
         spawn_n(move || hub.interrupt());
         let (reader, _writer) = green::pipe();
         assert!(greenhub::trampoline(&reader, greenhub::Interest::READ, None).is_err());
-        assert_eq!(with(&["WARN", "the main greenlet's wait ends", "interrupted"]).len(), 1);
+        assert_eq!(lines_with(&["WARN", "the main greenlet's wait ends", "interrupted"]).len(), 1);
     });
 }
 
@@ -131,26 +131,26 @@ fn reports_emit_events_unless_switched_off() {
         return assert!(rerun("reports_emit_events_unless_switched_off", |_| ()).status.success());
     }
     run("reports", || {
-        let _ear = listen();
+        let _recorder = listen();
         drop(spawn(|| Err::<(), _>("unjoined")));
         yield_now();
-        assert_eq!(with(&["ERROR", "unjoined"]).len(), 1);
+        assert_eq!(lines_with(&["ERROR", "unjoined"]).len(), 1);
         drop(spawn(|| -> () { quiet_panic("uncaught") }));
         yield_now();
-        assert_eq!(with(&["ERROR", "uncaught"]).len(), 1);
+        assert_eq!(lines_with(&["ERROR", "uncaught"]).len(), 1);
         hub_core::hub::warn("not so good");
-        assert_eq!(with(&["WARN", "not so good"]).len(), 1);
+        assert_eq!(lines_with(&["WARN", "not so good"]).len(), 1);
         hub_exceptions(false);
         drop(spawn(|| Err::<(), _>("unjoined")));
         yield_now();
-        assert_eq!(with(&["ERROR"]).len(), 0);
+        assert_eq!(lines_with(&["ERROR"]).len(), 0);
     });
 }
 
 /// A subscriber that sends each event to a channel.
-struct Bell(std::sync::mpsc::Sender<String>);
+struct ToChannel(std::sync::mpsc::Sender<String>);
 
-impl Subscriber for Bell {
+impl Subscriber for ToChannel {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "greenhub" && metadata.is_event()
     }
@@ -174,12 +174,12 @@ fn the_blocking_detector_reaches_the_global_subscriber() {
         return assert!(rerun("the_blocking_detector_reaches_the_global_subscriber", |_| ()).status.success());
     }
     run("blocking", || {
-        let (bell, rung) = std::sync::mpsc::channel();
-        tracing::subscriber::set_global_default(Bell(bell)).unwrap();
+        let (sender, lines) = std::sync::mpsc::channel();
+        tracing::subscriber::set_global_default(ToChannel(sender)).unwrap();
         hub_blocking_detection(Duration::from_millis(40)).unwrap();
         let selfish = Builder::new().name("selfish".into()).spawn(move || {
             loop {
-                let line = rung.recv_timeout(Duration::from_secs(60)).unwrap();
+                let line = lines.recv_timeout(Duration::from_secs(60)).unwrap();
                 if line.starts_with("WARN") && line.contains("selfish") {
                     return;
                 }
@@ -190,9 +190,9 @@ fn the_blocking_detector_reaches_the_global_subscriber() {
 }
 
 /// A subscriber that panics at each event.
-struct Wreck;
+struct PanickingSubscriber;
 
-impl Subscriber for Wreck {
+impl Subscriber for PanickingSubscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "greenhub" && metadata.is_event()
     }
@@ -211,7 +211,7 @@ impl Subscriber for Wreck {
 #[test]
 fn a_panicking_subscriber_does_no_harm() {
     run("a_panicking_subscriber_does_no_harm", || {
-        let _wreck = tracing::subscriber::set_default(Wreck);
+        let _subscriber = tracing::subscriber::set_default(PanickingSubscriber);
         sleep(SHORT);
         assert_eq!(spawn(|| 7).join().unwrap(), 7);
         assert!(spawn(|| sleep(LONG)).cancel());
