@@ -45,6 +45,7 @@ mod child;
 mod directories;
 mod error;
 mod event_loop;
+mod hooks;
 mod inotify;
 mod io;
 mod iwait;

@@ -95,7 +95,8 @@ pub struct Node<K: Kind> {
     delivered_in: Cell<u64>,
     is_active: Cell<bool>,
     is_counted: Cell<bool>,
-    /// Whether the state counts the watcher.
+    /// Whether the state has it among the active watchers, and among those that keep the loop alive.
+    is_in_use: Cell<bool>,
     is_in_count: Cell<bool>,
     is_closed: Cell<bool>,
     priority: Cell<Priority>,
@@ -139,6 +140,7 @@ impl<K: Kind> Node<K> {
             delivered_in: Cell::default(),
             is_active: Cell::default(),
             is_counted: Cell::new(true),
+            is_in_use: Cell::default(),
             is_in_count: Cell::default(),
             is_closed: Cell::default(),
             priority: Cell::default(),
@@ -224,6 +226,8 @@ impl<K: Kind> Node<K> {
             self.kind.disarm(self);
             return self.check_open();
         }
+        self.is_in_use.set(true);
+        self.state.add_active();
         self.update_count();
         if !self.is_counted.get() {
             self.kind.set_counted(self, false);
@@ -276,6 +280,7 @@ impl<K: Kind> Node<K> {
         if self.place.get().is_none() {
             let place = self.state.pending.push(Rc::clone(self) as Rc<dyn Deliver>, self.priority.get());
             self.place.set(Some(place));
+            self.state.begin_use();
             self.state.update_due();
         }
     }
@@ -291,6 +296,9 @@ impl<K: Kind> Node<K> {
     fn end_watch(&self) {
         self.is_marked.set(false);
         if self.is_active.replace(false) {
+            if self.is_in_use.take() {
+                self.state.remove_active();
+            }
             self.update_count();
             self.kind.disarm(self);
         }
@@ -517,7 +525,7 @@ impl<K: Kind> Drop for NodeWait<'_, K> {
         } else {
             // Other green threads wait for this watcher among other objects.
             node.is_marked.set(node.is_active.get());
-            if node.is_pending() {
+            if node.is_pending() && node.state.is_current() {
                 node.enqueue();
             }
         }

@@ -9,11 +9,12 @@ use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 
 use hub_core::hub::Interest;
-use hub_core::internal::{drop_contained, hook_shared};
-use hub_core::{Hook, HubRef, Phase, get_hub};
+use hub_core::internal::drop_contained;
+use hub_core::{HubRef, Phase, get_hub};
 
 use crate::child::ChildKind;
 use crate::directories::Directories;
+use crate::hooks::Hooks;
 use crate::io::Fan;
 use crate::node::{Deliver, Node};
 use crate::pending::Pending;
@@ -79,8 +80,9 @@ pub(crate) struct State {
     single_turn: Cell<Option<u64>>,
     /// Whether the loop was told that events are left to deliver.
     is_due: Cell<bool>,
-    /// The hooks of this loop, removed with it. The first one stands for all watchers of phases and all events.
-    hooks: [Hook; 3],
+    hooks: Hooks,
+    /// The number of active watchers.
+    active: Cell<usize>,
 }
 
 impl State {
@@ -97,17 +99,6 @@ impl State {
     }
 
     fn new(hub: HubRef, own: &Weak<State>) -> State {
-        let hook = |phase, call: fn(&State)| {
-            let own = Weak::clone(own);
-            hook_shared(phase, Rc::new(move || own.upgrade().iter().for_each(|state| call(state))))
-        };
-        let end = HubEnd(Weak::clone(own));
-        let renew = move || end.0.upgrade().iter().for_each(|state| state.renew());
-        let hooks = [
-            hook(Phase::Check, State::check),
-            hook(Phase::Prepare, State::prepare),
-            hook_shared(Phase::Fork, Rc::new(renew)),
-        ];
         State {
             hub,
             pending: Pending::new(),
@@ -127,7 +118,8 @@ impl State {
             waited: RefCell::default(),
             single_turn: Cell::new(None),
             is_due: Cell::new(false),
-            hooks,
+            hooks: Hooks::new(own),
+            active: Cell::new(0),
         }
     }
 
@@ -141,7 +133,7 @@ impl State {
     }
 
     /// Makes the watchers those of a forked child, and calls those of a fork before all others.
-    fn renew(&self) {
+    pub(crate) fn renew(&self) {
         self.wake.renew();
         self.directories.renew();
         self.close_children();
@@ -152,17 +144,54 @@ impl State {
         }
     }
 
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         self.turn.set(self.turn.get() + 1);
         self.phases.mark(Phase::Check);
         self.deliver();
         self.update_due();
     }
 
-    fn prepare(&self) {
+    pub(crate) fn prepare(&self) {
         self.phases.mark(Phase::Prepare);
         self.deliver();
         self.update_due();
+        if self.active.get() == 0 && self.pending.is_empty() && self.single_turn.get().is_none() {
+            self.end_use();
+        }
+    }
+
+    /// Begins to take part in the turns of the hub: a watcher is pending, or active.
+    pub(crate) fn begin_use(&self) {
+        if self.hooks.set() {
+            self.turn.set(self.turn.get() + 1);
+        }
+    }
+
+    /// Ends what [`begin_use`](State::begin_use) has begun. The end of a turn does it, so that a watcher that is
+    /// started again in the same turn costs no more.
+    fn end_use(&self) {
+        self.hooks.remove(self.wake.is_open());
+        self.is_due.set(false);
+    }
+
+    pub(crate) fn add_active(&self) {
+        self.active.set(self.active.get() + 1);
+        self.begin_use();
+    }
+
+    pub(crate) fn remove_active(&self) {
+        self.active.set(self.active.get() - 1);
+    }
+
+    /// Ends the waits for watchers, and drops the events that were not delivered: the hub is gone.
+    pub(crate) fn end(&self) {
+        let waited = self.waited.borrow().clone();
+        waited.iter().for_each(|node| node.end_waits());
+        drop_contained(waited);
+        while let Some(node) = self.pending.pop(u64::MAX) {
+            node.discard();
+            drop_contained(node);
+        }
     }
 
     /// Tells the loop whether it must not sleep: callbacks have fed watchers, or a latch was set at which it has not
@@ -173,7 +202,7 @@ impl State {
         let has_delivered = self.single_turn.get().is_some_and(|before| before != self.delivered.get());
         let is_due = has_delivered || !self.pending.is_empty() || self.wake.has_rung();
         if self.is_due.replace(is_due) != is_due {
-            self.hooks[0].set_due(is_due);
+            self.hooks.set_due(is_due);
         }
     }
 
@@ -257,7 +286,7 @@ impl State {
         change(&self.counted);
         if is_here {
             change(&self.counted_here);
-            self.hooks[0].set_counted(self.counted_here.get() != 0);
+            self.hooks.set_counted(self.counted_here.get() != 0);
         }
     }
 
@@ -282,23 +311,6 @@ pub(crate) trait Waited {
     fn end_waits(&self);
 }
 
-/// The part of a hook that is dropped with the hub.
-struct HubEnd(Weak<State>);
-
-impl Drop for HubEnd {
-    fn drop(&mut self) {
-        if let Some(state) = self.0.upgrade() {
-            let waited = state.waited.borrow().clone();
-            waited.iter().for_each(|node| node.end_waits());
-            drop_contained(waited);
-            while let Some(node) = state.pending.pop(u64::MAX) {
-                node.discard();
-                drop_contained(node);
-            }
-        }
-    }
-}
-
 /// Calls `f` for each object of a list, which is not borrowed meanwhile.
 pub(crate) fn for_each<T: ?Sized>(list: &RefCell<Vec<Rc<T>>>, f: impl Fn(Rc<T>)) {
     let object = |index| list.borrow().get(index).cloned();
@@ -309,4 +321,46 @@ pub(crate) fn for_each<T: ?Sized>(list: &RefCell<Vec<Rc<T>>>, f: impl Fn(Rc<T>))
 pub(crate) fn remove<T: ?Sized, U: ?Sized>(list: &RefCell<Vec<Rc<T>>>, object: &U) {
     let place = std::ptr::from_ref(object).cast::<()>();
     list.borrow_mut().retain(|other| Rc::as_ptr(other).cast::<()>() != place);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::async_::Async;
+    use crate::timer::Timer;
+    use crate::watcher::Watcher;
+    // Its hub serves these tests.
+    use greenhub as _;
+
+    #[test]
+    fn a_turn_without_active_and_pending_watchers_has_no_hooks() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let state = State::here();
+        let turn = || state.hub.run_once(Duration::ZERO).expect("main may run the loop");
+        state.hub.schedule_once(LONG, || ());
+        let timer = Timer::of(Rc::clone(&state), LONG, Duration::ZERO);
+        turn();
+        assert_eq!(state.hooks.are_set(), (false, false));
+        for _ in 0..2 {
+            timer.start(|_, ()| ()).expect("an open watcher");
+            turn();
+            assert_eq!(state.hooks.are_set(), (true, true));
+            timer.stop();
+            turn();
+            assert_eq!(state.hooks.are_set(), (false, false));
+            timer.feed(());
+            assert_eq!(state.hooks.are_set(), (true, true));
+            turn();
+            turn();
+            assert_eq!(state.hooks.are_set(), (false, false));
+        }
+        // The descriptor of wake-ups has to be replaced in a child.
+        let wakeup = Async::of(Rc::clone(&state));
+        wakeup.start(|_, ()| ()).expect("an open watcher");
+        drop(wakeup);
+        turn();
+        assert_eq!(state.hooks.are_set(), (false, true));
+    }
 }

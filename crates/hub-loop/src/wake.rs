@@ -74,6 +74,11 @@ impl Wake {
         self.wakeup.has_rung() && self.registration.borrow().is_some()
     }
 
+    /// Returns whether there is a descriptor.
+    pub(crate) fn is_open(&self) -> bool {
+        self.registration.borrow().is_some()
+    }
+
     /// Replaces the descriptor in a forked child, which shares it with its parent.
     pub(crate) fn renew(&self) {
         let former = self.registration.take();
