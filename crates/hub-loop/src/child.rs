@@ -13,7 +13,7 @@ use std::rc::{Rc, Weak};
 
 use hub_core::hub::{Interest, Readiness};
 use hub_core::internal::listen_shared;
-use hub_core::{Listener, Registration, TrampolineError};
+use hub_core::{Listener, Registration, TrampolineError, WaitReason};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
@@ -168,6 +168,7 @@ impl Kind for ChildKind {
     type Event = ChildStatus;
 
     const NAME: &'static str = "Child";
+    const REASON: WaitReason = WaitReason::Child;
     const IS_COUNTED_HERE: bool = true;
 
     fn arm(&self, node: &Rc<Node<ChildKind>>) -> Result<(), WatcherError> {

@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 
 use hub_core::hub::{Interest, Readiness};
 use hub_core::internal::{drop_contained, listen_shared};
-use hub_core::{Listener, Registration};
+use hub_core::{Listener, Registration, WaitReason};
 
 use crate::error::WatcherError;
 use crate::node::{Kind, Node};
@@ -115,6 +115,7 @@ impl Kind for IoKind {
     type Event = Readiness;
 
     const NAME: &'static str = "Io";
+    const REASON: WaitReason = WaitReason::Descriptor;
     const CLOSES_ON_PANIC: bool = true;
 
     fn arm(&self, node: &Rc<Node<IoKind>>) -> Result<(), WatcherError> {

@@ -16,7 +16,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use hub_core::internal::{call_contained, drop_contained};
-use hub_core::{LeftMark, LoopError, LoopErrorKind, Phase, ReadyMark, ReadyMarks, Unparker};
+use hub_core::{LeftMark, LoopError, LoopErrorKind, Phase, ReadyMark, ReadyMarks, Unparker, WaitReason};
 
 use crate::error::{WaitError, WatcherError};
 use crate::pending::Place;
@@ -41,6 +41,9 @@ pub trait Kind: Sized + 'static {
     /// Whether an event that no callback and no wait has taken is kept for the next one. It is not if the next start
     /// brings it again, or makes it meaningless.
     const KEEPS_EVENTS: bool = false;
+
+    /// The reason of a wait for the watcher, in reports of a loop that nothing can wake.
+    const REASON: WaitReason = WaitReason::Watcher;
 
     /// Begins to watch. After an error, the caller disarms.
     fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError>;

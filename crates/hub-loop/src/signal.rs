@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use hub_core::internal::{Latch, SignalLatch, latch_on, why_not_caught};
-use hub_core::spawn_n;
+use hub_core::{WaitReason, spawn_n};
 
 use crate::error::WatcherError;
 use crate::event_loop::event_loop;
@@ -78,6 +78,7 @@ impl Kind for SignalKind {
     type Event = ();
 
     const NAME: &'static str = "Signal";
+    const REASON: WaitReason = WaitReason::Signal;
     const IS_COUNTED_HERE: bool = true;
     const KEEPS_EVENTS: bool = true;
 

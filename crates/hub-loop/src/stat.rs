@@ -207,6 +207,7 @@ impl Kind for StatKind {
     type Event = StatEvent;
 
     const NAME: &'static str = "Stat";
+    const REASON: WaitReason = WaitReason::File;
     const IS_COUNTED_HERE: bool = true;
     const KEEPS_EVENTS: bool = true;
 

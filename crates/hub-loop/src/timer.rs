@@ -6,9 +6,9 @@ use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use hub_core::TimerHandle;
 use hub_core::hub::Time;
 use hub_core::internal::schedule_shared;
+use hub_core::{TimerHandle, WaitReason};
 
 use crate::error::WatcherError;
 use crate::node::{Kind, Node};
@@ -187,6 +187,7 @@ impl Kind for TimerKind {
     type Event = ();
 
     const NAME: &'static str = "Timer";
+    const REASON: WaitReason = WaitReason::Timer;
 
     fn arm(&self, node: &Rc<Node<TimerKind>>) -> Result<(), WatcherError> {
         self.schedule(node, node.state.hub().now() + self.after.get());

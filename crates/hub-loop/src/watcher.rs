@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{Deadline, GreenError, LeftMark, Parked, Parker, ReadyMark, WaitReason, Waitable};
+use hub_core::{Deadline, GreenError, LeftMark, Parked, Parker, ReadyMark, Waitable};
 
 use crate::cancel::call_later;
 use crate::error::{WaitError, WatcherError};
@@ -263,7 +263,8 @@ impl<K: Kind> Watcher for Watch<K> {
         let mut deadline = Deadline::from(limit.into());
         let wait = self.node.begin_wait()?;
         loop {
-            let parker = Parker::new(WaitReason::Event)?;
+            let parker = Parker::new(K::REASON)
+                .map_err(|error| error.with_operation(|| format!("waiting for {:?}", self.node)))?;
             let parked =
                 if wait.parks_by(parker.unparker()) { parker.park(&mut deadline) } else { Ok(Parked::Unparked) };
             // An event that has come counts before the limit and before an error of the loop.

@@ -260,3 +260,28 @@ fn a_watcher_that_is_waited_for_takes_no_callback() {
         assert!(matches!(timer.again(|_, ()| ()), Err(WatcherError::Closed)));
     });
 }
+
+#[test]
+fn the_error_of_a_wait_in_a_callback_names_the_watcher() {
+    run("the_error_of_a_wait_in_a_callback_names_the_watcher", || {
+        let log = Log::new();
+        let errors = log.clone();
+        event_loop().run_callback(move || errors.push(event_loop().timer(SHORT).wait(None).unwrap_err().to_string()));
+        sleep(SHORT);
+        let error = log.take().remove(0);
+        assert!(error.contains("waiting for Timer { after: 1ms"), "{error}");
+    });
+}
+
+#[test]
+fn a_listing_names_what_each_green_thread_waits_for() {
+    run("a_listing_names_what_each_green_thread_waits_for", || {
+        let timer = event_loop().timer(LONG);
+        let signal = event_loop().signal(nix::sys::signal::Signal::SIGUSR2 as i32).unwrap();
+        let greens = [spawn(move || drop(timer.wait(None))), spawn(move || drop(signal.wait(None)))];
+        yield_now();
+        let listed: String = greenhub::debug::greenlets().iter().map(ToString::to_string).collect();
+        assert!(listed.contains("waiting for a timer") && listed.contains("waiting for a signal"), "{listed}");
+        greens.iter().for_each(|green| _ = green.kill());
+    });
+}

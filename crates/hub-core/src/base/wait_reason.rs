@@ -42,6 +42,16 @@ pub enum WaitReason {
     Future,
     /// Waits for the end of all work of the loop.
     LoopJoin,
+    /// Waits for a timer.
+    Timer,
+    /// Waits for a signal.
+    Signal,
+    /// Waits for a child process.
+    Child,
+    /// Waits for a change of a file.
+    File,
+    /// Waits for a wake-up or a phase of the loop.
+    Watcher,
 }
 
 impl WaitReason {
@@ -65,6 +75,11 @@ impl WaitReason {
             WaitReason::Park => "waiting to be unparked",
             WaitReason::Future => "waiting for a future",
             WaitReason::LoopJoin => "waiting for the end of all work",
+            WaitReason::Timer => "waiting for a timer",
+            WaitReason::Signal => "waiting for a signal",
+            WaitReason::Child => "waiting for a child process",
+            WaitReason::File => "waiting for a change of a file",
+            WaitReason::Watcher => "waiting for a watcher",
         }
     }
 }

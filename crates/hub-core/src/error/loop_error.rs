@@ -1,5 +1,6 @@
 //! The error of a call that could not wait.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -90,7 +91,7 @@ enum Cause {
     #[error(
         "do not call blocking functions from the main loop: {operation} needs a green thread; spawn one, or await `defer_to_green_thread`"
     )]
-    InMainloop { operation: &'static str },
+    InMainloop { operation: Cow<'static, str> },
     #[error(
         "do not call blocking functions in a poll of a future: {operation} would let other green threads run before the \
          poll returns; await it, run it with `defer_to_green_thread`, or allow it with `block_in_place`"
@@ -185,8 +186,18 @@ impl LoopError {
     }
 
     /// Creates the error of an operation that tried to block inside the main loop.
-    pub(crate) fn in_mainloop(operation: &'static str) -> LoopError {
-        LoopError::new(Cause::InMainloop { operation })
+    pub(crate) fn in_mainloop(operation: impl Into<Cow<'static, str>>) -> LoopError {
+        LoopError::new(Cause::InMainloop { operation: operation.into() })
+    }
+
+    /// Names the operation that tried to block inside the main loop. An error of another kind stays as it is.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_operation(self, operation: impl FnOnce() -> String) -> LoopError {
+        match *self.0 {
+            Cause::InMainloop { .. } => LoopError::in_mainloop(operation()),
+            _ => self,
+        }
     }
 
     /// Creates the error of an operation that tried to block inside a poll of a future.
