@@ -9,7 +9,7 @@ use hub_core::internal::Latch;
 use crate::error::WatcherError;
 use crate::node::{Kind, Node};
 use crate::state::State;
-use crate::wake::Latched;
+use crate::wake::Look;
 use crate::watcher::Watch;
 
 /// A watcher that other OS threads and signal handlers wake. gevent's `loop.async_`.
@@ -63,7 +63,7 @@ impl Kind for AsyncKind {
     const KEEPS_EVENTS: bool = true;
 
     fn arm(&self, node: &Rc<Node<AsyncKind>>) -> Result<(), WatcherError> {
-        node.state.wake.add(Rc::clone(node) as Rc<dyn Latched>)?;
+        node.state.wake.add(Rc::clone(node) as Rc<dyn Look>)?;
         Rc::clone(node).look();
         Ok(())
     }
@@ -73,10 +73,10 @@ impl Kind for AsyncKind {
     }
 }
 
-impl Latched for Node<AsyncKind> {
+impl Look for Node<AsyncKind> {
     fn look(self: Rc<Self>) {
         if self.kind.latch.take() {
-            self.mark(());
+            self.set_pending(());
         }
     }
 }

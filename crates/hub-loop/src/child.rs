@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use crate::error::WatcherError;
 use crate::node::{Kind, Node};
-use crate::phase::Marked;
+use crate::phase::SetPending;
 use crate::signal::SignalFan;
 use crate::state::State;
 use crate::watcher::Watch;
@@ -126,7 +126,7 @@ impl ChildKind {
             }
         }
         let fan = SignalFan::of(&node.state, Signal::CHILD.as_raw());
-        fan.add(&node.state, Rc::clone(node) as Rc<dyn Marked>)?;
+        fan.add(&node.state, Rc::clone(node) as Rc<dyn SetPending>)?;
         self.by_signal.replace(Some(fan));
         Ok(())
     }
@@ -175,7 +175,7 @@ impl Kind for ChildKind {
         self.listen(node)?;
         // It may have ended before a signal could tell.
         match self.reap() {
-            Ok(Some(ended)) => node.mark(ended),
+            Ok(Some(ended)) => node.set_pending(ended),
             Ok(None) => {}
             Err(error) => {
                 self.end_listen(node);
@@ -201,16 +201,16 @@ impl Kind for ChildKind {
     }
 }
 
-impl Marked for Node<ChildKind> {
+impl SetPending for Node<ChildKind> {
     /// Looks at the child. Runs no foreign code.
-    fn mark(self: Rc<Self>) {
+    fn set_pending(self: Rc<Self>) {
         match self.kind.reap() {
             Ok(None) => {}
-            Ok(Some(ended)) => Node::mark(&self, ended),
+            Ok(Some(ended)) => Node::set_pending(&self, ended),
             // Other code has reaped the child since the start.
             Err(_) => {
                 let ended = self.kind.end(None);
-                Node::mark(&self, ended);
+                Node::set_pending(&self, ended);
             }
         }
     }
@@ -225,7 +225,7 @@ impl Listener for ChildListener {
             // The descriptor stays readable.
             let registration = node.kind.registration.take();
             drop(registration);
-            Marked::mark(node);
+            SetPending::set_pending(node);
         }
     }
 }

@@ -69,8 +69,10 @@ pub struct Counts {
     /// The callbacks of watchers that are in progress: 1 in a callback, else 0. gevent's `loop.depth`.
     pub depth: usize,
     /// The watchers with an event that was not delivered. gevent's `loop.pendingcnt`.
+    #[doc(alias = "pendingcnt")]
     pub pending: usize,
-    /// The active watchers that keep the loop alive. gevent's `loop.activecnt`.
+    /// The active watchers that keep the loop alive. gevent's `loop.activecnt`, which has queued callbacks as well.
+    #[doc(alias = "activecnt")]
     pub active: usize,
 }
 
@@ -144,7 +146,7 @@ impl Loop {
     /// Makes a watcher of the file at `path`. Switches.
     ///
     /// It looks at the file once in each period `every`. Zero stands for 5 s, and the shortest period is 100 ms. The
-    /// watcher compares with the file as it is now: a change before the start is told at the start. In a callback,
+    /// watcher compares with the file as it is now: a change before the start is reported at the start. In a callback,
     /// which cannot wait, it compares with the first look.
     pub fn stat(&self, path: impl AsRef<Path>, every: Duration) -> Stat {
         Stat::of(Rc::clone(&self.state), path.as_ref(), every)
@@ -259,7 +261,7 @@ impl Loop {
     /// Call it before a descriptor is closed. Returns whether there is such a watcher. The caller then closes the
     /// descriptor in a later turn. gevent's `loop.closing_fd`.
     pub fn closing_fd(&self, fd: RawFd) -> bool {
-        self.state.is_current() && self.state.mark_descriptor(fd)
+        self.state.is_current() && self.state.feed_descriptor(fd)
     }
 }
 

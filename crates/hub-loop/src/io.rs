@@ -69,13 +69,13 @@ impl Io {
         )))
     }
 
-    /// Returns the directions that the watcher waits for.
+    /// Returns the directions that the watcher waits for. Does not switch. gevent's `io.events`.
     #[must_use]
     pub fn events(&self) -> Interest {
         self.node().kind.events.get()
     }
 
-    /// Sets the directions that the watcher waits for.
+    /// Sets the directions that the watcher waits for. Does not switch. gevent's `io.events`.
     ///
     /// # Errors
     ///
@@ -203,9 +203,9 @@ impl Fan {
         }
     }
 
-    /// Marks all watchers as pending.
-    pub(crate) fn mark(&self, readiness: Readiness) -> bool {
-        for_each(&self.watchers, |watcher| watcher.mark(readiness));
+    /// Makes all watchers pending.
+    pub(crate) fn set_pending(&self, readiness: Readiness) -> bool {
+        for_each(&self.watchers, |watcher| watcher.set_pending(readiness));
         !self.watchers.borrow().is_empty()
     }
 
@@ -226,7 +226,7 @@ struct FanListener(Weak<Fan>);
 impl Listener for FanListener {
     fn ready(&self, _: RawFd, readiness: Readiness) {
         if let Some(fan) = self.0.upgrade() {
-            fan.mark(readiness);
+            fan.set_pending(readiness);
         }
     }
 
@@ -238,10 +238,10 @@ impl Listener for FanListener {
 }
 
 impl State {
-    /// Marks the watchers of a number as pending. Returns whether there are any.
-    pub(crate) fn mark_descriptor(&self, fd: RawFd) -> bool {
+    /// Makes the watchers of a number pending. Returns whether there are any.
+    pub(crate) fn feed_descriptor(&self, fd: RawFd) -> bool {
         let fans = DIRECTIONS.map(|direction| self.fans.borrow().get(&(fd, direction)).and_then(Weak::upgrade));
-        let marked = fans.into_iter().flatten().map(|fan| fan.mark(Readiness::from(fan.direction)));
+        let marked = fans.into_iter().flatten().map(|fan| fan.set_pending(Readiness::from(fan.direction)));
         marked.fold(false, |any, marked| any | marked)
     }
 }

@@ -20,7 +20,7 @@ use hub_core::{LeftMark, LoopError, LoopErrorKind, Phase, ReadyMark, ReadyMarks,
 
 use crate::error::{WaitError, WatcherError};
 use crate::pending::Place;
-use crate::state::{Priority, State, Waited};
+use crate::state::{EndWaits, Priority, State};
 use crate::watcher::Watch;
 
 /// The part of a watcher that differs between the kinds.
@@ -344,17 +344,17 @@ impl<K: Kind> Node<K> {
         self.waiting.get().is_some()
     }
 
-    /// Marks the watcher as pending with an event of the program, unless its hub is gone.
+    /// Makes the watcher pending with an event of the program, unless its hub is gone.
     pub(crate) fn feed(self: &Rc<Self>, event: K::Event) {
         if self.state.is_current() {
-            self.mark(event);
+            self.set_pending(event);
         } else {
             drop_contained(event);
         }
     }
 
-    /// Marks the watcher as pending with an event.
-    pub(crate) fn mark(self: &Rc<Self>, event: K::Event) {
+    /// Makes the watcher pending with an event.
+    pub(crate) fn set_pending(self: &Rc<Self>, event: K::Event) {
         if self.is_closed.get() {
             return drop_contained(event);
         }
@@ -393,7 +393,7 @@ impl<K: Kind> Node<K> {
             return;
         }
         if is_waited {
-            self.state.add_waited(Rc::clone(self) as Rc<dyn Waited>);
+            self.state.add_waited(Rc::clone(self) as Rc<dyn EndWaits>);
         } else {
             self.state.remove_waited(&**self);
         }
@@ -536,7 +536,7 @@ impl<K: Kind> Drop for NodeWait<'_, K> {
     }
 }
 
-impl<K: Kind> Waited for Node<K> {
+impl<K: Kind> EndWaits for Node<K> {
     fn end_waits(&self) {
         if self.is_pending() {
             self.wake_waiter();

@@ -19,22 +19,58 @@ const FORK: u8 = 3;
 
 /// A watcher whose callback is called before each wait of the hub. gevent's `loop.prepare`.
 ///
-/// Made by [`Loop::prepare`](crate::Loop::prepare).
+/// Made by [`Loop::prepare`](crate::Loop::prepare). It is the last call of a turn that can add work.
+///
+/// ```
+/// use greenhub::gevent::{Watcher, event_loop};
+/// use std::time::Duration;
+/// let prepare = event_loop().prepare();
+/// prepare.start(|_, ()| println!("the output of this turn is flushed here"))?;
+/// prepare.set_counted(false); // it has no work of its own
+/// greenhub::sleep(Duration::from_millis(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub type Prepare = Watch<PhaseKind<PREPARE>>;
 
 /// A watcher whose callback is called after each wait of the hub. gevent's `loop.check`.
 ///
 /// Made by [`Loop::check`](crate::Loop::check).
+///
+/// ```
+/// use greenhub::gevent::{Watcher, event_loop};
+/// use std::time::Duration;
+/// let check = event_loop().check();
+/// check.start(|_, ()| println!("the loop has polled the descriptors"))?;
+/// check.set_counted(false); // it has no work of its own
+/// greenhub::sleep(Duration::from_millis(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub type Check = Watch<PhaseKind<CHECK>>;
 
 /// A watcher whose callback is called in each turn without other events. gevent's `loop.idle`.
 ///
 /// Made by [`Loop::idle`](crate::Loop::idle). While one is active the loop does not sleep.
+///
+/// ```
+/// use greenhub::gevent::{Watcher, event_loop};
+/// let green = greenhub::spawn(|| println!("work"));
+/// event_loop().idle().wait(None)?; // until nothing else has work
+/// assert!(green.is_finished());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub type Idle = Watch<PhaseKind<IDLE>>;
 
-/// A watcher whose callback is called once in a forked child, before all others. gevent's `loop.fork`.
+/// A watcher whose callback is called once in a forked child, before all other watchers. gevent's `loop.fork`.
 ///
-/// Made by [`Loop::fork`](crate::Loop::fork).
+/// Made by [`Loop::fork`](crate::Loop::fork). Green threads that are ready run before it.
+///
+/// ```
+/// use greenhub::gevent::{Watcher, event_loop};
+/// let fork = event_loop().fork();
+/// fork.set_counted(false); // the program may end without a fork
+/// fork.start(|_, ()| println!("connections are opened anew here, in the child"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub type Fork = Watch<PhaseKind<FORK>>;
 
 /// The part of a watcher of a phase that other watchers do not have.
@@ -56,7 +92,7 @@ impl<const PHASE: u8> Kind for PhaseKind<PHASE> {
     const PHASE: Option<Phase> = Some([Phase::Prepare, Phase::Check, Phase::Idle, Phase::Fork][PHASE as usize]);
 
     fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError> {
-        node.state.phases.add(PHASE, Rc::clone(node) as Rc<dyn Marked>);
+        node.state.phases.add(PHASE, Rc::clone(node) as Rc<dyn SetPending>);
         Ok(())
     }
 
@@ -65,20 +101,20 @@ impl<const PHASE: u8> Kind for PhaseKind<PHASE> {
     }
 }
 
-/// A watcher of any kind, as the loop sees it: it can be marked as pending.
-pub(crate) trait Marked {
-    fn mark(self: Rc<Self>);
+/// A watcher whose event the loop finds.
+pub(crate) trait SetPending {
+    fn set_pending(self: Rc<Self>);
 }
 
-impl<const PHASE: u8> Marked for Node<PhaseKind<PHASE>> {
-    fn mark(self: Rc<Self>) {
-        Node::mark(&self, ());
+impl<const PHASE: u8> SetPending for Node<PhaseKind<PHASE>> {
+    fn set_pending(self: Rc<Self>) {
+        Node::set_pending(&self, ());
     }
 }
 
 /// The active watchers of each phase.
 pub(crate) struct PhaseNodes {
-    nodes: [RefCell<Vec<Rc<dyn Marked>>>; 4],
+    nodes: [RefCell<Vec<Rc<dyn SetPending>>>; 4],
     /// Keeps the loop from sleeping while an idle watcher is active.
     idle: RefCell<Option<Hook>>,
     idle_hook: Rc<dyn Fn()>,
@@ -89,20 +125,20 @@ impl PhaseNodes {
         let own = Weak::clone(own);
         let idle_hook = Rc::new(move || {
             if let Some(state) = own.upgrade()
-                && !state.takes_delivered()
+                && !state.take_is_busy()
             {
-                state.phases.mark(Phase::Idle);
+                state.phases.set_pending(Phase::Idle);
             }
         });
         PhaseNodes { nodes: Default::default(), idle: RefCell::default(), idle_hook }
     }
 
-    fn add(&self, phase: u8, node: Rc<dyn Marked>) {
+    fn add(&self, phase: u8, node: Rc<dyn SetPending>) {
         self.nodes[phase as usize].borrow_mut().push(node);
         self.update_idle();
     }
 
-    fn remove(&self, phase: u8, node: &dyn Marked) {
+    fn remove(&self, phase: u8, node: &dyn SetPending) {
         remove(&self.nodes[phase as usize], node);
         self.update_idle();
     }
@@ -117,14 +153,14 @@ impl PhaseNodes {
         drop(former);
     }
 
-    /// Marks the active watchers of a phase as pending.
-    pub(crate) fn mark(&self, phase: Phase) {
+    /// Makes the active watchers of a phase pending.
+    pub(crate) fn set_pending(&self, phase: Phase) {
         let place = match phase {
             Phase::Prepare => PREPARE,
             Phase::Check => CHECK,
             Phase::Idle => IDLE,
             _ => FORK,
         };
-        for_each(&self.nodes[place as usize], |node| node.mark());
+        for_each(&self.nodes[place as usize], |node| node.set_pending());
     }
 }

@@ -15,9 +15,9 @@ use hub_core::{WaitReason, spawn_n};
 use crate::error::WatcherError;
 use crate::event_loop::event_loop;
 use crate::node::{Kind, Node};
-use crate::phase::Marked;
+use crate::phase::SetPending;
 use crate::state::{State, for_each, remove};
-use crate::wake::Latched;
+use crate::wake::Look;
 use crate::watcher::{Watch, Watcher};
 
 /// A watcher of a signal. gevent's `loop.signal`.
@@ -83,7 +83,7 @@ impl Kind for SignalKind {
     const KEEPS_EVENTS: bool = true;
 
     fn arm(&self, node: &Rc<Node<SignalKind>>) -> Result<(), WatcherError> {
-        self.fan.add(&node.state, Rc::clone(node) as Rc<dyn Marked>)
+        self.fan.add(&node.state, Rc::clone(node) as Rc<dyn SetPending>)
     }
 
     fn disarm(&self, node: &Node<SignalKind>) {
@@ -99,9 +99,9 @@ impl Kind for SignalKind {
     }
 }
 
-impl Marked for Node<SignalKind> {
-    fn mark(self: Rc<Self>) {
-        Node::mark(&self, ());
+impl SetPending for Node<SignalKind> {
+    fn set_pending(self: Rc<Self>) {
+        Node::set_pending(&self, ());
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct SignalFan {
     latch: Arc<Latch>,
     /// Kept from the first start to the drop of the last watcher, so that stops and starts do not touch the handler.
     registered: RefCell<Option<SignalLatch>>,
-    watchers: RefCell<Vec<Rc<dyn Marked>>>,
+    watchers: RefCell<Vec<Rc<dyn SetPending>>>,
 }
 
 impl SignalFan {
@@ -132,10 +132,10 @@ impl SignalFan {
         fan
     }
 
-    pub(crate) fn add(self: &Rc<Self>, state: &State, watcher: Rc<dyn Marked>) -> Result<(), WatcherError> {
+    pub(crate) fn add(self: &Rc<Self>, state: &State, watcher: Rc<dyn SetPending>) -> Result<(), WatcherError> {
         if self.watchers.borrow().is_empty() {
             self.register()?;
-            state.wake.add(Rc::clone(self) as Rc<dyn Latched>)?;
+            state.wake.add(Rc::clone(self) as Rc<dyn Look>)?;
             // A signal that came while no watcher was active is not delivered.
             self.latch.take();
         } else {
@@ -146,7 +146,7 @@ impl SignalFan {
         Ok(())
     }
 
-    pub(crate) fn remove(&self, state: &State, watcher: &dyn Marked) {
+    pub(crate) fn remove(&self, state: &State, watcher: &dyn SetPending) {
         remove(&self.watchers, watcher);
         if self.watchers.borrow().is_empty() {
             state.wake.remove(self);
@@ -163,10 +163,10 @@ impl SignalFan {
     }
 }
 
-impl Latched for SignalFan {
+impl Look for SignalFan {
     fn look(self: Rc<Self>) {
         if self.latch.take() {
-            for_each(&self.watchers, |watcher| watcher.mark());
+            for_each(&self.watchers, |watcher| watcher.set_pending());
         }
     }
 }

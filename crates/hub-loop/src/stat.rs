@@ -24,8 +24,8 @@ use crate::watcher::Watch;
 /// A watcher of a file: called after the metadata at a path has changed. gevent's `loop.stat`.
 ///
 /// Made by [`Loop::stat`](crate::Loop::stat). The event has the metadata before and after, which is none for a missing
-/// file. So the callback is told of a change, of a file that appears or goes, and of a file that is replaced by another
-/// one. Several changes between two looks are one event. A time of access alone is no change.
+/// file. A change, a file that appears or goes, and a file that is replaced by another one are each reported. Several
+/// changes between two looks are one event. A time of access alone is no change.
 ///
 /// On Linux the watcher looks when inotify reports the file or its directory. It also looks once in every period, since
 /// network file systems report nothing. A look does not block the OS thread.
@@ -90,19 +90,20 @@ impl Stat {
         Watch::new(Node::new(state, kind))
     }
 
-    /// Returns the path.
+    /// Returns the path. Does not switch. gevent's `stat.path`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.node().kind.path
     }
 
-    /// Returns the period.
+    /// Returns the period. Does not switch. gevent's `stat.interval`.
+    #[doc(alias = "interval")]
     #[must_use]
     pub fn every(&self) -> Duration {
         self.node().kind.every
     }
 
-    /// Returns the metadata that the last look has found.
+    /// Returns the metadata that the last look has found. Does not switch. gevent's `stat.attr`.
     ///
     /// Returns `None` if there was no file, and before the first look.
     #[must_use]
@@ -140,7 +141,7 @@ impl StatKind {
     fn take_in(&self, node: &Rc<Node<StatKind>>, attr: Option<Metadata>) {
         let Some(prev) = self.known.replace(Some(attr.clone())) else { return };
         if !is_same(prev.as_ref(), attr.as_ref()) {
-            node.mark(StatEvent { prev, attr });
+            node.set_pending(StatEvent { prev, attr });
         }
     }
 }

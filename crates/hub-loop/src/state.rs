@@ -27,7 +27,8 @@ use crate::wake::Wake;
 /// Among the pending watchers of a turn, those of a higher priority are called first.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Priority {
-    /// gevent's -2.
+    /// gevent's -2, `loop.MINPRI`.
+    #[doc(alias = "MINPRI")]
     Lowest,
     /// gevent's -1.
     Low,
@@ -36,7 +37,8 @@ pub enum Priority {
     Normal,
     /// gevent's 1.
     High,
-    /// gevent's 2.
+    /// gevent's 2, `loop.MAXPRI`.
+    #[doc(alias = "MAXPRI")]
     Highest,
 }
 
@@ -75,7 +77,7 @@ pub(crate) struct State {
     pub(crate) children: RefCell<Vec<Rc<Node<ChildKind>>>>,
     pub(crate) signals: RefCell<HashMap<c_int, Weak<SignalFan>>>,
     /// The watchers for which a green thread waits.
-    waited: RefCell<Vec<Rc<dyn Waited>>>,
+    waited: RefCell<Vec<Rc<dyn EndWaits>>>,
     /// The number of delivered events at the begin of a single turn, which does not wait after the delivery of another.
     single_turn: Cell<Option<u64>>,
     /// Whether the loop was told that events are left to deliver.
@@ -137,7 +139,7 @@ impl State {
         self.wake.renew();
         self.directories.renew();
         self.close_children();
-        self.phases.mark(Phase::Fork);
+        self.phases.set_pending(Phase::Fork);
         let last = self.pending.last();
         while let Some(node) = self.pending.pop_of(Phase::Fork, last) {
             self.call(node);
@@ -146,13 +148,13 @@ impl State {
 
     pub(crate) fn check(&self) {
         self.turn.set(self.turn.get() + 1);
-        self.phases.mark(Phase::Check);
+        self.phases.set_pending(Phase::Check);
         self.deliver();
         self.update_due();
     }
 
     pub(crate) fn prepare(&self) {
-        self.phases.mark(Phase::Prepare);
+        self.phases.set_pending(Phase::Prepare);
         self.deliver();
         self.update_due();
         if self.active.get() == 0 && self.pending.is_empty() && self.single_turn.get().is_none() {
@@ -213,12 +215,12 @@ impl State {
     }
 
     /// Adds a watcher for which a green thread waits.
-    pub(crate) fn add_waited(&self, node: Rc<dyn Waited>) {
+    pub(crate) fn add_waited(&self, node: Rc<dyn EndWaits>) {
         self.waited.borrow_mut().push(node);
     }
 
     /// Removes a watcher for which no green thread waits any more.
-    pub(crate) fn remove_waited(&self, node: &dyn Waited) {
+    pub(crate) fn remove_waited(&self, node: &dyn EndWaits) {
         remove(&self.waited, node);
     }
 
@@ -261,7 +263,7 @@ impl State {
     }
 
     /// Returns whether an event was delivered since the last call, not counting those of phases.
-    pub(crate) fn takes_delivered(&self) -> bool {
+    pub(crate) fn take_is_busy(&self) -> bool {
         self.is_busy.take()
     }
 
@@ -306,7 +308,7 @@ impl Drop for SingleTurn<'_> {
 }
 
 /// A watcher for which a green thread waits, of any kind.
-pub(crate) trait Waited {
+pub(crate) trait EndWaits {
     /// Ends the waits with an error: the hub is gone, and no event will come.
     fn end_waits(&self);
 }

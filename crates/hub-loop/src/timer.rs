@@ -56,7 +56,8 @@ impl Timer {
         ))
     }
 
-    /// Returns the period; zero for a timer that fires once.
+    /// Returns the period; zero for a timer that fires once. Does not switch. libev's `repeat`.
+    #[doc(alias = "repeat")]
     #[must_use]
     pub fn every(&self) -> Duration {
         self.node().kind.every.get()
@@ -159,7 +160,7 @@ impl TimerKind {
         if !self.every.get().is_zero() {
             self.schedule_next(node);
         }
-        node.mark(());
+        node.set_pending(());
     }
 
     /// Arms the timer of the hub for the next period.

@@ -45,7 +45,7 @@ impl<T> Waiter<T> {
 
     /// Waits for the value, and takes it. Switches, unless it is there.
     ///
-    /// The waiter can be used again then.
+    /// The waiter can be used again then. gevent's `get` leaves the value, and a second one returns it again.
     ///
     /// # Errors
     ///
@@ -103,6 +103,7 @@ impl<T> Waiter<T> {
     }
 
     /// Returns whether there is a value. gevent's `successful`.
+    #[doc(alias = "successful")]
     #[must_use]
     pub fn is_successful(&self) -> bool {
         matches!(*self.outcome.borrow(), Some(Ok(_)))

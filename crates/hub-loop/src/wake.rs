@@ -15,9 +15,9 @@ use hub_core::{Listener, Registration};
 use crate::error::WatcherError;
 use crate::state::{State, for_each, remove};
 
-/// A part of the loop that a latch marks as pending.
-pub(crate) trait Latched {
-    /// Marks the watchers as pending if the latch is set. Runs no foreign code.
+/// A part of the loop whose watchers a latch makes pending.
+pub(crate) trait Look {
+    /// Makes the watchers pending if the latch is set. Runs no foreign code.
     fn look(self: Rc<Self>);
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Wake {
     wakeup: Arc<LatchWakeup>,
     registration: RefCell<Option<Registration>>,
     listener: Rc<dyn Listener>,
-    latched: RefCell<Vec<Rc<dyn Latched>>>,
+    latched: RefCell<Vec<Rc<dyn Look>>>,
 }
 
 impl Wake {
@@ -45,13 +45,13 @@ impl Wake {
     }
 
     /// Looks at `latched` from now on.
-    pub(crate) fn add(&self, latched: Rc<dyn Latched>) -> Result<(), WatcherError> {
+    pub(crate) fn add(&self, latched: Rc<dyn Look>) -> Result<(), WatcherError> {
         self.listen()?;
         self.latched.borrow_mut().push(latched);
         Ok(())
     }
 
-    pub(crate) fn remove(&self, latched: &dyn Latched) {
+    pub(crate) fn remove(&self, latched: &dyn Look) {
         remove(&self.latched, latched);
     }
 

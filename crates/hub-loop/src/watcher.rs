@@ -121,7 +121,7 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// The event that the callback gets.
     type Event;
 
-    /// Calls `callback` for each event, from the main loop. Does not switch.
+    /// Calls `callback` for each event, from the main loop. Does not switch. gevent's `watcher.start`.
     ///
     /// The callback gets the watcher itself and the event. It may start, stop and close watchers, its own included. If
     /// the watcher is active already, the callback takes the place of the former one, and the schedule stays. If the
@@ -141,14 +141,14 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// The same as [`start`](Watcher::start), and [`WatcherError::NoCallback`] if it was never started.
     fn resume(&self) -> Result<(), WatcherError>;
 
-    /// Stops the watcher: its callback is not called any more. Does not switch.
+    /// Stops the watcher: its callback is not called any more. Does not switch. gevent's `watcher.stop`.
     ///
     /// An event that has come and was not delivered is dropped. A green thread that [waits](Watcher::wait) for the
     /// watcher gets [`WaitError::Stopped`] in a later turn, unless its event was delivered before. For an
     /// [`iwait`](crate::iwait) the watcher is ready then, since no event of it will come.
     fn stop(&self);
 
-    /// Stops the watcher for good, and drops its callback. Does not switch.
+    /// Stops the watcher for good, and drops its callback. Does not switch. gevent's `watcher.close`.
     ///
     /// A green thread that [waits](Watcher::wait) for it gets [`WaitError::Closed`] in a later turn.
     fn close(&self);
@@ -159,21 +159,29 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// else changes: a timer that fires once stays armed, and a child is not reaped. gevent's `watcher.feed`.
     fn feed(&self, event: Self::Event);
 
-    /// Returns whether the watcher was started, and neither stopped nor closed.
+    /// Returns whether the watcher was started, and neither stopped nor closed. gevent's `watcher.active`.
+    ///
+    /// Does not switch.
+    #[doc(alias = "active")]
     fn is_active(&self) -> bool;
 
-    /// Returns whether an event has come whose callback was not called.
+    /// Returns whether an event has come whose callback was not called. gevent's `watcher.pending`.
+    ///
+    /// Does not switch.
+    #[doc(alias = "pending")]
     fn is_pending(&self) -> bool;
 
     /// Sets whether the active watcher keeps the loop alive. Does not switch. gevent's `ref`.
     ///
     /// It is on by default.
+    #[doc(alias = "ref")]
     fn set_counted(&self, counted: bool);
 
-    /// Returns whether the active watcher keeps the loop alive.
+    /// Returns whether the active watcher keeps the loop alive. Does not switch.
+    #[doc(alias = "ref")]
     fn is_counted(&self) -> bool;
 
-    /// Sets the priority. Does not switch.
+    /// Sets the priority. Does not switch. gevent's `watcher.priority`.
     ///
     /// If a stopped watcher is [pending](Watcher::is_pending), it is called after those of its new priority that are
     /// pending already.
@@ -183,7 +191,7 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// Returns [`WatcherError::Active`] while the watcher is active.
     fn set_priority(&self, priority: Priority) -> Result<(), WatcherError>;
 
-    /// Returns the priority.
+    /// Returns the priority. Does not switch.
     fn priority(&self) -> Priority;
 
     /// Starts the watcher, waits for one event and stops it. Switches. gevent's `hub.wait`.
@@ -200,11 +208,26 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// [`WaitError::Closed`] if the watcher is stopped or closed during the wait, and [`WaitError::Cancelled`] after
     /// [`cancel_wait`](Watcher::cancel_wait). Returns an error if the watcher cannot be started, or where the caller
     /// cannot wait, such as on the main loop.
+    #[doc(alias = "wait_on_watcher")]
     fn wait(&self, limit: impl Into<Option<Duration>>) -> Result<Self::Event, WaitError>;
 
-    /// Ends the wait of a green thread with `error`, in a later turn. Does not switch.
+    /// Ends the wait of a green thread with `error`, in a later turn. Does not switch. gevent's `hub.cancel_wait`.
     ///
     /// Returns false if no green thread waits. A wait that has ended by then is not disturbed.
+    ///
+    /// ```
+    /// use greenhub::GreenError;
+    /// use greenhub::gevent::{Watcher, event_loop};
+    /// use std::rc::Rc;
+    /// use std::time::Duration;
+    /// let timer = Rc::new(event_loop().timer(Duration::from_secs(3600)));
+    /// let watcher = Rc::clone(&timer);
+    /// let waiting = greenhub::spawn(move || watcher.wait(None));
+    /// greenhub::thread::yield_now();
+    /// assert!(timer.cancel_wait(GreenError::custom("it takes too long")));
+    /// assert!(waiting.join()?.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn cancel_wait(&self, error: GreenError) -> bool;
 }
 

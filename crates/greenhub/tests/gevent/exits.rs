@@ -247,3 +247,24 @@ fn the_loop_of_a_replaced_hub_touches_nothing_of_the_next_one() {
         green.kill();
     });
 }
+
+#[test]
+fn a_hub_has_a_label_and_a_debug_text_also_when_it_is_gone() {
+    run("a_hub_has_a_label_and_a_debug_text_also_when_it_is_gone", || {
+        let hub = get_hub();
+        assert_eq!(hub.label(), "");
+        hub.set_label("requests");
+        let timer = event_loop().timer(LONG);
+        timer.start(|_, ()| ()).unwrap();
+        assert_eq!(hub.label(), "requests");
+        let shown = format!("{hub:?} {:?}", event_loop());
+        for part in [hub.name(), "requests", "timers: 1", "pending: 0", "active: 1"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        let former = event_loop();
+        use_hub(hub.name()).unwrap();
+        let shown = format!("{hub:?} {former:?}");
+        assert!(shown.contains("current: false") && shown.contains("destroyed"), "{shown}");
+        assert_eq!((hub.label(), get_hub().label()), Default::default());
+    });
+}
