@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::support::counting::allocations;
 use crate::support::fork::{ends_well, forked};
 use crate::support::{alone, in_child, open_descriptors, run};
-use crate::{LONG, Log, SHORT};
+use crate::{LONG, Log, SHORT, settle};
 use greenhub::gevent::{Async, AsyncHandle, Run, Watcher, event_loop};
 use greenhub::hub::LoopErrorKind;
 use greenhub::thread::yield_now;
@@ -51,10 +51,10 @@ fn sends_before_the_delivery_are_one_event() {
         let (_watcher, handle, log) = logged();
         (0..100).for_each(|_| handle.send());
         send_from_outside(&handle);
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(log.len(), 1);
         handle.send();
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(log.len(), 2, "a later one is another event");
     });
 }
@@ -78,7 +78,7 @@ fn each_of_several_watchers_gets_its_own_sends() {
         let watchers = [logged(), logged(), logged()];
         watchers[0].1.send();
         watchers[2].1.send();
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(watchers.each_ref().map(|(_, _, log)| log.len()), [1, 0, 1]);
     });
 }
@@ -128,7 +128,7 @@ fn an_async_watcher_keeps_the_loop_alive_only_while_it_is_counted() {
         let ended = get_hub().run_once(None).unwrap_err();
         assert_eq!(ended.kind(), LoopErrorKind::LoopExit);
         handle.send();
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(log.len(), 1, "it works all the same");
         watcher.set_counted(true);
         let other = std::thread::spawn(move || handle.send());
@@ -240,10 +240,10 @@ fn sends_of_parent_and_child_wake_their_own_process_only() {
         sleep(SHORT);
         let child = forked(|| {
             handle.send(); // the loop of the child has not run yet
-            sleep(5 * SHORT);
+            settle();
             assert_eq!(log.len(), 1);
             (0..100).for_each(|_| handle.send());
-            sleep(5 * SHORT);
+            settle();
             assert_eq!(log.len(), 2);
         });
         for round in 1..=50 {
@@ -253,7 +253,7 @@ fn sends_of_parent_and_child_wake_their_own_process_only() {
         }
         ends_well(child);
         let waits = get_hub().stats().waits;
-        sleep(5 * SHORT);
+        settle();
         assert!(get_hub().stats().waits - waits <= 3, "the child has left no wake-up");
         assert_eq!(log.len(), 50);
         drop(watcher);
@@ -281,11 +281,11 @@ fn an_async_watcher_of_a_replaced_hub_is_left_alone() {
         let (_watcher, handle, log) = logged();
         greenhub::use_hub(get_hub().name()).unwrap();
         send_from_outside(&handle);
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(log.len(), 0);
         let (_watcher, handle, log) = logged();
         send_from_outside(&handle);
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(log.len(), 1);
         let _timer = event_loop().timer(LONG);
     });

@@ -31,6 +31,12 @@ const SHORT: Duration = Duration::from_millis(1);
 /// A time that no test waits for.
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Lets the events that have come be delivered. The first sleep may end in their turn, before their callbacks.
+fn settle() {
+    greenhub::sleep(5 * SHORT);
+    greenhub::sleep(SHORT);
+}
+
 /// Ends the process for a call that must not happen. The panic of a callback would only be reported.
 fn unexpected(text: &str) {
     eprintln!("unexpected call: {text}");

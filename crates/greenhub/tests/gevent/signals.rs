@@ -12,7 +12,7 @@ use crate::support::descriptors::until;
 use crate::support::fork::{ends_well, forked};
 use crate::support::green::quiet_panic;
 use crate::support::{alone, in_child, open_descriptors, run};
-use crate::{Log, SHORT};
+use crate::{Log, SHORT, settle};
 use greenhub::debug::hub_exceptions;
 use greenhub::gevent::{Run, Signal, Watcher, WatcherError, event_loop, on_signal};
 use greenhub::thread::yield_now;
@@ -182,9 +182,9 @@ fn a_signal_between_two_starts_is_not_delivered() {
         let (watcher, log) = logged(FIRST);
         watcher.stop();
         raise(Number::SIGUSR1).unwrap();
-        sleep(5 * SHORT);
+        settle();
         watcher.resume().unwrap();
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(log.len(), 0);
         raise(Number::SIGUSR1).unwrap();
         until(|| log.len() == 1);
@@ -219,7 +219,7 @@ fn a_storm_of_signals_loses_no_kind() {
         assert!(before > 0);
         raise(Number::SIGUSR1).unwrap();
         until(|| first.1.len() > before);
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(second.1.len(), 1);
     });
 }
@@ -295,7 +295,7 @@ fn a_signal_handler_runs_in_a_green_thread_of_its_own_and_may_block() {
         handler.cancel();
         handler.cancel();
         raise(Number::SIGUSR1).unwrap();
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(log.take().iter().filter(|entry| **entry == "begins").count(), 2);
     });
 }
@@ -318,7 +318,7 @@ fn a_signal_handler_stays_after_a_panic_and_goes_with_its_value() {
         drop(handler);
         assert_eq!(Rc::strong_count(&calls), 1, "the closure is dropped");
         raise(Number::SIGUSR1).unwrap();
-        sleep(5 * SHORT);
+        settle();
         assert_eq!(calls.get(), 3);
     });
 }
