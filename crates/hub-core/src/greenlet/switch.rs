@@ -51,7 +51,9 @@ pub(super) unsafe fn jump(context: usize, save: *const Cell<usize>) {
     land(transfer);
 }
 
-/// Does what [`Context::resume`] does. `jump_fcontext` leaves by a return here, which the call of it balances.
+/// Does what [`Context::resume`] does.
+///
+/// On ARM `jump_fcontext` leaves by a return, which the call of it balances.
 ///
 /// # Safety
 ///
@@ -98,7 +100,7 @@ unsafe fn resume(context: Context, data: usize) -> Transfer {
 /// Enters `jump_fcontext` as a call would, with the return address that is in `r8`.
 ///
 /// It is a function of its own, so that each instruction in the caller of [`jump`] has the stack that its unwind
-/// information describes. A naked function has no such information: a backtrace of a sample taken here ends here.
+/// information describes. Its own unwind information has no return address before the push.
 ///
 /// # Safety
 ///
@@ -109,7 +111,17 @@ unsafe extern "C" fn enter() {
     unsafe extern "C" {
         fn jump_fcontext();
     }
-    naked_asm!("push r8", "jmp {jump}", jump = sym jump_fcontext)
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_def_cfa rsp, 0",
+        ".cfi_undefined rip",
+        "push r8",
+        ".cfi_def_cfa_offset 8",
+        ".cfi_offset rip, -8",
+        "jmp {jump}",
+        ".cfi_endproc",
+        jump = sym jump_fcontext,
+    )
 }
 
 /// Stores the context of the previous greenlet in the cell that came with the jump.
