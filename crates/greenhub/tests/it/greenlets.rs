@@ -1,7 +1,7 @@
 //! Plain greenlets: the semantics of Python's greenlets, with types.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -108,13 +108,49 @@ fn pass_around<T: Copy + 'static>(rest: T) {
     let back = echoes.switch(counted()).unwrap();
     let back = back.downcast::<String>().expect_err("another type");
     assert!(back.is::<Counted<T>>() && drops.get() == 0);
-    drop(back.downcast::<Counted<T>>().ok().expect("the type that was sent"));
+    drop(back.downcast::<Counted<T>>().expect("the type that was sent"));
     assert_eq!(drops.get(), 1);
     drop(echoes.switch(counted()).unwrap());
     assert_eq!(drops.get(), 2, "a payload drops its value");
     drop(echoes);
     drop(counted());
     assert_eq!(drops.get(), 3);
+}
+
+#[test]
+fn a_large_value_needs_no_more_stack_than_twice_its_size() {
+    test("a_large_value_needs_no_more_stack_than_twice_its_size", || {
+        const SIZE: usize = 64 << 10;
+        greenhub::thread::Builder::new()
+            .stack_size(6 * SIZE)
+            .spawn(|| {
+                let greenlet = Greenlet::new(|_| Ok(Payload::new([1_u8; SIZE])));
+                assert_eq!(value::<[u8; SIZE]>(greenlet.switch(Payload::unit()))[SIZE - 1], 1);
+            })
+            .unwrap()
+            .join()
+            .unwrap();
+    });
+}
+
+#[test]
+fn the_memory_of_a_value_is_freed_though_its_destructor_panics() {
+    struct Panics([u8; 4096]);
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            // Runs no panic hook, which would allocate.
+            resume_unwind(Box::new(self.0[0]));
+        }
+    }
+    // The count is that of the process.
+    support::alone("the_memory_of_a_value_is_freed_though_its_destructor_panics", || {
+        let (_, before) = support::counting::allocated();
+        for _ in 0..10 {
+            assert!(catch_unwind(|| drop(Payload::new(Panics([1; 4096])))).is_err());
+        }
+        let (_, after) = support::counting::allocated();
+        assert!(after - before < 4096, "{} bytes are lost", after - before);
+    });
 }
 
 #[test]

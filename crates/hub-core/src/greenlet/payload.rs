@@ -15,7 +15,17 @@ use smallbox::{SmallBox, smallbox};
 /// let payload = payload.downcast::<String>().unwrap_err();
 /// assert_eq!(payload.downcast::<i32>().unwrap(), 7);
 /// ```
-pub struct Payload(SmallBox<dyn Any, usize>);
+pub struct Payload(Value);
+
+/// The value, by its size. A large one is boxed by std: `smallbox` copies it several times in debug builds, and does
+/// not free its memory if its destructor panics.
+enum Value {
+    Word(SmallBox<dyn Any, usize>),
+    Boxed(Box<dyn Any>),
+}
+
+/// The value is never pinned.
+impl Unpin for Payload {}
 
 /// The value returned by a greenlet that was killed.
 struct Killed;
@@ -25,7 +35,10 @@ impl Payload {
     #[must_use]
     #[inline]
     pub fn new<T: 'static>(value: T) -> Payload {
-        Payload(smallbox!(value))
+        if size_of::<T>() <= size_of::<usize>() && align_of::<T>() <= align_of::<usize>() {
+            return Payload(Value::Word(smallbox!(value)));
+        }
+        Payload(Value::Boxed(Box::new(value)))
     }
 
     /// Creates an empty payload: `()`.
@@ -49,7 +62,10 @@ impl Payload {
     #[must_use]
     #[inline]
     pub fn is<T: 'static>(&self) -> bool {
-        self.0.is::<T>()
+        match &self.0 {
+            Value::Word(value) => value.is::<T>(),
+            Value::Boxed(value) => value.is::<T>(),
+        }
     }
 
     /// Returns the value as a `T`.
@@ -59,7 +75,12 @@ impl Payload {
     /// Returns the payload itself, if the value is of another type.
     #[inline]
     pub fn downcast<T: 'static>(self) -> Result<T, Payload> {
-        self.0.downcast().map(SmallBox::into_inner).map_err(Payload)
+        match self.0 {
+            Value::Word(value) => {
+                value.downcast().map(SmallBox::into_inner).map_err(|value| Payload(Value::Word(value)))
+            }
+            Value::Boxed(value) => value.downcast().map(|value| *value).map_err(|value| Payload(Value::Boxed(value))),
+        }
     }
 }
 

@@ -9,8 +9,9 @@
 //!   and [`Node::of`] does for greenlets of other kinds. [`run_raw`](super::route::run_raw) and [`Switching::end`]
 //!   reset it before the block is recycled; `drop_cold` calls the latter at the end of every greenlet. So the block of
 //!   a live node may always be read.
-//! - A greenlet in the state `Switched` is suspended in [`Greenlet::deliver`](crate::Greenlet::deliver), in no queue,
-//!   with an empty inbox. The code that fills the inbox enters the greenlet at once.
+//! - A greenlet in the state `Switched`, other than the main loop, is suspended in
+//!   [`Greenlet::switch`](crate::Greenlet::switch) or its general form `deliver`, in no queue, with an empty inbox:
+//!   each of them empties it first when it is resumed. The code that fills the inbox enters the greenlet at once.
 //! - `handles` counts handles and children, not the greenlet itself. A node without any is unreachable from outside; if
 //!   it is live and suspended it is made to exit.
 //! - Foreign code (bodies, destructors, reports) runs on the stack of a greenlet that is `Running`, with no borrow
@@ -70,7 +71,7 @@ pub(in super::super) struct Switching {
     inbox: Cell<Inbox>,
 }
 
-/// The result of the pending switch, small enough for registers.
+/// The result of the pending switch. An error is boxed, so that a value is moved quickly.
 #[derive(Default)]
 pub(super) enum Inbox {
     #[default]
