@@ -85,7 +85,7 @@ fn wrappable<'a>(name: &str, text: &'a str) -> impl Iterator<Item = (usize, &'a 
         let Some(text) = text else { return false };
         in_code ^= is_markdown && text.trim_start().starts_with("```");
         let text = text.trim_start_matches(['/', '!']).trim_start();
-        !in_code && !text.starts_with('|') && !(text.starts_with('[') && text.contains("]: "))
+        !(in_code || text.starts_with('|') || text.starts_with('[') && text.contains("]: "))
     })
 }
 
