@@ -16,8 +16,14 @@ pub(crate) struct Hooks {
     /// The hook of forks while it is not set. The hub drops it at its end, which ends the waits for watchers. So this
     /// value must not keep it while it is set.
     fork: RefCell<Option<Rc<dyn Fn()>>>,
-    set_fork: RefCell<Option<(Hook, Weak<dyn Fn()>)>>,
+    set_fork: RefCell<Option<ForkHook>>,
     set: RefCell<Option<[Hook; 2]>>,
+}
+
+/// The hook of forks while it is set.
+struct ForkHook {
+    hook: Hook,
+    call: Weak<dyn Fn()>,
 }
 
 impl Hooks {
@@ -40,8 +46,8 @@ impl Hooks {
     /// Sets the hooks, unless they are set. Returns whether it did.
     pub(crate) fn set(&self) -> bool {
         if let Some(fork) = self.fork.take() {
-            let kept = Rc::downgrade(&fork);
-            self.set_fork.replace(Some((hook_shared(Phase::Fork, fork), kept)));
+            let call = Rc::downgrade(&fork);
+            self.set_fork.replace(Some(ForkHook { hook: hook_shared(Phase::Fork, fork), call }));
         }
         if self.set.borrow().is_some() {
             return false;
@@ -57,8 +63,9 @@ impl Hooks {
     pub(crate) fn remove(&self, has_descriptor: bool) {
         let former = self.set.take();
         drop(former);
-        if let Some((hook, fork)) = self.set_fork.borrow_mut().take_if(|_| !has_descriptor) {
-            self.fork.replace(fork.upgrade());
+        let former = self.set_fork.borrow_mut().take_if(|_| !has_descriptor);
+        if let Some(ForkHook { hook, call }) = former {
+            self.fork.replace(call.upgrade());
             drop(hook);
         }
     }

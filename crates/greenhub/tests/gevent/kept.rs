@@ -1,6 +1,7 @@
 //! Events that come while a wait for their watcher ends.
 
 use std::io::{Read, Write, pipe};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -258,12 +259,16 @@ fn a_change_of_a_file_that_a_killed_waiter_did_not_take_goes_to_the_next_wait() 
 #[test]
 fn the_end_of_a_child_that_a_killed_waiter_did_not_take_goes_to_the_next_wait() {
     run("the_end_of_a_child_that_a_killed_waiter_did_not_take_goes_to_the_next_wait", || {
-        let process = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
+        #[expect(clippy::zombie_processes, reason = "the watcher under test reaps the process")]
+        let mut process = Command::new("sh").args(["-c", "read _; exit 3"]).stdin(Stdio::piped()).spawn().unwrap();
         let child = Rc::new(event_loop().child(process.id()).unwrap());
         let waits = Rc::clone(&child);
         let killed = Rc::new(spawn(move || waits.wait(None)));
+        yield_now();
         let target = Rc::clone(&killed);
         when_pending(&child, move || kill(&target));
+        // The process ends only now, so that the wait does not find its end at once.
+        drop(process.stdin.take());
         killed.wait_for_end().unwrap();
         assert_eq!(child.wait(None).unwrap().code(), Some(3));
     });
