@@ -35,10 +35,17 @@ impl Payload {
     #[must_use]
     #[inline]
     pub fn new<T: 'static>(value: T) -> Payload {
-        if size_of::<T>() <= size_of::<usize>() && align_of::<T>() <= align_of::<usize>() {
-            return Payload(Value::Word(smallbox!(value)));
+        if size_of::<T>() > size_of::<usize>() || align_of::<T>() > align_of::<usize>() {
+            return Payload(Value::Boxed(Box::new(value)));
         }
-        Payload(Value::Boxed(Box::new(value)))
+        Payload::word(value)
+    }
+
+    /// A function of its own, so that in debug builds its copies of the value are no part of the frame of
+    /// [`new`](Payload::new).
+    #[inline]
+    fn word<T: 'static>(value: T) -> Payload {
+        Payload(Value::Word(smallbox!(value)))
     }
 
     /// Creates an empty payload: `()`.
