@@ -43,6 +43,25 @@ fn ended_pair() -> (Source, Source) {
 }
 
 #[test]
+fn a_wait_that_no_operation_followed_finds_what_is_still_ready() {
+    limited(|| {
+        let (here, there) = registered_pair();
+        write(&there, b"x").expect("the buffer has room");
+        for direction in [Interest::READ, Interest::WRITE] {
+            for _ in 0..3 {
+                here.wait(direction, TIMEOUT).expect("it is still ready");
+            }
+        }
+        // What was ready is taken without an operation of the source.
+        here.with(|fd| Ok(rustix::io::read(fd, &mut [0; 8])?)).expect("a byte");
+        let late = here.wait(Interest::READ, ms(1)).expect_err("nothing is left");
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
+        write(&there, b"x").expect("the buffer has room");
+        here.wait(Interest::READ, TIMEOUT).expect("a new arrival");
+    });
+}
+
+#[test]
 fn read_or_end_does_not_ask_for_an_unreported_end() {
     limited(|| {
         let (here, _there) = registered_pair();

@@ -409,6 +409,16 @@ impl Descriptors {
             .is_some_and(|slot| slot.owner == Owner::Socket(socket) && (slot.ready & slot.known).contains(direction))
     }
 
+    /// Makes the next wait for a direction of a socket ask the hub anew, if the hub has reported the direction and no
+    /// operation has used it up. A hub that reports each arrival once then reports what is still there.
+    pub(crate) fn ask_anew(&mut self, fd: RawFd, socket: u64, direction: Interest) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Socket(socket)
+        {
+            slot.watched = slot.watched.without(slot.ready & direction);
+        }
+    }
+
     /// Returns the unconfirmed reports of a polled socket.
     pub(crate) fn doubts(&mut self, fd: RawFd, socket: u64) -> Option<&mut Doubts> {
         let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner == Owner::Socket(socket))?;

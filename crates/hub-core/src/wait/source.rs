@@ -27,6 +27,7 @@ use super::trampoline::block_on;
 use crate::error::{LoopErrorKind, TrampolineError};
 use crate::greenlet::{local, run};
 use crate::hub::Interest;
+use crate::hub::Rearm;
 use crate::hub::Time;
 use crate::main_loop::MainLoop;
 use crate::main_loop::deadline::Deadline;
@@ -281,7 +282,12 @@ impl Source {
         let Some(local) = local::get_if_any() else {
             return Ok(block_on(entered.fd(), direction, timeout).map(drop)?);
         };
-        self.park(&entered, &local.main_loop, direction, &mut Wait::new(timeout, false))
+        let main_loop = &local.main_loop;
+        if main_loop.rearm() == Rearm::Automatic {
+            // No operation need have followed the last wait.
+            main_loop.with_table(|table| table.ask_anew(self.inner.fd(), self.inner.id, direction));
+        }
+        self.park(&entered, main_loop, direction, &mut Wait::new(timeout, false))
     }
 
     /// Parks until the operation should be tried. A second call means that the operation did not confirm the report.
