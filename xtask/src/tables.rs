@@ -257,7 +257,7 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "mutex", instructions: 145, calls: 1 },
     Cost { operation: "sleep", instructions: 2040, calls: 1010 },
     Cost { operation: "echo", instructions: 3560, calls: 6010 },
-    Cost { operation: "echo1000", instructions: 2280, calls: 4010 },
+    Cost { operation: "echo1000", instructions: 2280, calls: 4040 },
     Cost { operation: "tokio_echo", instructions: 4950, calls: 6260 },
     // In the rows with a peer this is another OS thread. The limits are for the case in which each answer finds the
     // loop asleep. The counts are lower the more the two overlap.
@@ -343,6 +343,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/api/signal.rs",
     "crates/hub-core/src/api/stacks.rs",
     "crates/hub-core/src/base/fork.rs",
+    "crates/hub-core/src/base/prefetch.rs",
     "crates/hub-core/src/greenlet/cold.rs",
     "crates/hub-core/src/greenlet/control.rs",
     "crates/hub-core/src/greenlet/control/arena.rs",

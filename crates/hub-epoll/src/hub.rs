@@ -19,7 +19,9 @@ use crate::convert;
 pub(crate) const NAME: &str = "epoll";
 
 /// How many events one system call returns at most. Further events are not lost: the next call returns them.
-const BATCH: usize = 1024;
+///
+/// The greenlets that one batch wakes should find in the cache what the loop has fetched for them.
+const BATCH: usize = 64;
 
 /// How descriptors that are lent for life are registered.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]

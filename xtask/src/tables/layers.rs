@@ -33,6 +33,7 @@ const HUB_CORE: Layers = Layers {
                 &["base/contain"],
                 &["base/dormant"],
                 &["base/id"],
+                &["base/prefetch"],
                 &["base"],
             ],
         },

@@ -17,6 +17,7 @@ use super::cold::ColdSlot;
 use super::stack::StackRef;
 use super::task::cell::TaskSlot;
 use crate::base::id::GreenletId;
+use crate::base::prefetch::prefetch;
 use crate::base::wait_reason::WaitReason;
 use crate::hub::Readiness;
 use crate::hub::Stamp;
@@ -89,6 +90,9 @@ impl Reported {
         self.0
     }
 }
+
+/// The number of cache lines on a stack that a read which was parked goes through.
+const FRAMES: usize = 12;
 
 /// The control block of a greenlet, for switching and waking.
 #[repr(C, align(64))]
@@ -405,6 +409,12 @@ impl Control {
     #[inline]
     pub(super) unsafe fn take_stack(&self) -> Option<StackRef> {
         self.stack.take()
+    }
+
+    /// Prefetches the frames through which the suspended greenlet will return.
+    #[inline]
+    pub(crate) fn prefetch_stack(&self) {
+        prefetch::<FRAMES>(self.context.get());
     }
 
     /// Takes the context of the greenlet.

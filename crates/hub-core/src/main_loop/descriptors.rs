@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 use super::doubt::Doubts;
+use crate::base::prefetch::prefetch;
 use crate::greenlet::control::Reported;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Lease, Readiness, Rearm, Watched};
@@ -304,6 +305,14 @@ impl Descriptors {
             && slot.target != [Target::Vacant; 2]
         {
             slot.owner = Owner::Socket(socket);
+        }
+    }
+
+    /// Prefetches what a report of `key` will change.
+    #[inline]
+    pub(super) fn prefetch(&self, key: Key) {
+        if let Some(slot) = self.slots.get(key.fd() as usize) {
+            prefetch::<2>(std::ptr::from_ref(slot).addr());
         }
     }
 

@@ -4,11 +4,15 @@ use std::cell::RefCell;
 
 use super::descriptors::Descriptors;
 use crate::greenlet::control::Reported;
+use crate::greenlet::control::arena::Controls;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Ready, Rearm};
 
 /// A target with its readiness, and the key and the direction of its place in the table.
 pub(super) type Report = (Target, Reported, Key, Interest);
+
+/// How many reports before its own the slot of a report is prefetched.
+const AHEAD: usize = 4;
 
 /// Two buffers, which keep their memory from one wait to the next.
 #[derive(Default)]
@@ -37,12 +41,25 @@ impl Reports {
     ///
     /// [`put_collected`](Reports::put_collected) gets the buffer of the targets back.
     #[inline]
-    pub(super) fn collect(&self, descriptors: &mut Descriptors, rearm: Rearm) -> (Vec<Report>, bool) {
+    pub(super) fn collect(
+        &self,
+        descriptors: &mut Descriptors,
+        controls: &Controls,
+        rearm: Rearm,
+    ) -> (Vec<Report>, bool) {
         let mut collected = self.collected.take();
         let mut ready = self.ready.borrow_mut();
-        let any = !ready.reports().is_empty();
-        for &(key, readiness) in ready.reports() {
+        let reports = ready.reports();
+        let any = !reports.is_empty();
+        for (index, &(key, readiness)) in reports.iter().enumerate() {
+            if let Some(&(soon, _)) = reports.get(index + AHEAD) {
+                descriptors.prefetch(soon);
+            }
+            let first = collected.len();
             descriptors.report(key, readiness, rearm, &mut collected);
+            if let Some(&(Target::Parked { greenlet, .. }, ..)) = collected.get(first) {
+                controls.prefetch(greenlet);
+            }
         }
         ready.clear();
         (collected, any)

@@ -257,7 +257,8 @@ impl MainLoop {
 
     /// Takes in all reports of the wait, then wakes waiters and calls listeners. Returns whether there were reports.
     fn dispatch(&self) -> bool {
-        let (reports, any) = self.reports.collect(&mut self.descriptors.borrow_mut(), self.slot.rearm());
+        let controls = &local::get().controls;
+        let (reports, any) = self.reports.collect(&mut self.descriptors.borrow_mut(), controls, self.slot.rearm());
         for &(one, reported, key, direction) in &reports {
             match one {
                 // First, because it is the most frequent.
@@ -284,6 +285,8 @@ impl MainLoop {
             Target::Parked { greenlet, ticket } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
                     Waiter::new(control, ticket).wake_with(why);
+                    // Others run before it, and its stack was left long ago.
+                    control.prefetch_stack();
                 }
             }
             Target::Start { greenlet, ticket } => {

@@ -7,6 +7,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 
 use super::{Control, ControlRef, Kind, State, Wake};
+use crate::base::prefetch::prefetch;
 use crate::hub::Stamp;
 
 const CHUNK: usize = 512;
@@ -80,6 +81,14 @@ impl Controls {
         let chunk = *unsafe { &*self.chunks.get() }.get(number / CHUNK)?;
         // SAFETY: a chunk has CHUNK blocks.
         Some(ControlRef(unsafe { chunk.add(number % CHUNK) }))
+    }
+
+    /// Prefetches the block with that number.
+    #[inline]
+    pub(crate) fn prefetch(&self, number: u32) {
+        if let Some(control) = self.get(number) {
+            prefetch::<1>(control.address());
+        }
     }
 
     /// Returns the number of greenlets that have not ended.
