@@ -225,7 +225,7 @@ impl<K: Kind> Node<K> {
         self.kind.arm(self)?;
         arming.complete();
         if !self.is_active.get() {
-            // What the watcher owns is foreign, and has stopped it.
+            // The owner of the descriptor is foreign code, and has stopped the watcher.
             self.kind.disarm(self);
             return self.check_open();
         }

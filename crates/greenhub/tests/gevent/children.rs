@@ -299,18 +299,24 @@ fn limit_descriptors(limit: u64) {
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
 }
 
+/// Asserts that a wait for a child is refused while no descriptor can be made, and not afterwards.
+#[track_caller]
+fn assert_is_refused_without_descriptors() {
+    let mut process = reader(3);
+    let limit = forbid_descriptors();
+    let child = event_loop().child(process.id()).unwrap();
+    let refused = child.wait(None).unwrap_err();
+    assert!(matches!(refused, WaitError::Watcher(WatcherError::System { .. })), "{refused}");
+    limit_descriptors(limit);
+    drop(process.stdin.take());
+    assert_eq!(child.wait(None).unwrap().code(), Some(3));
+}
+
 #[test]
 fn a_child_watcher_without_descriptors_is_refused_at_its_start() {
     alone("a_child_watcher_without_descriptors_is_refused_at_its_start", || {
-        let mut process = reader(3);
         sleep(SHORT); // makes the descriptors of the hub
-        let limit = forbid_descriptors();
-        let child = event_loop().child(process.id()).unwrap();
-        let refused = child.wait(None).unwrap_err();
-        assert!(matches!(refused, WaitError::Watcher(WatcherError::System { .. })), "{refused}");
-        limit_descriptors(limit);
-        drop(process.stdin.take());
-        assert_eq!(child.wait(None).unwrap().code(), Some(3));
+        assert_is_refused_without_descriptors();
     });
 }
 
@@ -331,15 +337,8 @@ fn a_loop_without_a_wake_up_descriptor_after_a_fork_says_so_and_makes_it_later()
             let report = reports.try_recv().unwrap();
             assert!(report.contains("wake-up"), "{report}");
             limit_descriptors(limit.get());
-            let mut process = reader(4);
-            let limit = forbid_descriptors();
             // Without a process descriptor it needs that of the loop, beside the other watcher of the signal.
-            let child = event_loop().child(process.id()).unwrap();
-            let refused = child.wait(None).unwrap_err();
-            assert!(matches!(refused, WaitError::Watcher(WatcherError::System { .. })), "{refused}");
-            limit_descriptors(limit);
-            drop(process.stdin.take());
-            assert_eq!(child.wait(None).unwrap().code(), Some(4));
+            assert_is_refused_without_descriptors();
         });
         ends_well(forked);
         drop(hook);

@@ -52,7 +52,7 @@ fn a_wait_that_no_operation_followed_finds_what_is_still_ready() {
                 here.wait(direction, TIMEOUT).expect("it is still ready");
             }
         }
-        // What was ready is taken without an operation of the source.
+        // The byte is read without an operation of the source.
         here.with(|fd| Ok(rustix::io::read(fd, &mut [0; 8])?)).expect("a byte");
         let late = here.wait(Interest::READ, ms(1)).expect_err("nothing is left");
         assert_eq!(late.kind(), ErrorKind::TimedOut);
