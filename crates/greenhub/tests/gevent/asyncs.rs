@@ -248,7 +248,7 @@ fn sends_of_parent_and_child_wake_their_own_process_only() {
         });
         for round in 1..=50 {
             handle.send();
-            sleep(SHORT);
+            settle();
             assert_eq!(log.len(), round, "the child has taken none");
         }
         ends_well(child);
@@ -267,7 +267,7 @@ fn a_send_before_a_fork_is_delivered_in_both_processes() {
         sleep(SHORT);
         handle.send();
         let child = forked(|| {
-            sleep(SHORT);
+            settle();
             assert_eq!(log.len(), 1);
         });
         ends_well(child);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::run;
-use crate::{LONG, SHORT};
+use crate::{LONG, settle};
 use greenhub::gevent::{Priority, Run, Timer, Watcher, event_loop};
 use greenhub::{Interest, get_hub, sleep};
 
@@ -55,7 +55,7 @@ fn a_hundred_thousand_watchers_start_and_stop_while_the_loop_runs() {
                 kept.push(timer);
             }
             if round % 10 == 0 {
-                sleep(SHORT);
+                settle();
                 kept.clear();
             }
         }
@@ -97,7 +97,7 @@ fn a_hundred_thousand_watchers_of_descriptors_start_and_stop_while_the_loop_runs
                 sleep(Duration::ZERO);
             }
             if round % 10 == 5 {
-                sleep(SHORT);
+                settle();
                 kept.clear();
             }
         }

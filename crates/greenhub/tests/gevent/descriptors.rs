@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::green::quiet_panic;
 use crate::support::{alone, run};
-use crate::{LONG, Log, SHORT, unexpected};
+use crate::{LONG, Log, SHORT, settle, unexpected};
 use greenhub::debug::hub_exceptions;
 use greenhub::gevent::{Io, Run, Watcher, WatcherError, event_loop};
 use greenhub::hub::Readiness;
@@ -111,7 +111,7 @@ fn reading_and_writing_of_one_socket_are_independent() {
                 watcher.stop();
             })
             .unwrap();
-        sleep(SHORT);
+        settle();
         assert_eq!(log.take(), ["write"]);
         assert!(reads.is_active());
         there.write_all(b"x").unwrap();

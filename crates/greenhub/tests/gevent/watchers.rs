@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use crate::support::green::quiet_panic;
 use crate::support::{alone, run};
-use crate::{LONG, Log, SHORT, unexpected};
+use crate::{LONG, Log, SHORT, settle, unexpected};
 use greenhub::debug::{Report, set_report_stream};
 use greenhub::gevent::{Priority, Run, Timer, Watcher, WatcherError, event_loop};
 use greenhub::{get_hub, sleep, use_hub};
@@ -77,7 +77,7 @@ fn of_two_pending_watchers_that_stop_each_other_one_is_called() {
                 .unwrap();
         }
         std::thread::sleep(2 * SHORT); // both are due in the same turn
-        sleep(2 * SHORT);
+        settle();
         assert_eq!(calls.get(), 1);
     });
 }

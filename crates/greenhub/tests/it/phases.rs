@@ -9,9 +9,13 @@ use crate::support::fork::{ends_well, forked};
 use crate::support::{alone, in_child, run};
 use greenhub::debug::set_report_stream;
 use greenhub::hub::{Hook, LoopErrorKind, Phase};
+use greenhub::sync::Event;
 use greenhub::{Interest, get_hub, sleep, spawn, trampoline};
 
 const SHORT: Duration = Duration::from_millis(1);
+
+/// A time that no test waits for.
+const LONG: Duration = Duration::from_secs(3600);
 
 type Log = Rc<RefCell<Vec<Phase>>>;
 
@@ -68,9 +72,10 @@ fn mail_of_another_os_thread_is_noticed() {
         assert!(!log.take().contains(&Phase::Notice));
         let remote = hub.remote();
         std::thread::spawn(move || remote.spawn(|| ())).join().unwrap().unwrap();
-        sleep(SHORT);
+        while !log.borrow().contains(&Phase::Notice) {
+            sleep(SHORT);
+        }
         drop(hooks);
-        assert!(log.take().contains(&Phase::Notice));
     });
 }
 
@@ -79,10 +84,19 @@ fn idle_hooks_are_called_while_nothing_happens() {
     run("idle_hooks_are_called_while_nothing_happens", || {
         let calls = Rc::new(Cell::new(0));
         let count = Rc::clone(&calls);
-        let idle = get_hub().hook(Phase::Idle, move || count.set(count.get() + 1));
-        sleep(Duration::from_millis(5));
+        let enough = Rc::new(Event::new());
+        let second = Rc::clone(&enough);
+        let idle = get_hub().hook(Phase::Idle, move || {
+            count.set(count.get() + 1);
+            if count.get() == 2 {
+                second.send(()).unwrap();
+            }
+        });
+        let timer = get_hub().schedule_once(LONG, || ());
+        // A loop that sleeps makes the first call only.
+        enough.wait().unwrap();
+        timer.cancel();
         drop(idle);
-        assert!(calls.get() > 1, "the loop does not sleep: {}", calls.get());
         let before = get_hub().stats().turns;
         sleep(Duration::from_millis(20));
         assert!(get_hub().stats().turns - before < 10, "the loop sleeps again");
@@ -107,7 +121,9 @@ fn idle_hooks_wait_for_ready_green_threads() {
             }
         });
         busy.join().unwrap();
-        sleep(Duration::from_millis(5));
+        while seen.get().is_none() {
+            sleep(Duration::from_millis(5));
+        }
         drop(idle);
         assert_eq!(seen.get(), Some(2000));
     });

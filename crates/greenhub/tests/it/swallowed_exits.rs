@@ -368,8 +368,11 @@ fn dropping_the_last_handle_of_a_refusing_greenlet_returns() {
 fn a_scope_waits_for_a_refusing_child_without_spinning() {
     run("a_scope_waits_for_a_refusing_child_without_spinning", || {
         let (stop, caught) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
-        let over = Rc::clone(&stop);
+        let (over, count) = (Rc::clone(&stop), Rc::clone(&caught));
         spawn_n(move || {
+            while count.get() < MAX {
+                sleep(SHORT);
+            }
             sleep(20 * SHORT);
             over.set(true);
         });
