@@ -67,7 +67,7 @@ fn backtrace_shows_the_computing_frame_of_a_green_thread() {
     alone("backtrace_shows_the_computing_frame_of_a_green_thread", || {
         let reports = backtraces();
         let backtrace = spawn(move || compute_until_reported(&reports)).join().unwrap();
-        shows(&backtrace, &["backtrace::compute_until_reported", "tests/backtrace.rs:", "hub_core::greenlet"]);
+        shows(&backtrace, &["compute_until_reported", "tests/backtrace.rs:", "hub_core::greenlet"]);
     });
 }
 
@@ -85,7 +85,7 @@ fn backtrace_of_the_main_greenlet_shows_the_os_threads_stack() {
     alone("backtrace_of_the_main_greenlet_shows_the_os_threads_stack", || {
         let reports = backtraces();
         let backtrace = compute_until_reported(&reports);
-        shows(&backtrace, &["backtrace::compute_until_reported", "support::run"]);
+        shows(&backtrace, &["compute_until_reported", "support::run"]);
     });
 }
 
