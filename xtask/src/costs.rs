@@ -1,4 +1,5 @@
-//! The costs of the hot paths, counted and never timed: instructions by valgrind, system calls by strace.
+//! The costs of the hot paths, counted and never timed: instructions and cache misses by valgrind, system calls by
+//! strace.
 //!
 //! Each operation runs with two counts. The difference of their costs does not include the start and the end of the
 //! program.
@@ -13,34 +14,45 @@ use crate::step::Report;
 use crate::tables::{COSTS, Cost};
 use crate::workspace::Workspace;
 
+/// A tool that counts.
+struct Tool {
+    name: &'static str,
+    /// The numbers of operations of the two runs, in whole batches of a thousand.
+    operations: (u64, u64),
+    /// Runs the program once, and returns one count for each measure.
+    count: fn(&Path, &Cost, u64) -> Result<Vec<u64>>,
+    measures: &'static [Measure],
+}
+
 /// A kind of cost.
 struct Measure {
     name: &'static str,
-    /// The numbers of operations of the two runs, in whole batches of a thousand.
-    counts: (u64, u64),
-    count: fn(&Path, &Cost, u64) -> Result<u64>,
     /// The limit in the table.
     max: fn(&Cost) -> u64,
     /// The number of operations for which the limit is.
     per: u64,
 }
 
-const INSTRUCTIONS: Measure = Measure {
-    name: "instructions of the hot paths",
-    counts: (5_000, 25_000),
-    count: instructions,
-    max: |cost| cost.instructions,
-    per: 1,
+const VALGRIND: Tool = Tool {
+    name: "instructions and cache misses of the hot paths",
+    operations: (5_000, 25_000),
+    count: events,
+    measures: &[
+        Measure { name: "instructions", max: |cost| cost.instructions, per: 1 },
+        Measure { name: "misses", max: |cost| cost.misses, per: 1000 },
+    ],
 };
 
 /// Few operations are enough: the count of calls is exact, and strace stops the program twice at each of them.
-const CALLS: Measure = Measure {
+const STRACE: Tool = Tool {
     name: "system calls of the hot paths",
-    counts: (2_000, 6_000),
+    operations: (2_000, 6_000),
     count: calls,
-    max: |cost| cost.calls,
-    per: 1000,
+    measures: &[Measure { name: "calls", max: |cost| cost.calls, per: 1000 }],
 };
+
+/// The simulated caches: 32 KiB of data in lines of 64 bytes, whatever the processor has.
+const CACHES: [&str; 4] = ["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=8388608,16,64"];
 
 /// Compares the costs of each operation with [`COSTS`].
 ///
@@ -49,16 +61,16 @@ const CALLS: Measure = Measure {
 /// Returns an error if the program cannot be built, or a tool prints no count.
 pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
-        report.skip(INSTRUCTIONS.name, "the table is for x86-64");
+        report.skip(VALGRIND.name, "the table is for x86-64");
     } else if !works("valgrind", &["--quiet", "--tool=none", "true"]) {
-        report.skip(INSTRUCTIONS.name, "no valgrind that works here: apt-get install valgrind");
+        report.skip(VALGRIND.name, "no valgrind that works here: apt-get install valgrind");
     } else {
-        compare(workspace, report, &INSTRUCTIONS)?;
+        compare(workspace, report, &VALGRIND)?;
     }
     if works("strace", &["-o", "/dev/null", "true"]) {
-        compare(workspace, report, &CALLS)?;
+        compare(workspace, report, &STRACE)?;
     } else {
-        report.skip(CALLS.name, "no strace that may trace here: apt-get install strace");
+        report.skip(STRACE.name, "no strace that may trace here: apt-get install strace");
     }
     Ok(())
 }
@@ -68,9 +80,9 @@ fn works(tool: &str, arguments: &[&str]) -> bool {
     Command::new(tool).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-/// Runs `measure` for each operation and compares the results with the table.
-fn compare(workspace: &Workspace, report: &mut Report, measure: &Measure) -> Result<()> {
-    let Measure { name, counts: (few, many), .. } = *measure;
+/// Runs each operation under `tool` and compares the counts with the table.
+fn compare(workspace: &Workspace, report: &mut Report, tool: &Tool) -> Result<()> {
+    let Tool { name, operations: (few, many), .. } = *tool;
     if !report.asks_for(name) {
         return Ok(());
     }
@@ -79,14 +91,18 @@ fn compare(workspace: &Workspace, report: &mut Report, measure: &Measure) -> Res
     let program = build(workspace, "hot_paths")?;
     let mut faults = Vec::new();
     for cost in COSTS {
-        let count = |operations| (measure.count)(&program, cost, operations);
-        let difference = count(many)?.saturating_sub(count(few)?);
-        let each = (difference * measure.per).div_ceil(many - few);
-        let max = (measure.max)(cost);
-        println!("       {:<12} {each:>6} of {max}", cost.operation);
-        if each > max {
-            faults.push(format!("{name}: {} takes {each}, more than {max}", cost.operation));
+        let (least, most) = ((tool.count)(&program, cost, few)?, (tool.count)(&program, cost, many)?);
+        print!("       {:<12}", cost.operation);
+        for (measure, (least, most)) in tool.measures.iter().zip(least.into_iter().zip(most)) {
+            let each = (most.saturating_sub(least) * measure.per).div_ceil(many - few);
+            let max = (measure.max)(cost);
+            print!(" {each:>6} {} of {max}", measure.name);
+            if each > max {
+                faults
+                    .push(format!("{}: {each} {} for {}, more than {max}", cost.operation, measure.name, measure.per));
+            }
         }
+        println!();
     }
     report.check(name, &faults, start);
     Ok(())
@@ -111,18 +127,20 @@ pub fn build(workspace: &Workspace, program: &str) -> Result<PathBuf> {
     Ok(target.join("release").join(program))
 }
 
-fn instructions(program: &Path, cost: &Cost, count: u64) -> Result<u64> {
+/// Counts instructions, and the reads and writes that miss the first cache of data.
+fn events(program: &Path, cost: &Cost, count: u64) -> Result<Vec<u64>> {
     let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).args(CACHES).arg(program);
     let text = output(command, cost, count)?;
-    collected(&text).with_context(|| format!("valgrind counts nothing: {text}"))
+    let of = |event| collected(&text, event).with_context(|| format!("valgrind counts no {event}: {text}"));
+    Ok(vec![of("Ir")?, of("D1mr")? + of("D1mw")?])
 }
 
-fn calls(program: &Path, cost: &Cost, count: u64) -> Result<u64> {
+fn calls(program: &Path, cost: &Cost, count: u64) -> Result<Vec<u64>> {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-c"]).arg(program);
     let text = output(command, cost, count)?;
-    total(&text).with_context(|| format!("strace counts nothing: {text}"))
+    Ok(vec![total(&text).with_context(|| format!("strace counts nothing: {text}"))?])
 }
 
 /// Returns what `tool` prints on standard error when it runs `hot_paths`.
@@ -134,9 +152,12 @@ fn output(mut tool: Command, cost: &Cost, count: u64) -> Result<String> {
     Ok(text)
 }
 
-/// Reads the number in callgrind's line `==7== Collected : 123456`.
-fn collected(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
+/// Reads the count of `event` in two of callgrind's lines: `==7== Events    : Ir Dr Dw` has the names in the order of
+/// the counts in `==7== Collected : 123456 2345 345`.
+fn collected(text: &str, event: &str) -> Option<u64> {
+    let words = |title| text.lines().find_map(|line| Some(line.split_once(title)?.1.split_whitespace()));
+    let index = words("Events    : ")?.position(|name| name == event)?;
+    words("Collected : ")?.nth(index)?.parse().ok()
 }
 
 /// Reads the calls in the last line of strace's table: `100.00    0.001234           1      1234        56 total`.
@@ -150,10 +171,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instructions_of_callgrind_are_read() {
-        let text = "==7== Events    : Ir\n==7== Collected : 23456789\n==7==\n==7== I   refs:      23,456,789\n";
-        assert_eq!(collected(text), Some(23_456_789));
-        assert_eq!(collected("==7== Command: ls"), None);
+    fn events_of_callgrind_are_read() {
+        let text = "==7== Events    : Ir Dr D1mr\n==7== Collected : 23456789 345 6\n==7==\n==7== I   refs:      23\n";
+        assert_eq!(collected(text, "Ir"), Some(23_456_789));
+        assert_eq!(collected(text, "D1mr"), Some(6));
+        assert_eq!(collected(text, "D1mw"), None);
+        assert_eq!(collected("==7== Command: ls", "Ir"), None);
     }
 
     #[test]
@@ -172,7 +195,7 @@ mod tests {
 
     #[test]
     fn counts_are_whole_batches() {
-        for (few, many) in [INSTRUCTIONS.counts, CALLS.counts] {
+        for (few, many) in [VALGRIND.operations, STRACE.operations] {
             assert!(few % 1000 == 0 && many % 1000 == 0 && few < many);
         }
     }

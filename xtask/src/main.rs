@@ -42,7 +42,7 @@ enum Task {
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
     },
-    /// Compare instructions and system calls of the hot paths with their table, and check that returns are predicted.
+    /// Compare instructions, cache misses and system calls of the hot paths with their table, and check the returns.
     Costs,
     /// Run clippy for FreeBSD, OpenBSD and macOS.
     CheckBsd,

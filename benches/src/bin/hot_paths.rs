@@ -1,7 +1,7 @@
 //! Performs an operation a number of times, for tools that count: `hot_paths PATH COUNT`.
 //!
 //! `cargo xtask costs` runs this program with two counts under valgrind and under strace. It divides the differences by
-//! the difference of the counts, and compares the instructions and system calls per operation with a table.
+//! the difference of the counts, and compares the counts per operation with a table.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
