@@ -16,6 +16,15 @@
 //! when the waiters run: of two waiters that were granted on different OS threads, or by different OS threads, either
 //! may run first. Where the granted things differ, as the items of a queue do, a granted waiter is sure of *one* item,
 //! not of a particular one: the first waiter that runs takes the first item.
+//!
+//! # The cost of a message
+//!
+//! [`mpsc`] is the fastest channel between green threads of one OS thread: a message there and back takes 60 ns. A
+//! [`Queue`], with its limit, order and `join`, takes 71 ns, and a pair of [`Event`]s, which hold one value each, takes
+//! 103 ns. A message that has already arrived takes 8 ns. Between two OS threads a message there and back takes about
+//! 17 µs, because a descriptor wakes the hub of the receiver. There, few large messages are better than many small
+//! ones. (`cargo bench -p benches --bench sync`, on the machine of the README of the benches. Only the ratios mean
+//! anything.)
 
 mod barrier;
 mod channel;
