@@ -52,11 +52,19 @@ impl LatchWakeup {
 
     /// Makes the descriptor unreadable. The caller then looks at all latches.
     pub fn drain(&self) {
-        // Before the look at the latches: a latch that is set from now on is found by the next one.
-        self.has_rung.store(false, Ordering::SeqCst);
+        self.drain_around(|| ());
+    }
+
+    /// Calls `between` between the two steps of a drain.
+    #[inline]
+    fn drain_around(&self, between: impl FnOnce()) {
+        // In this order: a latch that is set in between has written for the next drain, which clears its mark. And both
+        // before the look at the latches: a latch that is set from then on is found by the next one.
         if let Some(wakeup) = self.get() {
             wakeup.drain();
         }
+        between();
+        self.has_rung.store(false, Ordering::SeqCst);
     }
 
     /// Returns whether a latch was set since the last [`drain`](LatchWakeup::drain). The caller then drains.
@@ -127,6 +135,18 @@ mod tests {
         wakeup.drain();
         assert!(!is_readable(&*fd));
         assert!(latch.take() && !latch.take());
+    }
+
+    #[test]
+    fn a_latch_that_is_set_during_a_drain_leaves_no_mark_without_a_readable_descriptor() {
+        let wakeup = LatchWakeup::new();
+        let latch = Latch::new(Arc::clone(&wakeup));
+        let fd = wakeup.open().unwrap();
+        wakeup.drain_around(|| latch.set());
+        assert!(latch.take());
+        assert!(!wakeup.has_rung() || is_readable(&*fd));
+        wakeup.drain();
+        assert!(!wakeup.has_rung() && !is_readable(&*fd));
     }
 
     #[test]
