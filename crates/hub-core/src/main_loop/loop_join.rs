@@ -16,7 +16,9 @@ use crate::timer_queue::TimerId;
 impl MainLoop {
     /// Sets whether a listener or a timer keeps the loop alive.
     pub(crate) fn count_callback(&self, id: CallbackId, is_counted: bool) {
-        self.liveness.differ();
+        if !is_counted {
+            self.liveness.differ();
+        }
         self.callbacks.borrow_mut().set_counted(id, is_counted);
     }
 
