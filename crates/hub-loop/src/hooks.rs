@@ -1,6 +1,7 @@
 //! The hooks of a loop in the turns of its hub.
 //!
-//! They are set while a watcher is active or pending, so that a turn costs nothing more without such watchers.
+//! They are set while a watcher is active or pending, so that a turn costs nothing more without such watchers. The hook
+//! for a forked child stays while the loop has a descriptor for wake-ups, which the child replaces.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
