@@ -90,37 +90,29 @@ fn settle(place: Place, number: usize) {
     sched_setaffinity(None, &only).expect("the processor is allowed");
 }
 
-fn greenhub_rounds(place: Place) {
-    let ((there, arrived), (back, returned)) = (mpsc::channel(), mpsc::channel());
-    let other = thread::spawn(move || {
-        settle(place, 1);
-        while let Ok(number) = arrived.recv() {
-            back.send(number).expect("the receiver lives");
+/// Defines rounds over the channels of a module with the names of `std::sync::mpsc`.
+macro_rules! rounds_by {
+    ($name:ident, $channel:path) => {
+        fn $name(place: Place) {
+            let ((there, arrived), (back, returned)) = ($channel(), $channel());
+            let other = thread::spawn(move || {
+                settle(place, 1);
+                while let Ok(number) = arrived.recv() {
+                    back.send(number).expect("the receiver lives");
+                }
+            });
+            for number in 0..ROUNDS {
+                there.send(number).expect("the receiver lives");
+                assert_eq!(returned.recv(), Ok(number));
+            }
+            drop(there);
+            other.join().expect("no panic");
         }
-    });
-    for number in 0..ROUNDS {
-        there.send(number).expect("the receiver lives");
-        assert_eq!(returned.recv(), Ok(number));
-    }
-    drop(there);
-    other.join().expect("no panic");
+    };
 }
 
-fn std_rounds(place: Place) {
-    let ((there, arrived), (back, returned)) = (std_mpsc::channel(), std_mpsc::channel());
-    let other = thread::spawn(move || {
-        settle(place, 1);
-        while let Ok(number) = arrived.recv() {
-            back.send(number).expect("the receiver lives");
-        }
-    });
-    for number in 0..ROUNDS {
-        there.send(number).expect("the receiver lives");
-        assert_eq!(returned.recv(), Ok(number));
-    }
-    drop(there);
-    other.join().expect("no panic");
-}
+rounds_by!(greenhub_rounds, mpsc::channel);
+rounds_by!(std_rounds, std_mpsc::channel);
 
 fn tokio_rounds(place: Place) {
     use tokio::sync::mpsc::unbounded_channel;
