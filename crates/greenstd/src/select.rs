@@ -25,6 +25,10 @@ impl<'fd> PollFd<'fd> {
     /// Creates an entry that waits until `fd` is ready for `interest`.
     ///
     /// With [`Interest::NONE`] it reports only errors and the end. These end no wait that has begun.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `fd` does, as a socket of this crate that was closed.
     pub fn new(fd: &'fd impl AsFd, interest: Interest) -> PollFd<'fd> {
         PollFd { fd: fd.as_fd(), interest, readiness: Readiness::NONE }
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use crate::base::ask_owner::ClosedOwner;
 use crate::base::id::HubId;
 use crate::hub::Interest;
 
@@ -288,7 +289,7 @@ pub enum TrampolineError {
     /// The error that the caller chose for the timeout.
     #[error("{0}")]
     Custom(Arc<dyn Error + Send + Sync>),
-    /// The descriptor was closed during the wait.
+    /// The descriptor was closed during the wait, or its owner before it.
     #[doc(alias = "IOClosed")]
     #[error("operation on closed file: descriptor {fd} was closed, or its number given to another file")]
     Closed {
@@ -322,6 +323,12 @@ impl From<HubError> for io::Error {
             HubError::Build { error: ref cause, .. } => io::Error::new(cause.kind(), error),
             _ => io::Error::other(error),
         }
+    }
+}
+
+impl From<ClosedOwner> for TrampolineError {
+    fn from(closed: ClosedOwner) -> TrampolineError {
+        TrampolineError::Closed { fd: closed.fd }
     }
 }
 

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 
 use hub_core::hub::{Interest, Readiness};
-use hub_core::internal::{drop_contained, listen_shared};
-use hub_core::{Listener, Registration, WaitReason};
+use hub_core::internal::{ask_owner, drop_contained, listen_shared};
+use hub_core::{Listener, Registration, TrampolineError, WaitReason};
 
 use crate::error::WatcherError;
 use crate::node::{Kind, Node};
@@ -52,6 +52,8 @@ pub type Io = Watch<IoKind>;
 /// The part of an [`Io`] that other watchers do not have.
 pub struct IoKind {
     fd: Rc<dyn AsFd>,
+    /// The number at the time when the watcher was made. The owner may be closed later.
+    number: RawFd,
     events: Cell<Interest>,
     /// The listeners of the directions.
     fans: [OnceCell<Rc<Fan>>; 2],
@@ -62,10 +64,10 @@ const DIRECTIONS: [Interest; 2] = [Interest::READ, Interest::WRITE];
 impl Io {
     /// Creates a watcher of `fd`.
     pub(crate) fn of(state: Rc<State>, fd: Rc<dyn AsFd>, events: Interest) -> Result<Io, WatcherError> {
-        check(&*fd, events)?;
+        let number = check(&*fd, events)?;
         Ok(Watch::new(Node::new(
             state,
-            IoKind { fd, events: Cell::new(events), fans: [OnceCell::new(), OnceCell::new()] },
+            IoKind { fd, number, events: Cell::new(events), fans: [OnceCell::new(), OnceCell::new()] },
         )))
     }
 
@@ -79,7 +81,8 @@ impl Io {
     ///
     /// # Errors
     ///
-    /// Returns [`WatcherError::Active`] while the watcher is active, and an error if `events` is empty.
+    /// Returns [`WatcherError::Active`] while the watcher is active, and an error if `events` is empty or the
+    /// descriptor is not open.
     pub fn set_events(&self, events: Interest) -> Result<(), WatcherError> {
         if self.is_active() {
             return Err(WatcherError::Active { setting: "events" });
@@ -90,17 +93,17 @@ impl Io {
     }
 }
 
-/// Checks that a descriptor is open and that `events` names a direction.
-fn check(fd: &dyn AsFd, events: Interest) -> Result<(), WatcherError> {
-    let fd = fd.as_fd();
+/// Returns the number of a descriptor that is open. Checks that `events` names a direction.
+fn check(fd: &dyn AsFd, events: Interest) -> Result<RawFd, WatcherError> {
+    let fd = ask_owner(fd).map_err(TrampolineError::from)?;
     if events == Interest::NONE {
-        let error = hub_core::TrampolineError::Interest { interest: events, fd: fd.as_raw_fd() };
+        let error = TrampolineError::Interest { interest: events, fd: fd.as_raw_fd() };
         return Err(error.into());
     }
     if rustix::io::fcntl_getfd(fd).is_err() {
-        return Err(hub_core::TrampolineError::InvalidFd { fd: fd.as_raw_fd() }.into());
+        return Err(TrampolineError::InvalidFd { fd: fd.as_raw_fd() }.into());
     }
-    Ok(())
+    Ok(fd.as_raw_fd())
 }
 
 impl fmt::Debug for IoKind {
@@ -121,7 +124,7 @@ impl Kind for IoKind {
     fn arm(&self, node: &Rc<Node<IoKind>>) -> Result<(), WatcherError> {
         for (direction, fan) in DIRECTIONS.into_iter().zip(&self.fans) {
             if self.events.get().contains(direction) {
-                fan.get_or_init(|| Fan::of(&node.state, &self.fd, direction)).add(node)?;
+                fan.get_or_init(|| Fan::of(&node.state, &self.fd, self.number, direction)).add(node)?;
             }
         }
         Ok(())
@@ -140,7 +143,7 @@ impl Kind for IoKind {
     }
 
     fn describe(&self, shown: &mut fmt::DebugStruct<'_, '_>) {
-        shown.field("fd", &self.fd.as_fd().as_raw_fd()).field("events", &self.events.get());
+        shown.field("fd", &self.number).field("events", &self.events.get());
     }
 }
 
@@ -155,9 +158,7 @@ pub(crate) struct Fan {
 
 impl Fan {
     /// Returns the listener of a number and direction.
-    fn of(state: &State, fd: &Rc<dyn AsFd>, direction: Interest) -> Rc<Fan> {
-        // The owner of the descriptor is foreign.
-        let number = fd.as_fd().as_raw_fd();
+    fn of(state: &State, fd: &Rc<dyn AsFd>, number: RawFd, direction: Interest) -> Rc<Fan> {
         let mut fans = state.fans.borrow_mut();
         let place = fans.entry((number, direction)).or_default();
         if let Some(fan) = place.upgrade() {

@@ -31,6 +31,7 @@ const HUB_CORE: Layers = Layers {
                 &["base/os_thread"],
                 &["base/fork"],
                 &["base/contain"],
+                &["base/ask_owner"],
                 &["base/dormant"],
                 &["base/id"],
                 &["base/prefetch"],

@@ -11,9 +11,10 @@ use std::time::Duration;
 use crate::support::green::quiet_panic;
 use crate::support::{alone, run};
 use crate::{LONG, Log, SHORT, settle, unexpected};
-use greenhub::debug::hub_exceptions;
-use greenhub::gevent::{Io, Run, Watcher, WatcherError, event_loop};
-use greenhub::hub::Readiness;
+use greenhub::debug::{Report, hub_exceptions};
+use greenhub::gevent::{Io, Run, WaitError, Watcher, WatcherError, event_loop, iwait};
+use greenhub::hub::{Readiness, Verdict};
+use greenhub::os::unix::net::UnixStream as GreenStream;
 use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};
 
 /// Returns a pipe whose reader is watched with `watcher`.
@@ -341,5 +342,89 @@ fn an_owner_that_closes_its_watcher_during_the_start_is_obeyed() {
         own.replace(Some(Rc::clone(&io)));
         assert!(matches!(io.start(|_, _| ()), Err(WatcherError::Closed)));
         assert!(!event_loop().run(Run::NoWait).unwrap());
+    });
+}
+
+/// Returns a socket that is connected to a peer that keeps silent, and the peer.
+fn green_socket() -> (Rc<GreenStream>, GreenStream) {
+    let (socket, peer) = GreenStream::pair().unwrap();
+    (Rc::new(socket), peer)
+}
+
+fn is_of_a_closed_owner(error: &WatcherError) -> bool {
+    matches!(error, WatcherError::Refused(TrampolineError::Closed { .. }))
+}
+
+#[test]
+fn a_watcher_of_a_closed_socket_is_refused() {
+    run("a_watcher_of_a_closed_socket_is_refused", || {
+        let (socket, _peer) = green_socket();
+        socket.close();
+        let error = event_loop().io(Rc::clone(&socket), Interest::READ).unwrap_err();
+        assert!(is_of_a_closed_owner(&error), "{error}");
+        let error = get_hub().listen(Rc::clone(&socket), Interest::READ, |_| ()).unwrap_err();
+        assert!(matches!(error, TrampolineError::Closed { .. }), "{error}");
+        let error = trampoline(&*socket, Interest::READ, SHORT).unwrap_err();
+        assert!(matches!(error, TrampolineError::Closed { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_watcher_whose_socket_was_closed_cannot_start() {
+    run("a_watcher_whose_socket_was_closed_cannot_start", || {
+        let (socket, _peer) = green_socket();
+        let io = event_loop().io(Rc::clone(&socket), Interest::READ).unwrap();
+        let shown = format!("{io:?}");
+        socket.close();
+        assert_eq!(format!("{io:?}"), shown);
+        let error = io.start(|_, _| ()).unwrap_err();
+        assert!(is_of_a_closed_owner(&error), "{error}");
+        let error = io.wait(LONG).unwrap_err();
+        assert!(matches!(&error, WaitError::Watcher(error) if is_of_a_closed_owner(error)), "{error}");
+        // It is given at once: a wait for it returns at once.
+        assert!(std::ptr::eq(iwait([&io], None).next().unwrap().unwrap(), &io));
+        let error = io.set_events(Interest::WRITE).unwrap_err();
+        assert!(is_of_a_closed_owner(&error), "{error}");
+        assert_eq!(event_loop().counts().active, 0);
+    });
+}
+
+#[test]
+fn the_close_of_a_socket_ends_the_wait_of_its_watcher() {
+    run("the_close_of_a_socket_ends_the_wait_of_its_watcher", || {
+        let (socket, _peer) = green_socket();
+        let io = Rc::new(event_loop().io(Rc::clone(&socket), Interest::READ).unwrap());
+        let waiting = Rc::clone(&io);
+        let waiter = spawn(move || waiting.wait(None));
+        sleep(Duration::ZERO);
+        socket.close();
+        let error = waiter.join().unwrap().unwrap_err();
+        assert!(matches!(error, WaitError::Closed), "{error}");
+        assert!(matches!(io.start(|_, _| ()), Err(WatcherError::Closed)));
+    });
+}
+
+#[test]
+fn the_report_names_a_watcher_that_has_closed_its_socket() {
+    run("the_report_names_a_watcher_that_has_closed_its_socket", || {
+        let (socket, peer) = green_socket();
+        let io = event_loop().io(Rc::clone(&socket), Interest::READ).unwrap();
+        let shown = format!("{io:?}");
+        let reports = Log::new();
+        let log = reports.clone();
+        get_hub().set_error_handler(Some(move |report: &Report| {
+            log.push(report.to_string());
+            Verdict::Silent
+        }));
+        io.start(move |_, _| {
+            socket.close();
+            quiet_panic("a callback")
+        })
+        .unwrap();
+        (&peer).write_all(b"x").unwrap();
+        event_loop().run(Run::UntilIdle).unwrap();
+        let reports = reports.take();
+        let number = shown.split("fd: ").nth(1).unwrap().split(',').next().unwrap();
+        assert!(matches!(&reports[..], [report] if report.contains(&format!("fd: {number},"))), "{reports:?}");
     });
 }

@@ -10,6 +10,7 @@ use super::callback_table::{Callback, CallbackId};
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use super::waker_table;
+use crate::base::ask_owner::ask_owner;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::exit::{contained, drop_contained};
 use crate::greenlet::local;
@@ -43,7 +44,7 @@ impl MainLoop {
         interest: Interest,
         listener: Rc<dyn Listener>,
     ) -> Result<CallbackId, TrampolineError> {
-        let number = fd.as_fd().as_raw_fd();
+        let number = ask_owner(&*fd)?.as_raw_fd();
         if interest != Interest::READ && interest != Interest::WRITE {
             return Err(TrampolineError::Interest { interest, fd: number });
         }

@@ -24,6 +24,7 @@ use self::home::{CountedWaiter, Mover};
 use self::state::Inner;
 use self::word::Entered;
 use super::trampoline::block_on;
+use crate::base::ask_owner::{ClosedOwner, refuse};
 use crate::error::{LoopErrorKind, TrampolineError};
 use crate::greenlet::{local, run};
 use crate::hub::Interest;
@@ -581,7 +582,7 @@ impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         let lent = Entered::open(&*self.inner).and_then(|entered| entered.lend());
         if lent.is_err() {
-            panic!("descriptor {} was closed before it was lent", self.inner.fd());
+            refuse(ClosedOwner { fd: self.inner.fd() });
         }
         // SAFETY: the number was open while it was entered, and was lent before any close. So nothing closes it, or
         // leads it to another file, before the drop.

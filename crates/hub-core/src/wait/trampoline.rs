@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::grace::Grace;
 use super::parker::Parker;
+use crate::base::ask_owner::ask_owner;
 use crate::base::wait_reason::WaitReason;
 use crate::error::TrampolineError;
 use crate::greenlet::control::Wake;
@@ -56,8 +57,8 @@ use crate::main_loop::parked::Parked;
 /// Returns [`TrampolineError::TimedOut`] if the limit or the grace is reached. Returns an error if `interest` is both
 /// directions or none, if the direction has a waiter and
 /// [`hub_prevent_multiple_readers`](crate::hub_prevent_multiple_readers) is on, if
-/// [`notify_close`](crate::notify_close) or the close of a [`Source`](crate::Source) gives up the number, if the hub
-/// refuses the descriptor, or if the loop cannot wait. Nothing stays registered.
+/// [`notify_close`](crate::notify_close) or the close of a [`Source`](crate::Source) gives up the number, even before
+/// the call, if the hub refuses the descriptor, or if the loop cannot wait. Nothing stays registered.
 #[doc(alias = "wait_read")]
 #[doc(alias = "wait_write")]
 #[doc(alias = "hubs.trampoline")]
@@ -66,7 +67,7 @@ pub fn trampoline(
     interest: Interest,
     timeout: impl Into<Option<Duration>>,
 ) -> Result<Readiness, TrampolineError> {
-    let fd = fd.as_fd();
+    let fd = ask_owner(&fd)?;
     // SAFETY: the borrow keeps the descriptor open until this returns or unwinds.
     unsafe { wait(fd.as_raw_fd(), interest, timeout.into()) }
 }
@@ -242,7 +243,8 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
     /// [`timeout_error`](Trampoline::timeout_error), if one was set.
     pub fn wait(self) -> Result<Readiness, TrampolineError> {
         let mark = self.mark_as_closed.map(Mark::put);
-        let waited = trampoline(self.fd.as_fd(), self.interest, self.timeout);
+        let waited = ask_owner(&self.fd).map_err(TrampolineError::from);
+        let waited = waited.and_then(|fd| trampoline(fd, self.interest, self.timeout));
         drop(mark);
         match (waited, self.timeout_error) {
             (Err(TrampolineError::TimedOut { .. }), Some(make)) => Err(TrampolineError::Custom(Arc::from(make()))),
