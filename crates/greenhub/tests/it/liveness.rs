@@ -6,8 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::main_loop::deadlock;
+use crate::support::fork::in_fork;
 use crate::support::run;
 use greenhub::hub::{LoopErrorKind, Phase};
+use greenhub::sync::Event;
 use greenhub::{GreenError, Interest, get_hub, sleep, spawn, spawn_after, trampoline, with_timeout};
 
 const SHORT: Duration = Duration::from_millis(1);
@@ -109,6 +111,23 @@ fn main_gets_loop_exit_beside_uncounted_callbacks() {
         let [left, _right] = deadlock();
         let waited = left.wait();
         assert!(matches!(waited, Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::LoopExit));
+    });
+}
+
+#[test]
+fn main_gets_loop_exit_of_an_outside_wait_beside_an_idle_hook() {
+    in_fork(|| {
+        let hub = get_hub();
+        let ran = Rc::new(Cell::new(0));
+        let runs = Rc::clone(&ran);
+        let hook = hub.hook(Phase::Idle, move || runs.set(runs.get() + 1));
+        // Only an OS thread could set it, and there is no other one.
+        let waited = Event::<()>::new().wait();
+        assert!(matches!(waited, Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::LoopExit));
+        assert!(ran.get() > 1);
+        hook.set_counted(true);
+        let limited = Event::<()>::new().wait_timeout(Duration::from_millis(1500));
+        assert!(matches!(limited, Err(error) if error.is_timeout()), "a counted hook keeps the loop alive");
     });
 }
 

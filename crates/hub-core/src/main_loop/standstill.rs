@@ -11,6 +11,7 @@ use crate::base::fork;
 use crate::greenlet::describe;
 use crate::greenlet::local::Local;
 use crate::greenlet::run;
+use crate::hub::Time;
 use crate::report::{self, Report};
 
 /// The time in nanoseconds; the largest value means never.
@@ -70,6 +71,8 @@ pub(super) struct Standstill {
     silent: Cell<Duration>,
     /// The number of switches before that time.
     ran: Cell<u64>,
+    /// The time up to which a loop that does not sleep has counted its silence.
+    spun_until: Cell<Option<Time>>,
     /// The silence after which the loop next looks for other OS threads; zero for the first time.
     next_look: Cell<Duration>,
     /// Set while only another OS thread can wake the loop, and a first look has found that.
@@ -116,11 +119,20 @@ impl Standstill {
         if self.ran.replace(ran) != ran {
             self.silent.set(Duration::ZERO);
             self.next_look.set(Duration::ZERO);
+            self.spun_until.set(None);
         }
         let silent = self.silent.get();
         let look = self.next_look.get().max(FIRST_LOOK) - silent;
         let quiet = quiet_time().filter(|quiet| hope == WakeSource::Elsewhere && *quiet > silent);
         quiet.map_or(look, |quiet| look.min(quiet - silent))
+    }
+
+    /// Returns the time since the last call, for a loop that stands still but does not sleep; zero for the first one.
+    #[cold]
+    pub(super) fn count_spin(&self) -> Duration {
+        // The hub's clock may stand still as long as the loop does not sleep.
+        let now = Time::monotonic();
+        self.spun_until.replace(Some(now)).map_or(Duration::ZERO, |before| now - before)
     }
 
     /// Checks why the loop has stood still. Returns true if no job and no OS thread could wake it.
@@ -221,6 +233,20 @@ mod tests {
             assert_eq!(standstill.idle_timeout(WakeSource::Elsewhere), SECOND);
             assert_eq!(standstill.idle_timeout(WakeSource::Job), 3 * SECOND);
         });
+    }
+
+    #[test]
+    fn a_loop_that_spins_counts_the_time_between_its_waits() {
+        let standstill = standstill(Duration::ZERO, Duration::ZERO);
+        let begin = Time::monotonic();
+        assert_eq!(standstill.count_spin(), Duration::ZERO);
+        let spun = standstill.count_spin();
+        std::thread::sleep(Duration::from_millis(1));
+        let spun = spun + standstill.count_spin();
+        assert!(spun >= Duration::from_millis(1) && begin + spun <= Time::monotonic());
+        standstill.ran.set(run::switches() + 1);
+        standstill.idle_timeout(WakeSource::Elsewhere);
+        assert_eq!(standstill.count_spin(), Duration::ZERO, "a green thread has run");
     }
 
     #[test]

@@ -23,7 +23,8 @@ const MAX_CUTS: usize = 4;
 /// The next wait of the hub.
 struct Sleep {
     timeout: Option<Duration>,
-    /// The time to sleep when only `source`, outside of this OS thread, could wake the main greenlet.
+    /// The time that counts as a standstill if nothing has come by the end of the wait. Only `source`, outside of this
+    /// OS thread, can wake the main greenlet then.
     idle: Option<Duration>,
     source: WakeSource,
 }
@@ -156,9 +157,13 @@ impl MainLoop {
         if self.slot.outgrows(|| local.main_loop_stack_size()) {
             return None;
         }
-        if self.phases.forbid_sleep() {
+        if self.phases.is_due() {
             timeout = Some(Duration::ZERO);
             idle = None;
+        } else if self.phases.forbid_sleep() {
+            timeout = Some(Duration::ZERO);
+            // The loop spins for hooks that do not keep it alive.
+            idle = idle.map(|_| self.standstill.count_spin());
         }
         if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
             timeout = Some(Duration::ZERO);
