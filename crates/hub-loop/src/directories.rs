@@ -67,7 +67,7 @@ impl Directories {
         self.inotify.replace(Some((inotify, registration)));
     }
 
-    /// Replaces the descriptor in a forked child, which shares it with its parent.
+    /// Replaces the descriptor: a forked child shares it with its parent, and a hub may refuse to watch it further.
     pub(crate) fn renew(&self) {
         let former = self.inotify.take();
         drop(former);
@@ -125,6 +125,12 @@ impl Listener for DirectoryListener {
     fn ready(&self, _: RawFd, _: Readiness) {
         if let Some(state) = self.0.upgrade() {
             state.directories.read();
+        }
+    }
+
+    fn closed(&self, _: RawFd) {
+        if let Some(state) = self.0.upgrade() {
+            state.directories.renew();
         }
     }
 }

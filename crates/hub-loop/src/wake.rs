@@ -81,12 +81,17 @@ impl Wake {
 
     /// Replaces the descriptor in a forked child, which shares it with its parent.
     pub(crate) fn renew(&self) {
+        self.listen_again("wake-ups from signals and other OS threads in a forked child");
+    }
+
+    /// Replaces the listener, if there is one. Reports a failure, of the part of the loop for `purpose`.
+    fn listen_again(&self, purpose: &'static str) {
         let former = self.registration.take();
         if former.is_some() {
             drop(former);
             if let Err(error) = self.listen() {
-                // The watchers get no events until the next start of one makes the descriptor.
-                report_failure("wake-ups from signals and other OS threads in a forked child", error);
+                // The watchers get no events until the next start of one listens.
+                report_failure(purpose, error);
                 self.look();
             }
         }
@@ -106,6 +111,13 @@ impl Listener for WakeListener {
     fn ready(&self, _: RawFd, _: Readiness) {
         if let Some(state) = self.0.upgrade() {
             state.wake.look();
+        }
+    }
+
+    /// The hub has refused to watch the descriptor further, or the program has given up its number by mistake.
+    fn closed(&self, _: RawFd) {
+        if let Some(state) = self.0.upgrade() {
+            state.wake.listen_again("wake-ups from signals and other OS threads");
         }
     }
 }

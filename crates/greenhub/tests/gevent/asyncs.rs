@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::support::counting::allocations;
 use crate::support::fork::{ends_well, forked};
 use crate::support::{alone, in_child, open_descriptors, run};
-use crate::{LONG, Log, SHORT, settle};
+use crate::{LONG, Log, SHORT, give_up_all_numbers, settle};
 use greenhub::gevent::{Async, AsyncHandle, Run, Watcher, event_loop};
 use greenhub::hub::LoopErrorKind;
 use greenhub::thread::yield_now;
@@ -42,6 +42,24 @@ fn a_send_from_another_os_thread_ends_a_wait() {
         watcher.wait(None).unwrap();
         assert!(!watcher.is_active());
         other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_watcher_is_told_after_its_descriptor_was_given_up() {
+    run("a_watcher_is_told_after_its_descriptor_was_given_up", || {
+        let (_watcher, handle, log) = logged();
+        for calls in 1..4 {
+            give_up_all_numbers();
+            settle();
+            send_from_outside(&handle);
+            settle();
+            assert_eq!(log.len(), calls);
+        }
+        give_up_all_numbers();
+        handle.send();
+        settle();
+        assert_eq!(log.len(), 4, "a send between the loss and the new listener");
     });
 }
 

@@ -14,7 +14,7 @@ use crate::support::descriptors::until;
 use crate::support::fork::{ends_well, forked};
 use crate::support::web_server::Directory;
 use crate::support::{alone, in_child, open_descriptors, run};
-use crate::{LONG, Log, SHORT};
+use crate::{LONG, Log, SHORT, give_up_all_numbers};
 use greenhub::gevent::{Run, Stat, StatEvent, Watcher, event_loop};
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, sleep, spawn, tpool};
@@ -46,6 +46,24 @@ fn file() -> (Directory, PathBuf) {
     let directory = Directory::new();
     let path = directory.path().join("watched");
     (directory, path)
+}
+
+#[test]
+fn a_change_is_told_at_once_after_the_descriptor_of_notices_was_given_up() {
+    run("a_change_is_told_at_once_after_the_descriptor_of_notices_was_given_up", || {
+        let (directory, path) = file();
+        let (_watcher, log) = logged(&path, LONG);
+        put(&directory, &path, 1);
+        until(|| log.len() == 1);
+        assert_eq!(sizes(&log), [(None, Some(1))]);
+        give_up_all_numbers();
+        put(&directory, &path, 2);
+        until(|| log.len() == 1);
+        assert_eq!(sizes(&log), [(Some(1), Some(2))], "a change before the new listener");
+        put(&directory, &path, 3);
+        until(|| log.len() == 1);
+        assert_eq!(sizes(&log), [(Some(2), Some(3))]);
+    });
 }
 
 #[test]

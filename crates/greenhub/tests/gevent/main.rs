@@ -37,6 +37,11 @@ fn settle() {
     greenhub::sleep(SHORT);
 }
 
+/// Gives up every number of a descriptor at this OS thread's hub, as a program does by mistake.
+fn give_up_all_numbers() {
+    (3..1024).for_each(greenhub::park::notify_close);
+}
+
 /// Ends the process for a call that must not happen. The panic of a callback would only be reported.
 fn unexpected(text: &str) {
     eprintln!("unexpected call: {text}");
