@@ -1,6 +1,9 @@
 //! Random programs of watchers, green threads, cancellations and kills, compared event for event with a reference
 //! model.
 //!
+//! All kinds of watchers take part but those of children and files, whose events do not come at a point of the program:
+//! `children` and `files` have their tests, and `liveness` counts them beside the others.
+//!
 //! `GREENHUB_SEEDS` sets the number of programs, and `GREENHUB_SEED` the first seed. A failing program is shrunk and
 //! printed.
 

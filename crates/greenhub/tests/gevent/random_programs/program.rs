@@ -23,10 +23,25 @@ pub(super) enum Kind {
     Prepare,
     Check,
     Idle,
+    /// The programs do not fork.
+    Fork,
+    /// Of `SIGWINCH`, which does nothing by default.
+    Signal,
+}
+
+impl Kind {
+    pub(super) fn is_phase(self) -> bool {
+        matches!(self, Kind::Prepare | Kind::Check | Kind::Idle | Kind::Fork)
+    }
+
+    /// Returns whether an event that no wait has taken is kept for the next one.
+    pub(super) fn keeps_events(self) -> bool {
+        matches!(self, Kind::Async | Kind::Signal)
+    }
 }
 
 /// The watchers of each program. An operation names its watcher by its place here.
-pub(super) const WATCHERS: [Kind; 17] = [
+pub(super) const WATCHERS: [Kind; 20] = [
     Kind::Io(0, Interest::READ),
     Kind::Io(0, Interest::READ),
     Kind::Io(0, Interest::WRITE),
@@ -44,6 +59,9 @@ pub(super) const WATCHERS: [Kind; 17] = [
     Kind::Check,
     Kind::Idle,
     Kind::Idle,
+    Kind::Fork,
+    Kind::Signal,
+    Kind::Signal,
 ];
 
 const PRIORITIES: [Priority; 5] =
@@ -65,6 +83,8 @@ pub(super) enum Op {
     SetCounted(usize, bool),
     /// Sends to an async watcher.
     Send(usize),
+    /// Raises the signal.
+    Raise,
     /// Makes a socket readable.
     Write(usize),
     /// Makes a socket unreadable.
@@ -145,7 +165,7 @@ impl Op {
             let count = if depth == 2 { 0 } else { random.usize(..4) };
             (0..count).map(|_| Op::random(random, watchers, depth + 1)).collect()
         };
-        match random.u8(..44) {
+        match random.u8(..46) {
             0..8 => Op::Start(watcher, script(random)),
             8 => Op::Again(watcher, script(random)),
             9 | 10 => Op::Resume(watcher),
@@ -169,6 +189,7 @@ impl Op {
             }
             30 | 31 => Op::Cancel(watcher),
             32 => Op::Kill(random.usize(..6)),
+            44 | 45 => Op::Raise,
             33 if depth != 0 => Op::Panic,
             _ if depth != 0 => Op::Feed(watcher),
             33..36 => Op::Advance(Duration::from_millis(random.u64(1..8))),

@@ -7,13 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal as Number, raise};
+
 use super::program::{Kind, Op, Program, SOCKETS, TURNS_AT_THE_END, WATCHERS, Wait};
 use crate::support::green::{OnDrop, quiet_panic};
 use crate::support::hubs::{self, Tap, Tapped};
 use greenhub::debug::Report;
 use greenhub::gevent::{
-    Async, Check, Idle, Io, Loop, Prepare, Priority, Run, Timer, WaitError, Waitable, Watcher, WatcherError,
-    event_loop, wait,
+    Async, Check, Fork, Idle, Io, Loop, Prepare, Priority, Run, Signal, Timer, WaitError, Waitable, Watcher,
+    WatcherError, event_loop, wait,
 };
 use greenhub::hub::{Hub, ManualClock, Phase, Readiness, Verdict};
 use greenhub::{GreenError, GreenThread, get_hub, spawn, use_hub_with};
@@ -80,6 +82,14 @@ impl Tested for Check {
 }
 
 impl Tested for Idle {
+    fn event() {}
+}
+
+impl Tested for Fork {
+    fn event() {}
+}
+
+impl Tested for Signal {
     fn event() {}
 }
 
@@ -199,6 +209,8 @@ impl World {
                 Kind::Prepare => Rc::new(event_loop.prepare()),
                 Kind::Check => Rc::new(event_loop.check()),
                 Kind::Idle => Rc::new(event_loop.idle()),
+                Kind::Fork => Rc::new(event_loop.fork()),
+                Kind::Signal => Rc::new(event_loop.signal(Number::SIGWINCH as i32).expect("it can be caught")),
             };
             handles.push(handle);
             RefCell::new(Some(watcher))
@@ -247,6 +259,7 @@ impl World {
         match op {
             Op::Advance(by) => self.clock.advance(*by),
             Op::Turn => self.turn(idle_turns),
+            Op::Raise => raise(Number::SIGWINCH).expect("the handler returns"),
             Op::Write(socket) => _ = (&self.sockets[*socket].1).write(b"x"),
             Op::Drain(socket) => drain(&self.sockets[*socket].0),
             Op::Empty(socket) => drain(&self.sockets[*socket].1),

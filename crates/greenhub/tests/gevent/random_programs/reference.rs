@@ -98,6 +98,12 @@ enum Call {
     Kill(usize),
 }
 
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Latched {
+    Async(usize),
+    Signal,
+}
+
 struct Model {
     trace: Vec<String>,
     idle_turns: VecDeque<bool>,
@@ -116,7 +122,12 @@ struct Model {
     armed: usize,
     is_readable: [bool; SOCKETS],
     is_full: [bool; SOCKETS],
-    /// Whether the descriptor of async watchers was made, and whether it is readable.
+    /// The active async watchers in the order of their starts, and among them the signal once for its watchers.
+    latched: Vec<Latched>,
+    /// Whether the signal is caught, and whether it was raised since the last look.
+    is_caught: bool,
+    is_raised: bool,
+    /// Whether the descriptor of what is latched was made, and whether it is readable.
     has_wakeup: bool,
     is_woken: bool,
     /// Whether a green thread has run since the last wait.
@@ -133,7 +144,7 @@ impl Model {
             has_handle: true,
             is_closed: false,
             is_active: false,
-            is_counted: true,
+            is_counted: kind != Kind::Signal,
             is_pending: false,
             called_after: None,
             is_calling: false,
@@ -161,6 +172,9 @@ impl Model {
             armed: 0,
             is_readable: [false; SOCKETS],
             is_full: [false; SOCKETS],
+            latched: Vec::new(),
+            is_caught: false,
+            is_raised: false,
             has_wakeup: false,
             is_woken: false,
             has_run: false,
@@ -197,6 +211,12 @@ impl Model {
         match op {
             Op::Advance(by) => self.now += by.as_millis() as u64,
             Op::Turn => self.turn(),
+            Op::Raise if self.is_caught => {
+                if !std::mem::replace(&mut self.is_raised, true) {
+                    self.is_woken |= self.has_wakeup;
+                }
+            }
+            Op::Raise => {}
             Op::Write(socket) => self.is_readable[socket] = true,
             Op::Drain(socket) => self.is_readable[socket] = false,
             Op::Fill(socket) => self.is_full[socket] = true,
@@ -275,7 +295,8 @@ impl Model {
             Op::SetPriority(..) if watcher.is_active => Err("active"),
             Op::SetPriority(_, priority) => {
                 watcher.priority = priority;
-                if watcher.is_pending {
+                // An event that is kept for the next wait is in no queue.
+                if self.is_queued(number) {
                     self.dequeue(number);
                     self.enqueue(number);
                 }
@@ -332,12 +353,23 @@ impl Model {
             return if watcher.is_closed { Err("closed") } else { Ok(()) };
         }
         watcher.is_active = true;
+        let kind = watcher.kind;
+        let is_first_of_signal = kind == Kind::Signal && self.active_of_signal().is_empty();
         self.active.push(number);
-        match watcher.kind {
+        match kind {
             Kind::Timer(after, _) => self.arm(number, self.now + delay.unwrap_or(after)),
             Kind::Async => {
                 self.has_wakeup = true;
-                self.look(number);
+                self.latched.push(Latched::Async(number));
+                self.look(Latched::Async(number));
+            }
+            Kind::Signal => {
+                (self.is_caught, self.has_wakeup) = (true, true);
+                if is_first_of_signal {
+                    // A signal that came while no watcher was active is not delivered.
+                    self.latched.push(Latched::Signal);
+                    self.is_raised = false;
+                }
             }
             _ => {}
         }
@@ -372,9 +404,10 @@ impl Model {
 
     /// Ends the watch that was begun for waits. A wake-up that no wait has taken is kept.
     fn end_watch_for_waits(&mut self, number: usize) {
+        self.look_for_wait(number);
         self.end_watch(number);
         self.dequeue(number);
-        self.watchers[number].is_pending &= self.watchers[number].kind == Kind::Async;
+        self.watchers[number].is_pending &= self.watchers[number].kind.keeps_events();
     }
 
     fn is_queued(&self, number: usize) -> bool {
@@ -394,6 +427,15 @@ impl Model {
         let watcher = &mut self.watchers[number];
         (watcher.is_marked, watcher.is_active, watcher.deadline) = (false, false, None);
         self.active.retain(|other| *other != number);
+        let ends_signal = self.active_of_signal().is_empty();
+        self.latched.retain(|latched| match *latched {
+            Latched::Async(other) => other != number,
+            Latched::Signal => !ends_signal,
+        });
+    }
+
+    fn active_of_signal(&self) -> Vec<usize> {
+        self.active.iter().copied().filter(|number| self.watchers[*number].kind == Kind::Signal).collect()
     }
 
     fn close(&mut self, number: usize) {
@@ -410,6 +452,7 @@ impl Model {
         if self.watchers[number].owners == 0 {
             self.close(number);
         }
+        self.is_caught &= self.watchers.iter().any(|watcher| watcher.kind == Kind::Signal && watcher.owners != 0);
     }
 
     fn mark(&mut self, number: usize) {
@@ -422,9 +465,25 @@ impl Model {
         }
     }
 
-    fn look(&mut self, number: usize) {
-        if std::mem::take(&mut self.watchers[number].is_latched) {
-            self.mark(number);
+    fn look(&mut self, latched: Latched) {
+        match latched {
+            Latched::Async(number) => {
+                if std::mem::take(&mut self.watchers[number].is_latched) {
+                    self.mark(number);
+                }
+            }
+            Latched::Signal => {
+                if std::mem::take(&mut self.is_raised) {
+                    self.active_of_signal().into_iter().for_each(|number| self.mark(number));
+                }
+            }
+        }
+    }
+
+    /// Looks at what has come for a wait that takes an event or ends.
+    fn look_for_wait(&mut self, number: usize) {
+        if self.watchers[number].kind == Kind::Signal {
+            self.look(Latched::Signal);
         }
     }
 
@@ -544,11 +603,7 @@ impl Model {
         }
         if std::mem::take(&mut self.is_woken) {
             has_reported = true;
-            for number in self.active.clone() {
-                if self.watchers[number].kind == Kind::Async {
-                    self.look(number);
-                }
-            }
+            self.latched.clone().into_iter().for_each(|latched| self.look(latched));
         }
         has_reported
     }
@@ -590,7 +645,7 @@ impl Model {
         while let Some((_, number)) = self.pending.iter_mut().rev().find(is_due).and_then(VecDeque::pop_front) {
             let turn = Some(self.waits);
             let has_been_called = std::mem::replace(&mut self.watchers[number].called_after, turn) == turn;
-            if has_been_called && !matches!(self.watchers[number].kind, Kind::Prepare | Kind::Check | Kind::Idle) {
+            if has_been_called && !self.watchers[number].kind.is_phase() {
                 self.enqueue(number);
             } else {
                 self.deliver_one(number);
@@ -600,7 +655,7 @@ impl Model {
 
     fn deliver_one(&mut self, number: usize) {
         let watcher = &mut self.watchers[number];
-        self.is_busy |= !matches!(watcher.kind, Kind::Prepare | Kind::Check | Kind::Idle);
+        self.is_busy |= !watcher.kind.is_phase();
         let is_for_marks = watcher.is_marked;
         // An event of the program leaves a timer armed.
         if matches!(watcher.kind, Kind::Timer(..)) && watcher.deadline.is_none() {
@@ -613,7 +668,7 @@ impl Model {
             return self.wake(waiter.green);
         }
         let Some(script) = watcher.callback.take_if(|_| !is_for_marks) else {
-            watcher.is_pending &= watcher.kind == Kind::Async;
+            watcher.is_pending &= watcher.kind.keeps_events();
             return;
         };
         watcher.is_pending = false;
@@ -668,7 +723,11 @@ impl Model {
 
     /// Takes the event of a wait for one watcher, unless an error has ended it.
     fn take_event(&mut self, number: usize, watcher: usize) {
-        if self.greens[number].outcome.is_none() && std::mem::take(&mut self.watchers[watcher].is_pending) {
+        if self.greens[number].outcome.is_some() {
+            return;
+        }
+        self.look_for_wait(watcher);
+        if std::mem::take(&mut self.watchers[watcher].is_pending) {
             self.dequeue(watcher);
             self.greens[number].outcome = Some("event");
         }
