@@ -28,7 +28,8 @@ use crate::watcher::Watch;
 /// changes between two looks are one event. A time of access alone is no change.
 ///
 /// On Linux the watcher looks when inotify reports the file or its directory. It also looks once in every period, since
-/// network file systems report nothing. A look does not block the OS thread.
+/// network file systems report nothing. A look does not block the OS thread. As long as it lasts it keeps the loop
+/// alive, as each job of the pool does, even if the watcher was stopped or is not counted.
 ///
 /// ```
 /// use greenhub::gevent::{Watcher, event_loop};

@@ -2,6 +2,11 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::{Arc, Barrier, OnceLock};
+
+use nix::errno::Errno;
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
 use crate::support::counting::allocations;
 use crate::support::fork::{ends_well, forked};
@@ -60,6 +65,37 @@ fn a_watcher_is_told_after_its_descriptor_was_given_up() {
         handle.send();
         settle();
         assert_eq!(log.len(), 4, "a send between the loss and the new listener");
+    });
+}
+
+static SENT_BY_HANDLER: OnceLock<AsyncHandle> = OnceLock::new();
+
+#[test]
+fn a_send_in_a_signal_handler_wakes_the_loop_and_keeps_errno() {
+    extern "C" fn handle(_: std::ffi::c_int) {
+        SENT_BY_HANDLER.get().expect("it was set before the signal").send();
+    }
+
+    alone("a_send_in_a_signal_handler_wakes_the_loop_and_keeps_errno", || {
+        let watcher = event_loop().async_();
+        SENT_BY_HANDLER.set(watcher.handle()).unwrap();
+        let action = SigAction::new(SigHandler::Handler(handle), SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler sends only, which is async-signal-safe.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+        let (main, waiting) = (pthread_self(), Arc::new(Barrier::new(2)));
+        let begins = Arc::clone(&waiting);
+        let other = std::thread::spawn(move || {
+            begins.wait();
+            std::thread::sleep(20 * SHORT);
+            pthread_kill(main, Signal::SIGUSR1).unwrap();
+        });
+        waiting.wait();
+        watcher.wait(None).unwrap(); // the signal interrupts the sleep of the hub
+        other.join().unwrap();
+        Errno::set_raw(Errno::EXDEV as i32);
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(Errno::last(), Errno::EXDEV);
+        watcher.wait(None).unwrap();
     });
 }
 

@@ -1,12 +1,15 @@
 //! Watchers that keep the loop alive, and the ways to run it.
 
 use std::io::pipe;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 
+use crate::support::descriptors::until;
 use crate::support::hubs::use_manual_clock;
 use crate::support::run;
+use crate::support::web_server::Directory;
 use crate::{LONG, Log, SHORT, unexpected};
-use greenhub::gevent::{Async, Check, Fork, Idle, Io, Prepare, Run, Signal, Timer, Watcher, event_loop};
+use greenhub::gevent::{Async, Check, Child, Fork, Idle, Io, Prepare, Run, Signal, Stat, Timer, Watcher, event_loop};
 use greenhub::hub::{LoopErrorKind, Time};
 use greenhub::{Interest, get_hub, spawn};
 use nix::sys::signal::Signal as Kill;
@@ -207,6 +210,8 @@ macro_rules! on {
             Any::Fork($watcher) => $value,
             Any::Async($watcher) => $value,
             Any::Signal($watcher) => $value,
+            Any::Child($watcher) => $value,
+            Any::Stat($watcher) => $value,
         }
     };
 }
@@ -220,6 +225,8 @@ enum Any {
     Fork(Fork),
     Async(Async),
     Signal(Signal),
+    Child(Child),
+    Stat(Stat),
 }
 
 #[test]
@@ -227,6 +234,8 @@ fn the_loop_lives_as_long_as_a_counted_watcher_of_any_kind_is_active() {
     run("the_loop_lives_as_long_as_a_counted_watcher_of_any_kind_is_active", || {
         let (reader, _writer) = pipe().unwrap();
         let reader = Rc::new(reader);
+        let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let (number, directory) = (process.id(), Directory::new());
         let make = |kind: usize| match kind {
             0 | 1 => Any::Io(event_loop().io(Rc::clone(&reader), Interest::READ).unwrap()),
             2 => Any::Timer(event_loop().timer(LONG)),
@@ -236,11 +245,13 @@ fn the_loop_lives_as_long_as_a_counted_watcher_of_any_kind_is_active() {
             6 => Any::Idle(event_loop().idle()),
             7 => Any::Fork(event_loop().fork()),
             8 => Any::Async(event_loop().async_()),
-            _ => Any::Signal(event_loop().signal(Kill::SIGUSR2 as i32).unwrap()),
+            9 => Any::Signal(event_loop().signal(Kill::SIGUSR2 as i32).unwrap()),
+            10 => Any::Child(event_loop().child(number).unwrap()),
+            _ => Any::Stat(event_loop().stat(directory.path(), LONG)),
         };
         for seed in 0..20 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut all: Vec<Any> = (0..10).map(make).collect();
+            let mut all: Vec<Any> = (0..12).map(make).collect();
             for step in 0..100 {
                 let index = random.usize(..all.len());
                 match random.u8(..6) {
@@ -252,8 +263,14 @@ fn the_loop_lives_as_long_as_a_counted_watcher_of_any_kind_is_active() {
                 let counts = |any: &&Any| on!(any, watcher => watcher.is_active() && watcher.is_counted());
                 let expected = all.iter().filter(counts).count();
                 assert_eq!(event_loop().counts().active, expected, "seed {seed}, step {step}");
+                if expected == 0 {
+                    // A look at a file keeps the loop alive until it ends.
+                    until(|| !event_loop().run(Run::NoWait).unwrap());
+                }
                 assert_eq!(event_loop().run(Run::NoWait).unwrap(), expected != 0, "seed {seed}, step {step}");
             }
         }
+        drop(process.stdin.take());
+        process.wait().unwrap();
     });
 }

@@ -119,6 +119,14 @@ mod tests {
     use super::*;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+    impl LatchWakeup {
+        fn over(wakeup: Arc<Wakeup>) -> Arc<LatchWakeup> {
+            let latches = LatchWakeup::new();
+            latches.wakeup.get_or_make(OnceLock::new).unwrap().set(wakeup).unwrap();
+            latches
+        }
+    }
+
     fn is_readable(fd: &dyn AsFd) -> bool {
         let fd = fd.as_fd();
         poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
@@ -135,6 +143,25 @@ mod tests {
         wakeup.drain();
         assert!(!is_readable(&*fd));
         assert!(latch.take() && !latch.take());
+    }
+
+    #[test]
+    fn a_latch_that_is_set_often_writes_once() {
+        for (kind, one) in
+            [(WakeupKind::Eventfd, &1_u64.to_ne_bytes()[..]), (WakeupKind::Pipe, &1_u64.to_ne_bytes()[..1])]
+        {
+            let latches = LatchWakeup::over(Wakeup::new(kind).unwrap());
+            let latch = Latch::new(Arc::clone(&latches));
+            let fd = latches.open().unwrap();
+            for _ in 0..3 {
+                (0..100_000).for_each(|_| latch.set());
+                let mut buffer = [0; 64];
+                let written = rustix::io::read(&*fd, &mut buffer).unwrap();
+                assert_eq!(&buffer[..written], one, "{kind:?}");
+                latches.drain();
+                assert!(latch.take());
+            }
+        }
     }
 
     #[test]
