@@ -54,8 +54,9 @@ impl<K: Kind> fmt::Debug for Watch<K> {
 /// gone.
 ///
 /// A watcher that is not active is started for the wait and stopped after it, as by [`Watcher::wait`]. If it cannot be
-/// started, it is ready, and a [`start`](Watcher::start) returns the reason. With the watcher its event is given. The
-/// event of a watcher that was not given goes to the next wait for it, as after a `wait` that was given up.
+/// started, it is ready, and a [`start`](Watcher::start) returns the reason. With the watcher its event is given, so a
+/// watcher that was given is not ready any more. If a watcher was not given, an async watcher, a signal, a child and a
+/// file keep their event for the next wait. A timer begins anew then, and a descriptor is looked at anew.
 impl<K: Kind> Waitable for Watch<K> {
     fn is_ready(&self) -> bool {
         self.node.is_pending() || self.node.is_closed() || !self.node.state.is_current()

@@ -16,8 +16,8 @@ use crate::wait::ready_list::{LeftMark, ReadyMark};
 /// A waiter leaves one mark with each object. The marks lead to one list, so an object keeps its place in the order
 /// even if the waiter runs much later. A waiter that gives up takes its marks back. A mark gives the waiter nothing:
 /// the waiter of a semaphore gets no permit, and so no permit is lost with a waiter that gave up. The event of a
-/// watcher goes with the watcher when the waiter [gives](Waitable::give) it. A queue hands each
-/// item to one getter of its choice, and so it is not waitable.
+/// watcher goes with the watcher when the waiter [gives](Waitable::give) it; a watcher says what becomes of an event
+/// that was not given. A queue hands each item to one getter of its choice, and so it is not waitable.
 ///
 /// An implementation keeps its marks in [`ReadyMarks`](crate::ReadyMarks).
 pub trait Waitable {
