@@ -34,7 +34,12 @@ fn main() -> ExitCode {
         Err(wrong) => return wrong,
     };
     processors();
-    let peers: [Peer; 3] = [("greenhub", greenhub_rounds), ("std", std_rounds), ("tokio", tokio_rounds)];
+    let peers: [Peer; 4] = [
+        ("green threads", green_rounds),
+        ("greenhub, OS threads", greenhub_rounds),
+        ("std", std_rounds),
+        ("tokio", tokio_rounds),
+    ];
     let places = [("one processor", Place::Together), ("two processors", Place::Apart), ("any processor", Place::Free)];
     for (name, place) in places {
         let mut times = peers.map(|_| Vec::new());
@@ -47,7 +52,7 @@ fn main() -> ExitCode {
         for ((peer, _), mut times) in peers.iter().zip(times) {
             times.sort();
             let (real, processor) = times[times.len() / 2];
-            println!("  {peer:<10} {:>7.2} ({:.2})", micros(real), micros(processor));
+            println!("  {peer:<20} {:>7.2} ({:.2})", micros(real), micros(processor));
         }
     }
     ExitCode::SUCCESS
@@ -90,29 +95,41 @@ fn settle(place: Place, number: usize) {
     sched_setaffinity(None, &only).expect("the processor is allowed");
 }
 
-/// Defines rounds over the channels of a module with the names of `std::sync::mpsc`.
+/// Defines rounds over the channels of a module with the names of `std::sync::mpsc`, each side by `$run`.
 macro_rules! rounds_by {
-    ($name:ident, $channel:path) => {
+    ($name:ident, $channel:path, $run:path) => {
         fn $name(place: Place) {
             let ((there, arrived), (back, returned)) = ($channel(), $channel());
             let other = thread::spawn(move || {
                 settle(place, 1);
-                while let Ok(number) = arrived.recv() {
-                    back.send(number).expect("the receiver lives");
+                $run(move || {
+                    while let Ok(number) = arrived.recv() {
+                        back.send(number).expect("the receiver lives");
+                    }
+                });
+            });
+            $run(move || {
+                for number in 0..ROUNDS {
+                    there.send(number).expect("the receiver lives");
+                    assert_eq!(returned.recv(), Ok(number));
                 }
             });
-            for number in 0..ROUNDS {
-                there.send(number).expect("the receiver lives");
-                assert_eq!(returned.recv(), Ok(number));
-            }
-            drop(there);
             other.join().expect("no panic");
         }
     };
 }
 
-rounds_by!(greenhub_rounds, mpsc::channel);
-rounds_by!(std_rounds, std_mpsc::channel);
+rounds_by!(green_rounds, mpsc::channel, in_a_green_thread);
+rounds_by!(greenhub_rounds, mpsc::channel, in_place);
+rounds_by!(std_rounds, std_mpsc::channel, in_place);
+
+fn in_place(run: impl FnOnce()) {
+    run();
+}
+
+fn in_a_green_thread(run: impl FnOnce() + 'static) {
+    greenhub::spawn(run).join().expect("no panic");
+}
 
 fn tokio_rounds(place: Place) {
     use tokio::sync::mpsc::unbounded_channel;

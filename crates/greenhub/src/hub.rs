@@ -13,5 +13,6 @@ pub use hub_core::hub::{
 };
 pub use hub_core::{
     Embedded, Ended, Hook, HubError, HubGone, HubId, InterruptOn, Listener, LoopError, LoopErrorKind, LoopExit, Phase,
-    Registration, Remote, Stats, Timer, TimerHandle, Verdict, has_hub, interrupt_on, set_turn_time, turn_time,
+    Registration, Remote, Stats, Timer, TimerHandle, Verdict, busy_poll_time, has_hub, interrupt_on,
+    set_busy_poll_time, set_turn_time, turn_time,
 };

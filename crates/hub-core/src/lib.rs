@@ -106,7 +106,9 @@ pub use main_loop::listener::{Listener, Timer};
 pub use main_loop::parked::Parked;
 pub use main_loop::read_hint::ReadHint;
 pub use main_loop::remote::Remote;
-pub use main_loop::{Phase, Stats, hub_listener_stacks, hub_timer_stacks, quiet_time, set_quiet_time};
+pub use main_loop::{
+    Phase, Stats, busy_poll_time, hub_listener_stacks, hub_timer_stacks, quiet_time, set_busy_poll_time, set_quiet_time,
+};
 pub use report::{Report, hub_exceptions, set_report_stream};
 pub use wait::biased::{BiasedMutex, BiasedMutexGuard};
 pub use wait::grace::{Grace, panicking_grace, set_panicking_grace};

@@ -37,6 +37,7 @@ use crate::timer_queue::{Slack, TimerId, TimerQueue};
 mod after_fork;
 mod bell;
 pub(crate) mod blocking;
+mod busy_poll;
 mod callback_table;
 pub(crate) mod callbacks;
 mod calls;
@@ -83,6 +84,7 @@ mod wakers;
 pub(crate) mod wakeup;
 mod watching;
 
+use self::busy_poll::BusyPoll;
 use self::callback_table::Callbacks;
 use self::calls::Calls;
 use self::clock::Clock;
@@ -98,6 +100,7 @@ use self::reports::Reports;
 use self::standstill::Standstill;
 use self::waker_table::Wakers;
 
+pub use self::busy_poll::{busy_poll_time, set_busy_poll_time};
 pub(crate) use self::callback_table::CallbackId;
 pub use self::hub_builder::DEFAULT_HUB;
 pub(crate) use self::hub_builder::{HubBuilder, default_builder};
@@ -128,6 +131,7 @@ pub(crate) struct MainLoop {
     embedding: Embedding,
     ending: Ending,
     standstill: Standstill,
+    busy_poll: BusyPoll,
     liveness: Liveness,
     phases: Phases,
     heartbeat: Heartbeat,

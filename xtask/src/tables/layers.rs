@@ -126,6 +126,7 @@ const HUB_CORE: Layers = Layers {
                 &["main_loop/foreign_futures"],
                 &["main_loop/remote/mailbox"],
                 &["main_loop/remote"],
+                &["main_loop/busy_poll"],
                 &["main_loop/reach"],
                 &["main_loop/blocking/sample_signal"],
                 &["main_loop/blocking/snapshot"],

@@ -9,6 +9,7 @@ mod support;
 mod async_io;
 mod auto_traits;
 mod blocking;
+mod busy_poll;
 mod chat_example;
 mod cluster;
 mod cluster_example;

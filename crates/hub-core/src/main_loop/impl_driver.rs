@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::MainLoop;
 use super::blocking::Heartbeat;
+use super::busy_poll::BusyPoll;
 use super::calls::Calls;
 use super::clock::Clock;
 use super::counters::Counters;
@@ -53,6 +54,7 @@ impl Driver for MainLoop {
             ending: Ending::default(),
             embedding: Embedding::default(),
             standstill: Standstill::default(),
+            busy_poll: BusyPoll::new(),
             wakeup: Cell::new(None),
             wakers: Wakers::default(),
             liveness: Liveness::default(),

@@ -1,13 +1,14 @@
 //! The messages of other OS threads, carried out by the loop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::MainLoop;
 use super::remote::{Inbox, Mailbox, Message};
 use crate::base::fork;
 use crate::greenlet::control::Wake;
 use crate::greenlet::exit::drop_contained;
-use crate::greenlet::local;
+use crate::greenlet::local::{self, Local};
 use crate::greenlet::target::Target;
 use crate::greenlet::task;
 
@@ -27,6 +28,22 @@ impl MainLoop {
             }
             _ => false,
         }
+    }
+
+    /// Looks for more mail before a sleep of `timeout`, if nothing but mail and timers can end the sleep.
+    #[cold]
+    pub(super) fn finds_mail(&self, local: &Local, timeout: Option<Duration>) -> bool {
+        let Some(inbox) = self.inbox.get() else { return false };
+        let own = usize::from(self.wakeup.get().is_some());
+        if self.descriptors.borrow().watched.len() > own
+            || self.embedding.is_embedded()
+            || self.embedding.longest_wait().is_some()
+            || self.phases.any()
+            || self.hub_may_wake(local)
+        {
+            return false;
+        }
+        self.busy_poll.finds(timeout, || inbox.has_mail())
     }
 
     #[inline(never)]

@@ -8,20 +8,22 @@ mod model;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::busy_poll::BusyPoll;
 use super::deadline::Deadline;
 use super::parked::Parked;
 use super::remote::{Mailbox, Message};
 use crate::base::dormant::Sleep;
 use crate::base::fork::{self, PerProcess};
-use crate::base::sync::{Condvar, Mutex, MutexGuard};
+use crate::base::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::base::wait_reason::WaitReason;
 use crate::greenlet::local;
 
@@ -69,7 +71,8 @@ struct Registered {
     plain: Cell<u32>,
     /// The reason of the OS thread's present wait as a whole.
     reason: Cell<WaitReason>,
-    itself: OnceCell<Arc<Plain>>,
+    itself: RefCell<Option<Arc<Plain>>>,
+    busy_poll: BusyPoll,
 }
 
 thread_local! {
@@ -79,7 +82,8 @@ thread_local! {
                 mailbox: Cell::new(0),
                 plain: Cell::new(0),
                 reason: Cell::new(WaitReason::Park),
-                itself: OnceCell::new(),
+                itself: RefCell::new(None),
+                busy_poll: BusyPoll::new(),
             }
         };
 }
@@ -133,15 +137,29 @@ pub(crate) fn register_again(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> 
 pub(crate) fn plain() -> io::Result<Arc<Plain>> {
     let now = fork::generation() + 1;
     let entered = REGISTERED.try_with(|registered| {
-        let plain = registered.itself.get_or_init(Arc::default);
-        if registered.plain.get() != now {
-            threads()?.register(fork::this_thread(), |reach| reach.plain = Some(Arc::clone(plain)));
-            registered.plain.set(now);
+        let former = registered.itself.borrow().clone();
+        let is_entered = registered.plain.get() == now;
+        if let Some(plain) = former.as_ref().filter(|_| is_entered) {
+            return Ok(Arc::clone(plain));
         }
-        Ok(Arc::clone(plain))
+        // In a child, another OS thread of the parent may have locked the former state.
+        let plain = Arc::new(Plain::after(former.as_deref()));
+        let threads = threads()?;
+        // In this order: the entry may deliver early wake-ups, by foreign code that comes here again.
+        registered.plain.set(now);
+        registered.itself.replace(Some(Arc::clone(&plain)));
+        threads.register(fork::this_thread(), |reach| reach.plain = Some(Arc::clone(&plain)));
+        Ok(plain)
     });
     // When the thread-local is destroyed, only the table holds the state.
     entered.unwrap_or_else(|_| Ok(threads()?.plain(fork::this_thread())))
+}
+
+/// Looks for the end of a wait of this OS thread as a whole, before it sleeps. Returns whether the wait has ended.
+/// `limit`: how long it would sleep.
+pub(crate) fn ends_soon(plain: &Plain, ticket: u64, limit: Option<Duration>) -> bool {
+    let finds = |registered: &Registered| registered.busy_poll.finds(limit, || !plain.lasts(ticket));
+    REGISTERED.try_with(finds).unwrap_or(false)
 }
 
 /// Sets the reason of this OS thread's next wait as a whole.
@@ -171,64 +189,76 @@ pub(crate) fn forget_if_ending() {
 #[derive(Default)]
 pub(crate) struct Plain {
     /// The ticket of the present wait.
-    ticket: Mutex<u64>,
+    ticket: AtomicU64,
+    /// Whether the OS thread sleeps. It looks at the ticket under this lock before it does, and who ends a wait looks
+    /// here afterwards. So one of them sees the other.
+    sleeps: Mutex<bool>,
     ended: Condvar,
 }
 
 impl Plain {
-    /// Begins a wait. Returns its ticket, which no other wait has.
-    pub(crate) fn begin(&self) -> u64 {
-        let mut ticket = self.lock();
-        *ticket += 1;
-        *ticket
+    /// Returns the state that takes the place of `former`. A wait that was begun there goes on.
+    fn after(former: Option<&Plain>) -> Plain {
+        let ticket = former.map_or(0, |former| former.ticket.load(Ordering::Acquire));
+        Plain { ticket: AtomicU64::new(ticket), ..Plain::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Begins a wait. Returns its ticket, which no other wait has.
+    pub(crate) fn begin(&self) -> u64 {
+        self.ticket.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     pub(crate) fn park(&self, ticket: u64, deadline: &mut Deadline) -> Parked {
-        let mut present = self.lock();
-        while *present == ticket {
-            present = match deadline.begin() {
-                None => self.ended.wait(present).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => {
-                    *present += 1;
-                    return Parked::TimedOut;
-                }
-                Some(left) => self.ended.wait_timeout(present, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
-        }
-        Parked::Unparked
+        // A wait that ends in between counts as unparked.
+        let timed_out = !self.sleep(ticket, || deadline.begin()) && self.end(ticket);
+        if timed_out { Parked::TimedOut } else { Parked::Unparked }
     }
 
     /// Returns whether the wait with this ticket ends within `time`. If not, it goes on.
     pub(crate) fn ends_within(&self, ticket: u64, time: Duration) -> bool {
         let begun = Instant::now();
-        let mut present = self.lock();
-        while *present == ticket {
-            let left = time.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return false;
-            }
-            present = self.ended.wait_timeout(present, left).unwrap_or_else(PoisonError::into_inner).0;
+        self.sleep(ticket, || Some(time.saturating_sub(begun.elapsed())))
+    }
+
+    /// Sleeps until the wait with this ticket ends, or `limit` is zero. Returns whether it has ended.
+    fn sleep(&self, ticket: u64, mut limit: impl FnMut() -> Option<Duration>) -> bool {
+        let mut sleeps = self.lock();
+        while self.lasts(ticket) {
+            *sleeps = true;
+            sleeps = match limit() {
+                None => self.ended.wait(sleeps).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => break,
+                Some(left) => self.ended.wait_timeout(sleeps, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
-        true
+        *sleeps = false;
+        !self.lasts(ticket)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.sleeps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the wait with this ticket, if it still lasts. Returns whether it did.
+    fn end(&self, ticket: u64) -> bool {
+        self.ticket.compare_exchange(ticket, ticket + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Ends the wait with this ticket, if it still lasts.
     pub(crate) fn unpark(&self, ticket: u64) {
-        let mut present = self.lock();
-        if *present == ticket {
-            *present += 1;
-            self.ended.notify_one();
+        if self.end(ticket) {
+            // The lock is free again when the OS thread wakes up.
+            let sleeps = *self.lock();
+            if sleeps {
+                self.ended.notify_one();
+            }
         }
     }
 }
 
 impl Sleep for Plain {
     fn lasts(&self, ticket: u64) -> bool {
-        *self.lock() == ticket
+        self.ticket.load(Ordering::Acquire) == ticket
     }
 }
 

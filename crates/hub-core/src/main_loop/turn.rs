@@ -119,15 +119,15 @@ impl MainLoop {
             Ok(timeout) => self.embedding.limited(timeout, had_mail),
             Err(error) => return self.stop_with(error),
         };
-        let Some(sleep) = self.plan_sleep(local, timeout) else { return };
+        let Some(sleep) = self.plan_sleep(local, timeout, had_mail) else { return };
         self.sleep(local, sleep);
     }
 
     /// Decides how long the hub waits.
     ///
-    /// Returns `None` for no wait, because the main greenlet has become ready or the loop ends.
+    /// Returns `None` for no wait, because the main greenlet has become ready, mail has come or the loop ends.
     #[inline(always)]
-    fn plan_sleep(&self, local: &Local, mut timeout: Option<Duration>) -> Option<Sleep> {
+    fn plan_sleep(&self, local: &Local, mut timeout: Option<Duration>, had_mail: bool) -> Option<Sleep> {
         let mut idle = None;
         let source =
             if timeout.is_some() && self.is_kept_by_timeout() { WakeSource::Here } else { self.wake_source(local) };
@@ -165,6 +165,14 @@ impl MainLoop {
             // The loop spins for hooks that do not keep it alive.
             idle = idle.map(|_| self.standstill.count_spin());
         }
+        if had_mail && timeout != Some(Duration::ZERO) && self.finds_mail(local, timeout) {
+            if self.timers.borrow().is_empty() {
+                // Neither a timer nor a descriptor is to be looked at.
+                return None;
+            }
+            timeout = Some(Duration::ZERO);
+            idle = None;
+        }
         if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
             timeout = Some(Duration::ZERO);
             idle = None;
@@ -178,7 +186,7 @@ impl MainLoop {
 
     /// Asks the hub whether it may wake a greenlet by itself, or complete the future of one.
     #[cold]
-    fn hub_may_wake(&self, local: &Local) -> bool {
+    pub(super) fn hub_may_wake(&self, local: &Local) -> bool {
         let asked = self.with_hub("asking whether it may wake", |hub| (hub.may_wake(), hub.completes_futures()));
         let (may_wake, completes_futures) = asked.unwrap_or_default();
         may_wake || completes_futures && local.futures.any()

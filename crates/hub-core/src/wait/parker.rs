@@ -233,7 +233,8 @@ const BRIEF: Duration = Duration::from_millis(100);
 #[cold]
 fn park_plain(ticket: u64, deadline: &mut Deadline) -> Result<Parked, LoopError> {
     let plain = plain()?;
-    if deadline.is_none() && !plain.ends_within(ticket, BRIEF) {
+    let ended = reach::ends_soon(&plain, ticket, deadline.begin());
+    if !ended && deadline.is_none() && !plain.ends_within(ticket, BRIEF) {
         park_dormant(&plain, ticket);
     }
     let parked = plain.park(ticket, deadline);
