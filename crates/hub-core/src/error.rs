@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::base::ask_owner::ClosedOwner;
 use crate::base::id::HubId;
 use crate::hub::Interest;
 
@@ -323,12 +322,6 @@ impl From<HubError> for io::Error {
             HubError::Build { error: ref cause, .. } => io::Error::new(cause.kind(), error),
             _ => io::Error::other(error),
         }
-    }
-}
-
-impl From<ClosedOwner> for TrampolineError {
-    fn from(closed: ClosedOwner) -> TrampolineError {
-        TrampolineError::Closed { fd: closed.fd }
     }
 }
 

@@ -12,8 +12,10 @@
 //! - [`target`] and [`patience`]: the targets of timers, and the limit up to which a wait for a lock holds exits back;
 //! - [`local`]: the state of an OS thread: its control blocks, stacks and main loop;
 //! - [`driver`]: the main loop as greenlets see it;
+//! - [`ask_owner`]: the question to the owner of a descriptor, which may be closed;
 //! - [`spans`]: the spans of each greenlet, for the crate `tracing`.
 
+pub(crate) mod ask_owner;
 mod cold;
 pub(crate) mod control;
 pub(crate) mod describe;

@@ -149,11 +149,11 @@ pub mod internal {
     pub use crate::api::spawn::spawn_at;
     pub use crate::api::timer_handle::schedule_shared;
     pub use crate::api::use_hub::use_hub_descriptor;
-    pub use crate::base::ask_owner::{ClosedOwner, ask_owner};
     pub use crate::base::contain::drop_contained;
     pub use crate::base::dormant::while_idle;
     pub use crate::base::fork::PerProcess;
     pub use crate::base::os_thread::start_thread;
+    pub use crate::greenlet::ask_owner::{ClosedOwner, ask_owner};
     pub use crate::greenlet::exit::KillProgress;
     pub use crate::main_loop::DEFAULT_HUB;
     pub use crate::main_loop::callbacks::call_contained;

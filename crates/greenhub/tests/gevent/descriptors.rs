@@ -15,6 +15,7 @@ use greenhub::debug::{Report, hub_exceptions};
 use greenhub::gevent::{Io, Run, WaitError, Watcher, WatcherError, event_loop, iwait};
 use greenhub::hub::{Readiness, Verdict};
 use greenhub::os::unix::net::UnixStream as GreenStream;
+use greenhub::thread::yield_now;
 use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};
 
 /// Returns a pipe whose reader is watched with `watcher`.
@@ -386,6 +387,31 @@ fn a_watcher_whose_socket_was_closed_cannot_start() {
         let error = io.set_events(Interest::WRITE).unwrap_err();
         assert!(is_of_a_closed_owner(&error), "{error}");
         assert_eq!(event_loop().counts().active, 0);
+    });
+}
+
+#[test]
+fn an_owner_that_switches_leaves_the_panics_of_others_as_they_are() {
+    run("an_owner_that_switches_leaves_the_panics_of_others_as_they_are", || {
+        let (socket, _peer) = green_socket();
+        socket.close();
+        let closed = Rc::clone(&socket);
+        // The first question is the one that is answered by another green thread's panic, if they are mixed up.
+        let asks = move || {
+            let (reader, _writer) = pipe().unwrap();
+            let owner = Asked(reader, Box::new(|| sleep(SHORT)));
+            drop(event_loop().io(owner, Interest::READ).unwrap());
+            event_loop().io(Rc::clone(&closed), Interest::READ).unwrap_err()
+        };
+        let asking = [spawn(asks.clone()), spawn(asks)];
+        yield_now();
+        let payload = catch_unwind(AssertUnwindSafe(|| _ = socket.as_fd())).unwrap_err();
+        assert!(payload.downcast_ref::<String>().unwrap().contains("its owner was closed"));
+        for green in asking {
+            assert!(is_of_a_closed_owner(&green.join().unwrap()));
+        }
+        let payload = catch_unwind(AssertUnwindSafe(|| _ = socket.as_fd())).unwrap_err();
+        assert!(payload.is::<String>(), "no question is left");
     });
 }
 

@@ -15,9 +15,9 @@ use rustix::io::Errno;
 
 use super::grace::Grace;
 use super::parker::Parker;
-use crate::base::ask_owner::ask_owner;
 use crate::base::wait_reason::WaitReason;
 use crate::error::TrampolineError;
+use crate::greenlet::ask_owner::ask_owner;
 use crate::greenlet::control::Wake;
 use crate::greenlet::local;
 use crate::greenlet::run;

@@ -3,13 +3,17 @@
 //! [`AsFd`] has no way to say that there is no descriptor any more, so a closed owner panics. While a function asks
 //! that can return an error, the owner unwinds to it instead, without a message.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use super::run;
+use crate::error::TrampolineError;
+
 thread_local! {
-    /// Whether a function asks that can return an error.
-    static ASKS: Cell<bool> = const { Cell::new(false) };
+    /// The greenlets that ask, by the addresses by which they are known while they live. An owner is foreign code and
+    /// may switch, so several can ask at once.
+    static ASKING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The payload of a closed owner, and the error of the question.
@@ -17,6 +21,42 @@ thread_local! {
 pub struct ClosedOwner {
     /// The number that the owner had.
     pub fd: RawFd,
+}
+
+impl From<ClosedOwner> for TrampolineError {
+    fn from(closed: ClosedOwner) -> TrampolineError {
+        TrampolineError::Closed { fd: closed.fd }
+    }
+}
+
+/// The question of a greenlet. `Drop` ends it.
+struct Question(usize);
+
+impl Question {
+    fn begin() -> Question {
+        let asker = run::running_address();
+        // At the end of the OS thread, an owner that is closed says why.
+        _ = ASKING.try_with(|asking| asking.borrow_mut().push(asker));
+        Question(asker)
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        _ = ASKING.try_with(|asking| {
+            let mut asking = asking.borrow_mut();
+            if let Some(place) = asking.iter().rposition(|asker| *asker == self.0) {
+                asking.remove(place);
+            }
+        });
+    }
+}
+
+/// Returns whether the running greenlet asks by a function that can return an error.
+fn is_asked() -> bool {
+    // An unwinding would not get there with `panic = "abort"`.
+    cfg!(panic = "unwind")
+        && ASKING.try_with(|asking| asking.borrow().contains(&run::running_address())).unwrap_or(false)
 }
 
 /// Borrows the descriptor of an owner.
@@ -29,19 +69,9 @@ pub struct ClosedOwner {
 ///
 /// Panics if the owner panics otherwise.
 pub fn ask_owner<F: AsFd + ?Sized>(owner: &F) -> Result<BorrowedFd<'_>, ClosedOwner> {
-    struct Restored(bool);
-
-    impl Drop for Restored {
-        fn drop(&mut self) {
-            _ = ASKS.try_with(|asks| asks.set(self.0));
-        }
-    }
-
-    // An owner that panics with `panic = "abort"` says why.
-    let asks = cfg!(panic = "unwind");
-    let restored = Restored(ASKS.try_with(|cell| cell.replace(asks)).unwrap_or_default());
+    let question = Question::begin();
     let answer = catch_unwind(AssertUnwindSafe(|| owner.as_fd()));
-    drop(restored);
+    drop(question);
     answer.map_err(|payload| match payload.downcast::<ClosedOwner>() {
         Ok(closed) => *closed,
         Err(payload) => resume_unwind(payload),
@@ -52,7 +82,7 @@ pub fn ask_owner<F: AsFd + ?Sized>(owner: &F) -> Result<BorrowedFd<'_>, ClosedOw
 #[cold]
 #[track_caller]
 pub(crate) fn refuse(closed: ClosedOwner) -> ! {
-    if ASKS.try_with(Cell::take).unwrap_or_default() {
+    if is_asked() {
         resume_unwind(Box::new(closed));
     }
     panic!("descriptor {} cannot be borrowed: its owner was closed", closed.fd);
@@ -70,7 +100,7 @@ mod tests {
         }
     }
 
-    /// An owner that asks another one.
+    /// An owner that has another one, too.
     struct Asking;
 
     impl AsFd for Asking {
