@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::{Write, pipe};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::main_loop::deadlock;
 use crate::support::fork::in_fork;
@@ -126,8 +126,28 @@ fn main_gets_loop_exit_of_an_outside_wait_beside_an_idle_hook() {
         assert!(matches!(waited, Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::LoopExit));
         assert!(ran.get() > 1);
         hook.set_counted(true);
-        let limited = Event::<()>::new().wait_timeout(Duration::from_millis(1500));
-        assert!(matches!(limited, Err(error) if error.is_timeout()), "a counted hook keeps the loop alive");
+        let event = Rc::new(Event::new());
+        let sender = Rc::clone(&event);
+        let send = move || _ = sender.send("by a timer that does not keep the loop alive");
+        hub.schedule_once(Duration::from_millis(1500), send).set_counted(false);
+        assert!(event.wait().is_ok(), "the counted hook keeps the loop alive");
+    });
+}
+
+#[test]
+fn the_time_of_a_counted_timer_is_no_standstill() {
+    in_fork(|| {
+        let (lasts, begin) = (Duration::from_millis(1500), Instant::now());
+        let armed = Cell::new(false);
+        let hub = get_hub();
+        let _hook = hub.hook(Phase::Idle, move || {
+            if !armed.replace(true) {
+                get_hub().schedule_once(lasts, || ());
+            }
+        });
+        let waited = Event::<()>::new().wait();
+        assert!(matches!(waited, Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::LoopExit));
+        assert!(begin.elapsed() >= lasts + Duration::from_secs(1), "{:?}", begin.elapsed());
     });
 }
 

@@ -71,8 +71,11 @@ pub(super) struct Standstill {
     silent: Cell<Duration>,
     /// The number of switches before that time.
     ran: Cell<u64>,
-    /// The time up to which a loop that does not sleep has counted its silence.
+    /// Whether the last wait was counted as a standstill.
+    counts: Cell<bool>,
+    /// The time up to which a loop that does not sleep has counted its silence, and the same of the wait before.
     spun_until: Cell<Option<Time>>,
+    spun_before: Cell<Option<Time>>,
     /// The silence after which the loop next looks for other OS threads; zero for the first time.
     next_look: Cell<Duration>,
     /// Set while only another OS thread can wake the loop, and a first look has found that.
@@ -119,20 +122,38 @@ impl Standstill {
         if self.ran.replace(ran) != ran {
             self.silent.set(Duration::ZERO);
             self.next_look.set(Duration::ZERO);
-            self.spun_until.set(None);
+            self.end_count();
         }
+        self.counts.set(true);
+        self.spun_before.set(self.spun_until.take());
         let silent = self.silent.get();
         let look = self.next_look.get().max(FIRST_LOOK) - silent;
         let quiet = quiet_time().filter(|quiet| hope == WakeSource::Elsewhere && *quiet > silent);
         quiet.map_or(look, |quiet| look.min(quiet - silent))
     }
 
-    /// Returns the time since the last call, for a loop that stands still but does not sleep; zero for the first one.
+    /// Returns the time since the wait before, for a loop that stands still but does not sleep; zero if that wait was
+    /// another one.
     #[cold]
     pub(super) fn count_spin(&self) -> Duration {
         // The hub's clock may stand still as long as the loop does not sleep.
         let now = Time::monotonic();
-        self.spun_until.replace(Some(now)).map_or(Duration::ZERO, |before| now - before)
+        self.spun_until.set(Some(now));
+        self.spun_before.take().map_or(Duration::ZERO, |before| now - before)
+    }
+
+    /// Returns whether the last wait was counted as a standstill.
+    #[inline(always)]
+    pub(super) fn counts(&self) -> bool {
+        self.counts.get()
+    }
+
+    /// Notes that the loop does not stand still.
+    #[cold]
+    pub(super) fn end_count(&self) {
+        self.counts.set(false);
+        self.spun_until.set(None);
+        self.stir();
     }
 
     /// Checks why the loop has stood still. Returns true if no job and no OS thread could wake it.
@@ -239,14 +260,31 @@ mod tests {
     fn a_loop_that_spins_counts_the_time_between_its_waits() {
         let standstill = standstill(Duration::ZERO, Duration::ZERO);
         let begin = Time::monotonic();
-        assert_eq!(standstill.count_spin(), Duration::ZERO);
-        let spun = standstill.count_spin();
+        let spin = || {
+            standstill.idle_timeout(WakeSource::Elsewhere);
+            standstill.count_spin()
+        };
+        assert_eq!(spin(), Duration::ZERO);
+        let spun = spin();
         std::thread::sleep(Duration::from_millis(1));
-        let spun = spun + standstill.count_spin();
+        let spun = spun + spin();
         assert!(spun >= Duration::from_millis(1) && begin + spun <= Time::monotonic());
         standstill.ran.set(run::switches() + 1);
+        assert_eq!(spin(), Duration::ZERO, "a green thread has run");
         standstill.idle_timeout(WakeSource::Elsewhere);
-        assert_eq!(standstill.count_spin(), Duration::ZERO, "a green thread has run");
+        assert_eq!(spin(), Duration::ZERO, "the loop has slept");
+        standstill.end_count();
+        assert_eq!(spin(), Duration::ZERO, "the loop has worked");
+    }
+
+    #[test]
+    fn a_loop_that_works_is_not_among_the_dormant() {
+        let (standstill, inbox) = (standstill(Duration::ZERO, Duration::ZERO), Inbox::new(HubId::new(1)));
+        let idle = standstill.idle_timeout(WakeSource::Elsewhere);
+        standstill.is_hopeless(local::get(), inbox.mailbox(), idle, WakeSource::Elsewhere);
+        assert!(standstill.counts() && standstill.dormant.borrow().is_some());
+        standstill.end_count();
+        assert!(!standstill.counts() && standstill.dormant.borrow().is_none());
     }
 
     #[test]

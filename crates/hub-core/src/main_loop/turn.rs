@@ -181,6 +181,9 @@ impl MainLoop {
             timeout = Some(timeout.map_or(longest, |timeout| timeout.min(longest)));
             idle = idle.map(|idle| idle.min(longest));
         }
+        if idle.is_none() && self.standstill.counts() {
+            self.standstill.end_count();
+        }
         Some(Sleep { timeout, idle, source })
     }
 
@@ -212,15 +215,19 @@ impl MainLoop {
         }
         if let Some(inbox) = self.inbox.get() {
             inbox.woke();
-            if let Some(idle) = sleep.idle
-                && self.reports.is_empty()
-                && run::ready() == 0
-                && !inbox.has_mail()
-                && self.standstill.is_hopeless(local, inbox.mailbox(), idle, sleep.source)
-                // In this order: the last of the other OS threads may have sent mail when it ended.
-                && !inbox.has_mail()
-            {
-                self.report_deadlock(local);
+            if let Some(idle) = sleep.idle {
+                let is_still = self.reports.is_empty() && run::ready() == 0 && !inbox.has_mail();
+                if is_still
+                    && self.standstill.is_hopeless(local, inbox.mailbox(), idle, sleep.source)
+                    // In this order: the last of the other OS threads may have sent mail when it ended.
+                    && !inbox.has_mail()
+                {
+                    self.report_deadlock(local);
+                }
+                // Callbacks are called next, which keep the loop no longer alive but may do anything.
+                if !is_still || sleep.timeout == Some(Duration::ZERO) || self.timer_is_due() {
+                    self.standstill.stir();
+                }
             }
         }
         match waited {
