@@ -12,7 +12,7 @@ use std::process::ExitStatus;
 use std::rc::{Rc, Weak};
 
 use hub_core::hub::{Interest, Readiness};
-use hub_core::internal::listen_shared;
+use hub_core::internal::{listen_shared, report_failure};
 use hub_core::{Listener, Registration, TrampolineError, WaitReason};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
@@ -225,6 +225,17 @@ impl Listener for ChildListener {
             // The descriptor stays readable.
             let registration = node.kind.registration.take();
             drop(registration);
+            SetPending::set_pending(node);
+        }
+    }
+
+    /// The hub has refused to watch the descriptor further, or the program has given up its number by mistake.
+    fn closed(&self, _: RawFd) {
+        if let Some(node) = self.0.upgrade() {
+            node.kind.end_listen(&node);
+            if let Err(error) = node.kind.listen(&node) {
+                report_failure("the end of a child process", error);
+            }
             SetPending::set_pending(node);
         }
     }

@@ -12,9 +12,10 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use hub_core::hub::{Interest, Readiness};
-use hub_core::internal::listen_shared;
+use hub_core::internal::{listen_shared, report_failure};
 use hub_core::{Listener, Registration};
 
+use crate::error::WatcherError;
 use crate::inotify::{Inotify, Notice};
 use crate::node::Node;
 use crate::stat::{StatKind, look};
@@ -43,7 +44,8 @@ impl Directories {
 
     pub(crate) fn add(&self, node: &Rc<Node<StatKind>>) {
         self.nodes.borrow_mut().push(Rc::clone(node));
-        self.open();
+        // There may be none, as on systems without inotify.
+        _ = self.open();
     }
 
     pub(crate) fn remove(&self, node: &Node<StatKind>) {
@@ -55,26 +57,32 @@ impl Directories {
     }
 
     /// Makes the descriptor, unless there is one. Without it the periods of the watchers remain.
-    fn open(&self) {
+    fn open(&self) -> Result<(), WatcherError> {
         if self.inotify.borrow().is_some() {
-            return;
+            return Ok(());
         }
-        let Ok(inotify) = Inotify::new() else { return };
+        let inotify = Inotify::new().map_err(|error| WatcherError::system("make its inotify descriptor", error))?;
         let inotify = Arc::new(inotify);
         let fd = Rc::new(Arc::clone(&inotify));
-        let Ok(registration) = listen_shared(fd, Interest::READ, Rc::clone(&self.listener)) else { return };
+        let registration = listen_shared(fd, Interest::READ, Rc::clone(&self.listener))?;
         registration.set_counted(false);
         self.inotify.replace(Some((inotify, registration)));
+        Ok(())
     }
 
     /// Replaces the descriptor: a forked child shares it with its parent, and a hub may refuse to watch it further.
     pub(crate) fn renew(&self) {
         let former = self.inotify.take();
-        drop(former);
-        if !self.nodes.borrow().is_empty() {
-            self.open();
-            self.look_at(|_| true);
+        if self.nodes.borrow().is_empty() {
+            return;
         }
+        if former.is_some() {
+            drop(former);
+            if let Err(error) = self.open() {
+                report_failure("notices of changed files, which are only looked at in their periods now", error);
+            }
+        }
+        self.look_at(|_| true);
     }
 
     /// Looks at the files whose watcher `is_concerned`.

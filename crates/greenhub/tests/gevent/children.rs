@@ -16,7 +16,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use crate::support::descriptors::until;
 use crate::support::fork::{ends_well, forked};
 use crate::support::{alone, assert_succeeded, in_child, open_descriptors, rerun, run};
-use crate::{Log, SHORT};
+use crate::{Log, SHORT, give_up_all_numbers};
 use greenhub::debug::set_report_stream;
 use greenhub::gevent::{Child, ChildStatus, Priority, Run, WaitError, Watcher, WatcherError, event_loop};
 use greenhub::hub::Phase;
@@ -54,6 +54,30 @@ fn logged(child: u32) -> (Child, Log<ChildStatus>) {
     let calls = log.clone();
     watcher.start(move |_, ended| calls.push(ended)).unwrap();
     (watcher, log)
+}
+
+#[test]
+fn the_end_of_a_child_is_reported_after_its_descriptor_was_given_up() {
+    run("the_end_of_a_child_is_reported_after_its_descriptor_was_given_up", || {
+        let (mut first, mut second) = (reader(1), reader(2));
+        let (_watcher, log) = logged(first.id());
+        let waited = event_loop().child(second.id()).unwrap();
+        let waiter = spawn(move || waited.wait(None));
+        yield_now();
+        give_up_all_numbers();
+        sleep(SHORT);
+        drop((first.stdin.take(), second.stdin.take()));
+        assert_eq!(waiter.join().unwrap().unwrap().code(), Some(2));
+        until(|| log.len() == 1);
+        // One that has ended before the listener is made anew.
+        let mut third = reader(3);
+        let (_watcher, log) = logged(third.id());
+        drop(third.stdin.take());
+        wait_until_ended(third.id());
+        give_up_all_numbers();
+        until(|| log.len() == 1);
+        assert_eq!(log.take()[0].code(), Some(3));
+    });
 }
 
 #[test]
