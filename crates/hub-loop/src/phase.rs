@@ -89,6 +89,8 @@ impl<const PHASE: u8> Kind for PhaseKind<PHASE> {
 
     const NAME: &'static str = ["Prepare", "Check", "Idle", "Fork"][PHASE as usize];
     const IS_COUNTED_HERE: bool = true;
+    // The next start does not bring a fork again.
+    const KEEPS_EVENTS: bool = PHASE == FORK;
     const PHASE: Option<Phase> = Some([Phase::Prepare, Phase::Check, Phase::Idle, Phase::Fork][PHASE as usize]);
 
     fn arm(&self, node: &Rc<Node<Self>>) -> Result<(), WatcherError> {

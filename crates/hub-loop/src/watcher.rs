@@ -55,8 +55,9 @@ impl<K: Kind> fmt::Debug for Watch<K> {
 ///
 /// A watcher that is not active is started for the wait and stopped after it, as by [`Watcher::wait`]. If it cannot be
 /// started, it is ready, and a [`start`](Watcher::start) returns the reason. With the watcher its event is given, so a
-/// watcher that was given is not ready any more. If a watcher was not given, an async watcher, a signal, a child and a
-/// file keep their event for the next wait. A timer begins anew then, and a descriptor is looked at anew.
+/// watcher that was given is not ready any more. If a watcher was not given, an async watcher, a signal, a child, a
+/// file and a fork keep their event for the next wait. A timer begins anew then, a descriptor is looked at anew, and
+/// the other phases come again.
 impl<K: Kind> Waitable for Watch<K> {
     fn is_ready(&self) -> bool {
         self.node.is_pending() || self.node.is_closed() || !self.node.state.is_current()
@@ -198,9 +199,10 @@ pub trait Watcher: sealed::Sealed + fmt::Debug + Sized {
     /// Starts the watcher, waits for one event and stops it. Switches. gevent's `hub.wait`.
     ///
     /// An event that has come is never lost with the wait. It is returned even if `limit` has elapsed in the same turn.
-    /// If the caller is killed or a timeout strikes, a wake-up, a signal or a change of a file goes to the next wait or
-    /// callback of the watcher, unless [`stop`](Watcher::stop) drops it. A descriptor that is still ready is reported
-    /// anew then, and the status of a child is kept, too.
+    /// If the caller is killed or a timeout strikes, a wake-up, a signal, a fork or a change of a file goes to the next
+    /// wait or callback of the watcher, unless [`stop`](Watcher::stop) drops it. A descriptor that is still ready is
+    /// reported anew then, and the status of a child is kept, too. A timer begins anew, and the other phases come
+    /// again.
     ///
     /// # Errors
     ///

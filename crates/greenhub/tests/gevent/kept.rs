@@ -5,9 +5,11 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::support::{alone, run};
+use crate::support::fork::{ends_well, forked};
+use crate::support::{alone, in_child, run};
 use crate::{LONG, Log, SHORT};
 use greenhub::gevent::{Async, Priority, WaitError, Waitable, Watcher, event_loop, iwait, killall, wait};
+use greenhub::sync::Event;
 use greenhub::thread::yield_now;
 use greenhub::{GreenThread, Interest, get_hub, sleep, spawn, trampoline, with_timeout};
 use nix::sys::signal::{Signal, raise};
@@ -271,6 +273,25 @@ fn the_end_of_a_child_that_a_killed_waiter_did_not_take_goes_to_the_next_wait() 
         drop(process.stdin.take());
         killed.wait_for_end().unwrap();
         assert_eq!(child.wait(None).unwrap().code(), Some(3));
+    });
+}
+
+#[test]
+fn a_fork_that_was_not_given_goes_to_the_next_wait() {
+    in_child(|| {
+        let (event, fork) = (Rc::new(Event::new()), Rc::new(event_loop().fork()));
+        let (first, second) = (Rc::clone(&event), Rc::clone(&fork));
+        let green = spawn(move || {
+            let given = iwait([&*first as &dyn Waitable, &*second], None).next().unwrap().unwrap();
+            assert!(std::ptr::addr_eq(given, &raw const *first));
+        });
+        yield_now();
+        let child = forked(move || {
+            event.send(()).unwrap();
+            green.join().unwrap();
+            fork.wait(LONG).unwrap();
+        });
+        ends_well(child);
     });
 }
 

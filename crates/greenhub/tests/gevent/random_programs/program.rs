@@ -36,7 +36,7 @@ impl Kind {
 
     /// Returns whether an event that no wait has taken is kept for the next one.
     pub(super) fn keeps_events(self) -> bool {
-        matches!(self, Kind::Async | Kind::Signal)
+        matches!(self, Kind::Async | Kind::Signal | Kind::Fork)
     }
 }
 
