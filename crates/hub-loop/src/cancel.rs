@@ -34,6 +34,8 @@ pub fn cancel_waits_close_and_then<'a>(
     error: GreenError,
     then: impl FnOnce() + 'static,
 ) {
+    // The iterator is foreign: it ends, or panics, before the first watcher is closed.
+    let watchers: Vec<_> = watchers.into_iter().collect();
     let waits: Vec<Box<dyn Cancel>> = watchers.into_iter().filter_map(|watcher| watcher.close_during_wait()).collect();
     if waits.is_empty() {
         return then();

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use hub_core::internal::request_exit;
-use hub_core::{Deadline, GreenThread, LeftMark, LoopError, ReadyList, Waitable};
+use hub_core::internal::request_exit_with;
+use hub_core::{Deadline, GreenError, GreenThread, LeftMark, LoopError, ReadyList, Waitable};
 
 /// Returns an iterator over objects in the order in which they become ready.
 ///
@@ -199,10 +199,38 @@ pub fn killall<'a, T: 'a>(
     threads: impl IntoIterator<Item = &'a GreenThread<T>>,
     limit: impl Into<Option<Duration>>,
 ) -> Result<usize, LoopError> {
+    killall_with(threads, GreenError::Kill, limit)
+}
+
+/// Like [`killall`], with an error of the caller, which the waiters get.
+///
+/// gevent's `killall` with `exception`.
+///
+/// ```
+/// use greenhub::GreenError;
+/// use greenhub::gevent::killall_with;
+/// use std::time::Duration;
+/// let threads = [(); 3].map(|()| greenhub::spawn(|| greenhub::sleep(Duration::from_secs(3600))));
+/// greenhub::thread::yield_now();
+/// assert_eq!(killall_with(&threads, GreenError::custom("shutting down"), None)?, 0);
+/// for green in threads {
+///     assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// The same as [`killall`].
+pub fn killall_with<'a, T: 'a>(
+    threads: impl IntoIterator<Item = &'a GreenThread<T>>,
+    error: GreenError,
+    limit: impl Into<Option<Duration>>,
+) -> Result<usize, LoopError> {
     let threads: Vec<_> = threads.into_iter().collect();
     for green in &threads {
         if let Some(id) = green.id() {
-            request_exit(id);
+            request_exit_with(id, error.clone());
         }
     }
     let left: Vec<_> = threads.into_iter().filter(|green| !green.is_finished()).collect();

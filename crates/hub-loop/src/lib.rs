@@ -68,7 +68,7 @@ pub use self::child::{Child, ChildStatus};
 pub use self::error::{WaitError, WatcherError};
 pub use self::event_loop::{Callback, Counts, Loop, Run, event_loop};
 pub use self::io::Io;
-pub use self::iwait::{IWait, iwait, joinall, killall, wait};
+pub use self::iwait::{IWait, iwait, joinall, killall, killall_with, wait};
 pub use self::phase::{Check, Fork, Idle, Prepare};
 pub use self::signal::{Signal, SignalHandler, on_signal};
 pub use self::stat::{Stat, StatEvent};

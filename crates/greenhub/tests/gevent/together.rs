@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 use std::io::pipe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::support::green::quiet_panic;
 use crate::support::run;
 use crate::{LONG, Log, SHORT, unexpected};
 use greenhub::gevent::{
     AnyWatcher, Run, Timer, WaitError, Waitable, Watcher, WatcherError, cancel_waits_close_and_then, event_loop, iwait,
-    joinall, killall, spawn_later, wait,
+    joinall, killall, killall_with, spawn_later, wait,
 };
 use greenhub::hub::LoopErrorKind;
 use greenhub::park::{ReadyList, ReadyMarks};
@@ -390,6 +392,18 @@ fn killing_all_kills_each_before_any_runs() {
 }
 
 #[test]
+fn killing_all_with_an_error_gives_it_to_their_waiters() {
+    run("killing_all_with_an_error_gives_it_to_their_waiters", || {
+        let threads = [spawn(|| sleep(LONG)), spawn(|| sleep(LONG))];
+        yield_now();
+        assert_eq!(killall_with(&threads, GreenError::custom("shutting down"), None).unwrap(), 0);
+        for green in threads {
+            assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
+        }
+    });
+}
+
+#[test]
 fn killing_all_returns_the_number_of_survivors() {
     run("killing_all_returns_the_number_of_survivors", || {
         let go_on: Arc<Event<()>> = Arc::default();
@@ -430,6 +444,21 @@ fn the_function_runs_after_all_waiters_have_their_error() {
         sleep(SHORT);
         let cancelled = "the wait was cancelled: closing";
         assert_eq!(log.take(), ["returned", cancelled, cancelled, "then"]);
+    });
+}
+
+#[test]
+fn an_iterator_that_panics_closes_no_watcher() {
+    run("an_iterator_that_panics_closes_no_watcher", || {
+        let log = Log::new();
+        let (waited, waiting) = waited_timer(&log);
+        let watchers = (0..2).map(|number| if number == 0 { &*waited as &dyn AnyWatcher } else { quiet_panic("it") });
+        let call = || cancel_waits_close_and_then(watchers, GreenError::Kill, || unexpected("the call has panicked"));
+        assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
+        assert!(waited.is_active(), "its wait goes on");
+        waited.close();
+        waiting.join().unwrap();
+        assert_eq!(log.len(), 1);
     });
 }
 
