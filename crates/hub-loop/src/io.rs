@@ -24,6 +24,10 @@ use crate::watcher::{Watch, Watcher};
 /// its own directions, priority and callback. A green thread that waits for the same direction of the descriptor by
 /// another call makes the start of a watcher fail, and the reverse.
 ///
+/// If a socket of greenstd is closed, its watchers are closed with it: their callbacks are not called any more, and
+/// waits end with [`WaitError::Closed`](crate::WaitError::Closed). [`Loop::closing_fd`](crate::Loop::closing_fd) before
+/// the close tells the callbacks.
+///
 /// If the callback does not make the descriptor unready, it is called again in the next turn, on every hub. If it
 /// panics, the watcher is closed: it would be called again at once.
 ///

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write, pipe};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -59,6 +60,11 @@ fn start_and_stop_of_a_warm_watcher_allocate_nothing() {
         check(&event_loop().fork());
         check(&event_loop().async_());
         check(&event_loop().signal(nix::sys::signal::Signal::SIGUSR2 as i32).unwrap());
+        let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        check(&event_loop().child(process.id()).unwrap());
+        drop(process.stdin.take());
+        process.wait().unwrap();
+        // A `Stat` is not among them: each of its looks is a job of the pool.
     });
 }
 
