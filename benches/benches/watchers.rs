@@ -10,7 +10,7 @@ use std::time::Duration;
 use benches::{Stopwatch, scaled, timed};
 use criterion::{Criterion, criterion_group, criterion_main};
 use greenhub::Interest;
-use greenhub::gevent::{Watcher, event_loop};
+use greenhub::gevent::{Io, Run, Watcher, event_loop};
 use greenhub::os::unix::net::UnixStream;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -24,6 +24,15 @@ fn timers(criterion: &mut Criterion) {
         bencher.iter_custom(|count| {
             timed(count, || {
                 timer.resume().expect("it has a callback");
+                timer.stop();
+            })
+        });
+    });
+    group.bench_function("watcher, with a new callback", |bencher| {
+        let timer = event_loop().timer(LIMIT);
+        bencher.iter_custom(|count| {
+            timed(count, || {
+                timer.start(|_, ()| unreachable!("it is stopped")).expect("an open watcher");
                 timer.stop();
             })
         });
@@ -72,6 +81,7 @@ fn echoes(criterion: &mut Criterion) {
             })
         })
     });
+    bench("between two watchers", between_watchers);
     bench("by a watcher", |count| {
         round_trips(count, |far| {
             far.set_nonblocking(true).expect("a socket");
@@ -87,6 +97,39 @@ fn echoes(criterion: &mut Criterion) {
             watcher
         })
     });
+}
+
+/// Returns the time of round trips between two watchers.
+fn between_watchers(count: u64) -> Duration {
+    let (near, far) = StdStream::pair().expect("a pair of sockets");
+    let watcher = |end: StdStream, mut done: Box<dyn FnMut() -> bool>| {
+        let end = Rc::new(end);
+        let watcher = event_loop().io(Rc::clone(&end), Interest::READ).expect("a socket");
+        let hand_back = move |watcher: &Io, _| {
+            let mut byte = [0];
+            (&*end).read_exact(&mut byte).expect("a byte is there");
+            (&*end).write_all(&byte).expect("the other end is open");
+            if done() {
+                watcher.stop();
+            }
+        };
+        watcher.start(hand_back).expect("an open watcher");
+        watcher
+    };
+    let mut left = count;
+    let first = near.try_clone().expect("a descriptor");
+    let asks = move || {
+        left -= 1;
+        left == 0
+    };
+    let asking = watcher(near, Box::new(asks));
+    let echoing = watcher(far, Box::new(|| false));
+    echoing.set_counted(false);
+    let watch = Stopwatch::start();
+    (&first).write_all(b"x").expect("the other end is open");
+    event_loop().run(Run::UntilIdle).expect("main is not embedded");
+    drop((asking, echoing));
+    watch.elapsed()
 }
 
 criterion_group!(benches, timers, echoes);
