@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use benches::{Stopwatch, repetitions};
+use greenhub::hub::{busy_poll_time, set_busy_poll_time};
 use greenhub::sync::mpsc;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -34,8 +35,9 @@ fn main() -> ExitCode {
         Err(wrong) => return wrong,
     };
     processors();
-    let peers: [Peer; 4] = [
+    let peers: [Peer; 5] = [
         ("green threads", green_rounds),
+        ("without looks", without_looks),
         ("greenhub, OS threads", greenhub_rounds),
         ("std", std_rounds),
         ("tokio", tokio_rounds),
@@ -122,6 +124,13 @@ macro_rules! rounds_by {
 rounds_by!(green_rounds, mpsc::channel, in_a_green_thread);
 rounds_by!(greenhub_rounds, mpsc::channel, in_place);
 rounds_by!(std_rounds, std_mpsc::channel, in_place);
+
+fn without_looks(place: Place) {
+    let looks = busy_poll_time();
+    set_busy_poll_time(None);
+    green_rounds(place);
+    set_busy_poll_time(looks);
+}
 
 fn in_place(run: impl FnOnce()) {
     run();
