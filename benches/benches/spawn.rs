@@ -30,6 +30,20 @@ async fn tokio_batch() {
     }
 }
 
+async fn smol_batch(executor: &smol::LocalExecutor<'_>) {
+    let all: Vec<_> = (0..BATCH).map(|number| executor.spawn(async move { number })).collect();
+    for (number, one) in (0..).zip(all) {
+        assert_eq!(one.await, number);
+    }
+}
+
+async fn monoio_batch() {
+    let all: Vec<_> = (0..BATCH).map(|number| monoio::spawn(async move { number })).collect();
+    for (number, one) in (0..).zip(all) {
+        assert_eq!(one.await, number);
+    }
+}
+
 extern "C" fn leave(from: Transfer) -> ! {
     // SAFETY: the context that jumped here is suspended in that jump. This context is never resumed, so its stack may
     // be reused.
@@ -61,6 +75,15 @@ fn spawns(criterion: &mut Criterion) {
     group.bench_function("tokio", |bencher| {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         bencher.iter_custom(|count| batches(count, || runtime.block_on(tokio_batch())));
+    });
+    group.bench_function("smol", |bencher| {
+        let executor = smol::LocalExecutor::new();
+        let batch = || smol::future::block_on(executor.run(smol_batch(&executor)));
+        bencher.iter_custom(|count| batches(count, batch));
+    });
+    group.bench_function("monoio", |bencher| {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("a runtime");
+        bencher.iter_custom(|count| batches(count, || runtime.block_on(monoio_batch())));
     });
     group.bench_function("may", |bencher| {
         // Join on a coroutine, as the others do. The system would have to wake a joining OS thread.

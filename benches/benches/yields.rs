@@ -51,6 +51,44 @@ where
     })
 }
 
+fn smol_yields(threads: u64, rounds: u64) -> Duration {
+    let executor = smol::LocalExecutor::new();
+    let yielding = |_| {
+        executor.spawn(async move {
+            for _ in 0..rounds {
+                smol::future::yield_now().await;
+            }
+        })
+    };
+    let watch = Stopwatch::start();
+    let all: Vec<_> = (0..threads).map(yielding).collect();
+    smol::future::block_on(executor.run(async {
+        for one in all {
+            one.await;
+        }
+    }));
+    watch.elapsed()
+}
+
+fn monoio_yields(threads: u64, rounds: u64) -> Duration {
+    let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("a runtime");
+    runtime.block_on(async move {
+        let watch = Stopwatch::start();
+        let yielding = |_| {
+            monoio::spawn(async move {
+                for _ in 0..rounds {
+                    wake_itself().await;
+                }
+            })
+        };
+        let all: Vec<_> = (0..threads).map(yielding).collect();
+        for one in all {
+            one.await;
+        }
+        watch.elapsed()
+    })
+}
+
 /// Yields without polling the driver, unlike tokio's own `yield_now`.
 async fn wake_itself() {
     let mut woken = false;
@@ -80,6 +118,8 @@ fn yields(criterion: &mut Criterion) {
         bench("tokio, a task wakes itself", |threads, rounds| tokio_yields(threads, rounds, wake_itself));
         bench("tokio, yield_now", |threads, rounds| tokio_yields(threads, rounds, tokio::task::yield_now));
         bench("may", may_yields);
+        bench("smol", smol_yields);
+        bench("monoio, a task wakes itself", monoio_yields);
     }
 }
 

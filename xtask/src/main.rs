@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "nothing depends on a program")]
 
+mod bench;
 mod bsd;
 mod checks;
 mod costs;
@@ -44,6 +45,15 @@ enum Task {
     },
     /// Compare instructions, cache misses and system calls of the hot paths with their table, and check the returns.
     Costs,
+    /// Run the benches in the profiles default, thin and fat LTO, and write benches/RESULTS.md.
+    Bench {
+        /// Run only the benches that have TEXT in their names.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Run each program so often in each profile.
+        #[arg(long, default_value_t = 3, value_name = "COUNT")]
+        rounds: usize,
+    },
     /// Run clippy for FreeBSD, OpenBSD and macOS.
     CheckBsd,
     /// Check what no compiler checks: dependencies of crates and modules, the shape of a backend, the conformance map.
@@ -85,6 +95,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
             costs::check(&workspace, &mut report)?;
             returns::check(&workspace, &mut report)?;
         }
+        Task::Bench { only, rounds } => bench::run(&workspace, only.as_deref(), rounds)?,
         Task::CheckBsd => bsd::check(&workspace, &mut report),
         Task::Tidy { arrows: false } => tidy::run(&workspace, &mut report),
         Task::Tidy { arrows: true } => return tidy::print_arrows(&workspace).map(|()| true),
@@ -112,6 +123,8 @@ mod tests {
         assert_eq!(parsed("xtask test"), Ok(Task::Test { full: false, only: None }));
         let only = Some("loom".to_owned());
         assert_eq!(parsed("xtask test --full --only loom"), Ok(Task::Test { full: true, only }));
+        let only = Some("yield".to_owned());
+        assert_eq!(parsed("xtask bench --only yield --rounds 5"), Ok(Task::Bench { only, rounds: 5 }));
         assert_eq!(parsed("xtask check-bsd"), Ok(Task::CheckBsd));
         assert_eq!(parsed("xtask tidy --arrows"), Ok(Task::Tidy { arrows: true }));
     }
