@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use self::heap::{Heap, Node};
 use self::wheel::{Tick, Wheel};
+use crate::base::prefetch::prefetch;
 use crate::hub::Time;
 
 /// Identifies one arming of a timer: a slot, and the generation that distinguishes its timers.
@@ -307,13 +308,20 @@ impl<T: Copy> TimerQueue<T> {
         }
     }
 
-    /// Makes the next tick the present one if its start is not after `now`.
-    fn advance(&mut self, now: Time) -> bool {
+    /// Makes the next tick the present one if its start is not after `now`. `soon` gets the payload of each of its timers
+    /// in the wheel.
+    fn advance(&mut self, now: Time, soon: impl Fn(T)) -> bool {
         let Some(tick) = self.next_tick().filter(|&tick| tick <= Tick::of(now)) else {
             return false;
         };
         if Wheel::reaches(self.present, tick) {
-            self.wheel.drain(tick, |node| self.near.push(node, place_in(&mut self.slots, NEAR)));
+            for node in self.wheel.nodes(tick) {
+                prefetch::<1>(self.slots.as_ptr().wrapping_add(node.slot as usize).addr());
+            }
+            self.wheel.drain(tick, |node| {
+                soon(self.slots[node.slot as usize].payload);
+                self.near.push(node, place_in(&mut self.slots, NEAR));
+            });
         }
         self.present = tick;
         while self.far.first().is_some_and(|first| Tick::of(first.deadline) == tick) {
@@ -323,10 +331,11 @@ impl<T: Copy> TimerQueue<T> {
         true
     }
 
-    /// Removes the first timer that is due at `now`. Never returns a timer early, or a fresh timer.
+    /// Removes the first timer that is due at `now`. Never returns a timer early, or a fresh timer. `soon` gets the
+    /// payloads of timers that will be due within a tick.
     #[inline]
-    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(TimerId, Time, T)> {
-        if self.near.first().is_none() && !self.advance(now) {
+    pub(crate) fn pop_due(&mut self, now: Time, soon: impl Fn(T)) -> Option<(TimerId, Time, T)> {
+        if self.near.first().is_none() && !self.advance(now, soon) {
             return None;
         }
         let &Node { deadline, slot, .. } = self.near.first()?;

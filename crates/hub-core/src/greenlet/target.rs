@@ -1,6 +1,7 @@
 //! The target of a readiness report or of a timer, as 16 bytes that own nothing.
 
 use super::control::Waiter;
+use super::control::arena::Controls;
 
 /// The target of a descriptor's slot or of a timer's entry.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
@@ -27,6 +28,24 @@ impl Target {
     #[inline]
     pub(crate) fn park(waiter: Waiter) -> Target {
         Target::Parked { greenlet: waiter.control().number(), ticket: waiter.ticket() }
+    }
+
+    /// Prefetches the block of the greenlet.
+    #[inline]
+    pub(crate) fn prefetch(self, controls: &Controls) {
+        if let Target::Parked { greenlet, .. } = self {
+            controls.prefetch(greenlet);
+        }
+    }
+
+    /// Prefetches the stack of the greenlet.
+    #[inline]
+    pub(crate) fn prefetch_stack(self, controls: &Controls) {
+        if let Target::Parked { greenlet, .. } = self
+            && let Some(control) = controls.get(greenlet)
+        {
+            control.prefetch_stack();
+        }
     }
 
     /// Returns whether this is the target of a timer that makes an exit.

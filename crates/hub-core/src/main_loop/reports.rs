@@ -57,8 +57,8 @@ impl Reports {
             }
             let first = collected.len();
             descriptors.report(key, readiness, rearm, &mut collected);
-            if let Some(&(Target::Parked { greenlet, .. }, ..)) = collected.get(first) {
-                controls.prefetch(greenlet);
+            if let Some(&(target, ..)) = collected.get(first) {
+                target.prefetch(controls);
             }
         }
         ready.clear();

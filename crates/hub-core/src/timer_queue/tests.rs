@@ -7,7 +7,7 @@ fn at(millis: u64) -> Time {
 }
 
 fn fired(queue: &mut TimerQueue<u32>, now: Time) -> Vec<u32> {
-    std::iter::from_fn(|| queue.pop_due(now)).map(|(_, _, payload)| payload).collect()
+    std::iter::from_fn(|| queue.pop_due(now, |_| ())).map(|(_, _, payload)| payload).collect()
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_timer_armed_while_firing_waits_for_the_next_absorption() {
     let mut queue = TimerQueue::new();
     queue.arm(Duration::ZERO, 0);
     queue.absorb(at(1));
-    assert!(queue.pop_due(at(1)).is_some());
+    assert!(queue.pop_due(at(1), |_| ()).is_some());
     queue.arm(Duration::ZERO, 1);
     assert_eq!(fired(&mut queue, at(1)), []);
     queue.absorb(at(1));
@@ -119,7 +119,7 @@ fn a_stale_id_is_recognised_after_its_slot_is_reused() {
     let mut queue = TimerQueue::new();
     let first = queue.arm(MS, 1);
     queue.absorb(at(0));
-    queue.pop_due(at(1));
+    queue.pop_due(at(1), |_| ());
     let second = queue.arm(MS, 2);
     assert_eq!(first.slot(), second.slot());
     assert_eq!((queue.cancel(first), queue.get(first), queue.is_armed(first)), (None, None, false));
@@ -199,7 +199,7 @@ fn the_wake_time_moves_on_when_nothing_is_due_by_it() {
     assert_eq!(queue.next_wake(), Some(at(101)));
     queue.cancel(first);
     assert_eq!(queue.next_wake(), Some(at(201)));
-    queue.pop_due(at(200));
+    queue.pop_due(at(200), |_| ());
     assert_eq!(queue.next_wake(), None);
 }
 
@@ -333,7 +333,7 @@ mod model {
                     let step = nanos(&mut random);
                     model.now = model.now.saturating_add(if step > 1 << 60 { 0 } else { step });
                     for _ in 0..random.u64(..30) {
-                        let popped = queue.pop_due(Time::from_nanos(model.now));
+                        let popped = queue.pop_due(Time::from_nanos(model.now), |_| ());
                         let expected = model.pop(model.now);
                         assert_eq!(popped.map(|(_, at, payload)| (payload, at.as_nanos())), expected);
                         let Some((id, _, payload)) = popped else { break };
