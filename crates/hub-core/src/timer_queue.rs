@@ -1,21 +1,22 @@
 //! The timers of one loop: pure data, without a clock.
 //!
 //! ```text
-//!  arm ──► fresh ──absorb──┬─ up to `present` ──────► near: a heap ──► pop_due
+//!  arm ──► fresh ──absorb──┬─ up to `present` ──────► near ──► pop_due
 //!                          │                            ▲      ▲
 //!                          ├─ in the next second ──► wheel     │   whole ticks, each when
-//!                          │                                   │   the near heap is empty
+//!                          │                                   │   near is empty
 //!                          └─ later ───────────────► far: a heap
 //! ```
 //!
 //! Most timers are timeouts that are cancelled in the turn that armed them. Such a timer touches only the end of the
 //! fresh list. Every other timer waits unordered in the bucket of its tick, and is sorted only among the few of the
-//! same tick. The near heap contains exactly the ticks up to `present`, so its first timer is the first of all. An
-//! empty near heap means that no timer of a tick up to `present` is left.
+//! same tick. [`near`] contains exactly the ticks up to `present`, so its first timer is the first of all. If it is
+//! empty, no timer of a tick up to `present` is left.
 //!
 //! A slot records where its timer is kept, so `cancel` removes the timer at once.
 
 mod heap;
+mod near;
 #[cfg(test)]
 mod tests;
 mod wheel;
@@ -24,6 +25,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use self::heap::{Heap, Node};
+use self::near::Near;
 use self::wheel::{Tick, Wheel};
 use crate::base::prefetch::prefetch;
 use crate::hub::Time;
@@ -79,10 +81,10 @@ pub(crate) struct TimerQueue<T> {
     free: u32,
     len: usize,
     fresh: Vec<Fresh>,
-    near: Heap,
+    near: Near,
     wheel: Wheel,
     far: Heap,
-    /// The last tick whose timers are kept in the near heap.
+    /// The last tick whose timers are near.
     present: Tick,
     /// The sequence number of the next timer.
     sequence: u64,
@@ -135,7 +137,7 @@ impl<T: Copy> TimerQueue<T> {
             free: NONE,
             len: 0,
             fresh: Vec::new(),
-            near: Heap::new(),
+            near: Near::new(),
             wheel: Wheel::new(),
             far: Heap::new(),
             present: Tick::ZERO,
@@ -190,7 +192,7 @@ impl<T: Copy> TimerQueue<T> {
     #[inline(always)]
     fn grow(&mut self, place: u32, payload: T) -> TimerId {
         let slot = self.slots.len() as u32;
-        assert!(slot & LIST == 0, "more than 2^30 timers at once");
+        assert!(slot < near::MOST, "more than 2^29 timers at once");
         self.slots.push(Slot { deadline: Time::NEVER, generation: 1, place, payload });
         TimerId::new(slot, 1)
     }
@@ -220,9 +222,10 @@ impl<T: Copy> TimerQueue<T> {
             if let Some(moved) = self.wheel.remove(Tick::of(deadline), index) {
                 place_in(&mut self.slots, WHEEL)(moved, index);
             }
+        } else if list == NEAR {
+            self.near.remove(index, place_in(&mut self.slots, NEAR));
         } else {
-            let heap = if list == NEAR { &mut self.near } else { &mut self.far };
-            heap.remove(index, place_in(&mut self.slots, list));
+            self.far.remove(index, place_in(&mut self.slots, FAR));
         }
     }
 
@@ -308,8 +311,8 @@ impl<T: Copy> TimerQueue<T> {
         }
     }
 
-    /// Makes the next tick the present one if its start is not after `now`. `soon` gets the payload of each of its timers
-    /// in the wheel.
+    /// Makes the next tick the present one if its start is not after `now`. `soon` gets the payload of each of its
+    /// timers in the wheel.
     fn advance(&mut self, now: Time, soon: impl Fn(T)) -> bool {
         let Some(tick) = self.next_tick().filter(|&tick| tick <= Tick::of(now)) else {
             return false;
@@ -320,14 +323,14 @@ impl<T: Copy> TimerQueue<T> {
             }
             self.wheel.drain(tick, |node| {
                 soon(self.slots[node.slot as usize].payload);
-                self.near.push(node, place_in(&mut self.slots, NEAR));
+                self.near.add(node);
             });
         }
         self.present = tick;
         while self.far.first().is_some_and(|first| Tick::of(first.deadline) == tick) {
-            let node = self.far.remove(0, place_in(&mut self.slots, FAR));
-            self.near.push(node, place_in(&mut self.slots, NEAR));
+            self.near.add(self.far.remove(0, place_in(&mut self.slots, FAR)));
         }
+        self.near.sort(place_in(&mut self.slots, NEAR));
         true
     }
 
@@ -342,7 +345,7 @@ impl<T: Copy> TimerQueue<T> {
         if deadline > now || deadline == Time::NEVER {
             return None;
         }
-        self.near.remove(0, place_in(&mut self.slots, NEAR));
+        self.near.pop(place_in(&mut self.slots, NEAR));
         self.stale |= deadline <= self.wake;
         let &Slot { generation, payload, .. } = &self.slots[slot as usize];
         self.release(slot);

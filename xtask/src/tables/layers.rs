@@ -59,6 +59,7 @@ const HUB_CORE: Layers = Layers {
                 &["hub"],
                 &["timer_queue/heap"],
                 &["timer_queue/wheel"],
+                &["timer_queue/near"],
                 &["timer_queue"],
             ],
         },

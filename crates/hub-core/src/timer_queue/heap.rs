@@ -16,7 +16,7 @@ pub(super) struct Node {
 impl Node {
     /// Returns both halves of the sort key as one integer, for a comparison without branches.
     #[inline]
-    fn key(&self) -> u128 {
+    pub(super) fn key(&self) -> u128 {
         u128::from(self.deadline.as_nanos()) << 64 | u128::from(self.sequence)
     }
 
