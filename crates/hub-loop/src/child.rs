@@ -68,8 +68,9 @@ pub struct ChildKind {
     process: Option<Rc<dyn AsFd>>,
     listener: OnceCell<Rc<dyn Listener>>,
     registration: RefCell<Option<Registration>>,
-    /// The watch for SIGCHLD, without a descriptor.
-    by_signal: RefCell<Option<Rc<SignalFan>>>,
+    /// The watch for SIGCHLD, without a descriptor, and whether it is in use.
+    fan: OnceCell<Rc<SignalFan>>,
+    by_signal: Cell<bool>,
     ended: Cell<Option<ChildStatus>>,
 }
 
@@ -85,7 +86,8 @@ impl Child {
             process: open(number),
             listener: OnceCell::new(),
             registration: RefCell::default(),
-            by_signal: RefCell::default(),
+            fan: OnceCell::new(),
+            by_signal: Cell::default(),
             ended: Cell::default(),
         };
         Ok(Watch::new(Node::new(state, kind)))
@@ -125,16 +127,18 @@ impl ChildKind {
                 Err(error) => return Err(error.into()),
             }
         }
-        let fan = SignalFan::of(&node.state, Signal::CHILD.as_raw());
+        let fan = self.fan.get_or_init(|| SignalFan::of(&node.state, Signal::CHILD.as_raw()));
         fan.add(&node.state, Rc::clone(node) as Rc<dyn SetPending>)?;
-        self.by_signal.replace(Some(fan));
+        self.by_signal.set(true);
         Ok(())
     }
 
     fn end_listen(&self, node: &Node<ChildKind>) {
         let registration = self.registration.take();
         drop(registration);
-        if let Some(fan) = self.by_signal.take() {
+        if self.by_signal.take()
+            && let Some(fan) = self.fan.get()
+        {
             fan.remove(&node.state, node);
         }
     }
