@@ -10,7 +10,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use cargo_metadata::Message;
 use serde_json::Value;
 
@@ -128,10 +128,7 @@ fn collect(folder: &Path, profile: usize, groups: &mut Groups) -> Result<()> {
         if path.is_dir() && path.file_name().is_some_and(|name| name == "new") {
             let read = |name: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(path.join(name))?)?) };
             let (names, estimates) = (read("benchmark.json")?, read("estimates.json")?);
-            let name = |key: &str| names[key].as_str().map(str::to_owned);
-            let (Some(group), Some(bench)) = (name("group_id"), name("function_id")) else {
-                bail!("{}: no names", path.display())
-            };
+            let (group, bench) = names_of(&names).with_context(|| format!("{}: no names", path.display()))?;
             let median = estimates["median"]["point_estimate"].as_f64().context("no median")?;
             groups.entry(group).or_default().entry(bench).or_default().entry(profile).or_default().push(median);
         } else if path.is_dir() {
@@ -139,6 +136,16 @@ fn collect(folder: &Path, profile: usize, groups: &mut Groups) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the group of a bench and its name within the group. A bench outside of a group has both in one name.
+fn names_of(names: &Value) -> Option<(String, String)> {
+    let group = names["group_id"].as_str()?;
+    let (group, bench) = match names["function_id"].as_str() {
+        Some(bench) => (group, bench),
+        None => group.rsplit_once('/')?,
+    };
+    Some((group.to_owned(), bench.to_owned()))
 }
 
 /// Returns what the figures were measured on.
@@ -224,6 +231,15 @@ mod tests {
         assert_eq!(cell(&[110.0, 90.0, 100.0], Some(50.0)), "100.0 ns ±10 % (0.50)");
         assert_eq!(cell(&[1500.0], None), "1.50 µs ±0 %");
         assert_eq!(shown(2.5e6), "2.50 ms");
+    }
+
+    #[test]
+    fn a_bench_has_a_group_and_a_name() {
+        let names = |names: &str| names_of(&serde_json::from_str(names).unwrap());
+        let expected = Some(("switch".to_owned(), "greenhub".to_owned()));
+        assert_eq!(names(r#"{"group_id":"switch","function_id":"greenhub"}"#), expected);
+        assert_eq!(names(r#"{"group_id":"switch/greenhub","function_id":null}"#), expected);
+        assert_eq!(names("{}"), None);
     }
 
     #[test]
