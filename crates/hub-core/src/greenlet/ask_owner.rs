@@ -63,7 +63,7 @@ fn is_asked() -> bool {
 ///
 /// # Errors
 ///
-/// Returns an error if the owner has called [`refuse`].
+/// Returns an error if the owner says that it is closed.
 ///
 /// # Panics
 ///
