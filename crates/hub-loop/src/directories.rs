@@ -76,11 +76,12 @@ impl Directories {
         if self.nodes.borrow().is_empty() {
             return;
         }
-        if former.is_some() {
-            drop(former);
-            if let Err(error) = self.open() {
-                report_failure("notices of changed files, which are only looked at in their periods now", error);
-            }
+        let had_notices = former.is_some();
+        drop(former);
+        if let Err(error) = self.open()
+            && had_notices
+        {
+            report_failure("notices of changed files, which are only looked at in their periods now", error);
         }
         self.look_at(|_| true);
     }
