@@ -8,8 +8,7 @@
 
 use std::cell::Cell;
 use std::hint::spin_loop;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
@@ -65,8 +64,15 @@ pub fn busy_poll_time() -> Option<Duration> {
 /// A restriction of this OS thread to one processor does not matter: the other OS thread may have another one.
 fn has_processors() -> bool {
     use nix::unistd::{SysconfVar, sysconf};
-    static SEVERAL: OnceLock<bool> = OnceLock::new();
-    *SEVERAL.get_or_init(|| matches!(sysconf(SysconfVar::_NPROCESSORS_ONLN), Ok(Some(count)) if count > 1))
+    /// The answer; 0 before the first question. No lock, which a fork could leave locked.
+    static ANSWER: AtomicU8 = AtomicU8::new(0);
+    const ONE: u8 = 1;
+    const SEVERAL: u8 = 2;
+    if ANSWER.load(Ordering::Relaxed) == 0 {
+        let several = matches!(sysconf(SysconfVar::_NPROCESSORS_ONLN), Ok(Some(count)) if count > 1);
+        ANSWER.store(if several { SEVERAL } else { ONE }, Ordering::Relaxed);
+    }
+    ANSWER.load(Ordering::Relaxed) == SEVERAL
 }
 
 /// What the looks of an OS thread have found of late.
@@ -75,11 +81,23 @@ pub(super) struct BusyPoll {
     skips: Cell<u32>,
     /// The sleeps without a look after the next one in vain.
     penalty: Cell<u32>,
+    /// The waits of the hub that were spared one after the other.
+    spared: Cell<u32>,
 }
 
 impl BusyPoll {
     pub(super) const fn new() -> BusyPoll {
-        BusyPoll { skips: Cell::new(FEWEST_SKIPS), penalty: Cell::new(FEWEST_SKIPS) }
+        BusyPoll { skips: Cell::new(FEWEST_SKIPS), penalty: Cell::new(FEWEST_SKIPS), spared: Cell::new(0) }
+    }
+
+    /// Returns whether a loop that has found mail may leave out the wait of its hub. Once in a while it may not: a hub
+    /// may have work of its own.
+    pub(super) fn spares_wait(&self) -> bool {
+        const MOST: u32 = 63;
+
+        let spared = self.spared.get();
+        self.spared.set(if spared < MOST { spared + 1 } else { 0 });
+        spared < MOST
     }
 
     /// Looks until `has_come` returns true, unless the next sleep begins without a look. Returns whether it did.
@@ -153,6 +171,13 @@ mod tests {
         assert_eq!(poll.skips.take(), 2);
         assert_eq!(skips(&poll, &[false; 7]), [2, 4, 8, 16, 32, 64, 64]);
         assert_eq!(skips(&poll, &[true, true, false, false]), [0, 0, 2, 4]);
+    }
+
+    #[test]
+    fn one_wait_of_the_hub_in_64_is_not_spared() {
+        let poll = BusyPoll::new();
+        let spared = (0..128).filter(|_| poll.spares_wait()).count();
+        assert_eq!(spared, 126);
     }
 
     #[test]

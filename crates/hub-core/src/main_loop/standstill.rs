@@ -200,7 +200,17 @@ impl Standstill {
     /// Counts the calling OS thread as dormant, and looks for other OS threads.
     fn fall_dormant(&self, local: &Local, mailbox: &Arc<Mailbox>) -> Others {
         let enter = || Dormant::waiter(Waits::Greenlets(waits(local)), Arc::clone(mailbox) as Arc<dyn Sleep>, 0);
-        self.dormant.borrow_mut().get_or_insert_with(enter).others()
+        let mut dormant = self.dormant.borrow_mut();
+        let dormant = dormant.get_or_insert_with(enter);
+        dormant.set_awake(false);
+        dormant.others()
+    }
+
+    /// Does not count the calling OS thread as dormant until its next look. What was reported stays reported.
+    pub(super) fn stay_awake(&self) {
+        if let Some(dormant) = &*self.dormant.borrow() {
+            dormant.set_awake(true);
+        }
     }
 
     /// Ends the dormancy. Called before the loop accepts any message.

@@ -99,13 +99,17 @@ impl MainLoop {
                     {
                         due[count] = target;
                         count += 1;
+                        // Only a park is known by a ticket. A hub that is called for another target may cancel timers.
+                        if !matches!(target, Target::Parked { .. }) {
+                            break;
+                        }
                     }
+                }
+                if count == 0 {
+                    return;
                 }
                 due[..count].iter().for_each(|target| target.prefetch_stack(controls));
                 due[..count].iter().for_each(|&target| self.tell(target, Wake::Deadline));
-                if count < TOGETHER {
-                    return;
-                }
             }
         });
     }
@@ -181,13 +185,20 @@ impl MainLoop {
             // The loop spins for hooks that do not keep it alive.
             idle = idle.map(|_| self.standstill.count_spin());
         }
-        if had_mail && timeout != Some(Duration::ZERO) && self.finds_mail(local, timeout) {
-            if self.timers.borrow().is_empty() {
-                // Neither a timer nor a descriptor is to be looked at.
+        if had_mail && timeout != Some(Duration::ZERO) {
+            if self.finds_mail(local, timeout) {
+                if self.timers.borrow().is_empty() && self.busy_poll.spares_wait() {
+                    // Neither a timer nor a descriptor is to be looked at.
+                    self.clock.set_old(true);
+                    return None;
+                }
+                timeout = Some(Duration::ZERO);
+                idle = None;
+            }
+            if self.slot.is_empty() {
+                // The hub has failed when it was asked. The next turn builds another one.
                 return None;
             }
-            timeout = Some(Duration::ZERO);
-            idle = None;
         }
         if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
             timeout = Some(Duration::ZERO);
@@ -240,9 +251,14 @@ impl MainLoop {
                 {
                     self.report_deadlock(local);
                 }
-                // Callbacks are called next, which keep the loop no longer alive but may do anything.
-                if !is_still || sleep.timeout == Some(Duration::ZERO) || self.timer_is_due() {
-                    self.standstill.stir();
+                // What is called next does not keep the loop alive, but may do anything.
+                if !is_still
+                    || sleep.timeout == Some(Duration::ZERO)
+                    || self.phases.any()
+                    || self.embedding.longest_wait().is_some()
+                    || self.timer_is_due()
+                {
+                    self.standstill.stay_awake();
                 }
             }
         }
