@@ -32,11 +32,10 @@ const MOST_SKIPS: u32 = 64;
 ///
 /// A loop that another OS thread has just reached, and that watches no descriptor, looks for further messages before it
 /// sleeps. An OS thread that waits for a lock, queue or event of this library without a loop does the same. OS threads
-/// that answer each other at once then need no system call. `time` is what such a look may cost on average, over the
-/// sleeps that nothing has come before: a look lasts up to three times as long, and the sleeps after it begin without
-/// one, two at first and up to 64. No sleep that a timer ends within 10 ms begins with one, and on a system with one
-/// processor none does. The default is 20 µs. `None` and zero switch the looks off. The setting applies to the whole
-/// process.
+/// that answer each other at once then need no system call. `time` is the most that looks in vain cost for each sleep,
+/// on average: a look lasts up to three times as long, and the sleeps after a look in vain begin without one, two at
+/// first and up to 64. No sleep that a timer ends within 10 ms begins with a look, and on a system with one processor
+/// none does. The default is 20 µs. `None` and zero switch the looks off. The setting applies to the whole process.
 ///
 /// ```
 /// use greenhub::hub::{busy_poll_time, set_busy_poll_time};
@@ -75,7 +74,7 @@ fn has_processors() -> bool {
     ANSWER.load(Ordering::Relaxed) == SEVERAL
 }
 
-/// What the looks of an OS thread have found of late.
+/// The success of the last looks of an OS thread.
 pub(super) struct BusyPoll {
     /// The sleeps until the next look.
     skips: Cell<u32>,

@@ -190,8 +190,8 @@ pub(crate) fn forget_if_ending() {
 pub(crate) struct Plain {
     /// The ticket of the present wait.
     ticket: AtomicU64,
-    /// Whether the OS thread sleeps. It looks at the ticket under this lock before it does, and who ends a wait looks
-    /// here afterwards. So one of them sees the other.
+    /// Whether the OS thread sleeps. It checks the ticket under this lock before it sleeps, and an unparker checks this
+    /// value after it has changed the ticket. So one of them sees the other.
     sleeps: Mutex<bool>,
     ended: Condvar,
 }

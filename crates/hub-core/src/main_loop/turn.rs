@@ -251,7 +251,7 @@ impl MainLoop {
                 {
                     self.report_deadlock(local);
                 }
-                // What is called next does not keep the loop alive, but may do anything.
+                // The callbacks of this turn do not keep the loop alive, but may do anything.
                 if !is_still
                     || sleep.timeout == Some(Duration::ZERO)
                     || self.phases.any()
