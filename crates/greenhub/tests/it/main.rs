@@ -8,6 +8,7 @@ mod support;
 
 mod async_io;
 mod auto_traits;
+mod bells;
 mod blocking;
 mod busy_poll;
 mod chat_example;

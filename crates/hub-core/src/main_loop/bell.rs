@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::MainLoop;
+use super::descriptors::Owner;
 use super::listener::Listener;
 use super::remote::{Bell, Inbox};
 use super::wakeup::{Wakeup, WakeupKind};
@@ -37,7 +38,9 @@ impl MainLoop {
     /// Registers the wake-up descriptor with the hub.
     pub(super) fn watch_wakeup(&self, wakeup: Arc<Wakeup>) -> io::Result<()> {
         let held = Rc::new(HeldWakeup(wakeup.clone()));
-        self.wakeup.set(Some(self.listen(held, Interest::READ, Rc::new(DrainWakeup(wakeup)))?));
+        // SAFETY: `held` has one descriptor for its life.
+        let listened = unsafe { self.listen_as(Owner::Bell, held, Interest::READ, Rc::new(DrainWakeup(wakeup))) };
+        self.wakeup.set(Some(listened?));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
 use std::task::Waker;
 
+use super::descriptors::Owner;
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use super::waker_table;
@@ -25,6 +26,8 @@ pub(crate) enum Callback {
         origin: Origin,
         /// Whether it keeps the loop alive.
         is_counted: bool,
+        /// Whose number it is: the loop's own wake-up descriptor is lent for life.
+        owner: Owner,
         /// Keeps the descriptor open. The number is not read from it again.
         fd: Rc<dyn AsFd>,
     },

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::MainLoop;
 use super::callback_table::{Callback, CallbackId};
+use super::descriptors::Owner;
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use super::waker_table;
@@ -36,10 +37,27 @@ pub fn call_contained(
 }
 
 impl MainLoop {
-    /// Registers a listener that owns its descriptor.
+    /// Registers a listener of the program, which owns its descriptor.
     #[track_caller]
     pub(crate) fn listen(
         &self,
+        fd: Rc<dyn AsFd>,
+        interest: Interest,
+        listener: Rc<dyn Listener>,
+    ) -> Result<CallbackId, TrampolineError> {
+        // SAFETY: no owner is named.
+        unsafe { self.listen_as(Owner::Raw, fd, interest, listener) }
+    }
+
+    /// Registers a listener that owns its descriptor.
+    ///
+    /// # Safety
+    ///
+    /// `owner` is [`Raw`](Owner::Raw), or it is [`Bell`](Owner::Bell) and `fd` names the same number forever.
+    #[track_caller]
+    pub(super) unsafe fn listen_as(
+        &self,
+        owner: Owner,
         fd: Rc<dyn AsFd>,
         interest: Interest,
         listener: Rc<dyn Listener>,
@@ -57,10 +75,12 @@ impl MainLoop {
             listener,
             origin: Origin::of_listener(),
             is_counted: true,
+            owner,
             fd,
         };
         let callback = self.callbacks.borrow_mut().insert(callback);
-        if let Err(error) = self.start_listening(callback, number, interest) {
+        // SAFETY: the registration owns the descriptor. That of a bell gives the number up before it releases it.
+        if let Err(error) = unsafe { self.start_listening(callback, number, owner, interest) } {
             let callback = self.callbacks.borrow_mut().remove(callback);
             drop_contained(callback);
             return Err(error);

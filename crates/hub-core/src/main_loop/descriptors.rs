@@ -27,6 +27,8 @@ pub(crate) enum Owner {
     Raw,
     /// The socket with this id: the number is lent for the socket's life.
     Socket(u64),
+    /// The loop's wake-up descriptor: the number is lent for the life of that descriptor.
+    Bell,
 }
 
 #[derive(Debug)]
@@ -103,8 +105,8 @@ impl Descriptors {
     ///
     /// # Safety
     ///
-    /// The number is that of the socket `owner`, if it names one, which gives the number up before it closes it. The
-    /// table lends the number for the socket's life on that ground, whichever waiter comes.
+    /// The number is that of the socket or the bell that `owner` names, if it names one, which gives the number up
+    /// before it closes it. The table lends the number for the owner's life on that ground, whichever waiter comes.
     pub(super) unsafe fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Prepared {
         if fd as usize >= self.slots.len() {
             self.slots.resize_with(fd as usize + 1, Slot::default);
@@ -118,7 +120,7 @@ impl Descriptors {
             (Owner::Raw, Some(key)) if slot.owner != Owner::Raw || waits[0] || waits[1] || !slot.queued.is_empty() => {
                 key
             }
-            (Owner::Socket(_), Some(key)) if slot.owner == owner => key,
+            (Owner::Socket(_) | Owner::Bell, Some(key)) if slot.owner == owner => key,
             _ => {
                 let key = self.watched.enter(fd);
                 *slot = Slot { owner, ..Slot::default() };
@@ -137,7 +139,7 @@ impl Descriptors {
         Prepared::Watch(key, armed | kept | direction)
     }
 
-    /// Does [`prepare`](Descriptors::prepare) and [`arm`](Descriptors::arm) for a socket's direction that the hub
+    /// Does [`prepare`](Descriptors::prepare) and [`arm`](Descriptors::arm) for an owner's direction that the hub
     /// watches already, the common case. Otherwise returns `None`, and changes nothing.
     ///
     /// # Safety
@@ -153,7 +155,7 @@ impl Descriptors {
     ) -> Option<Key> {
         let slot = self.slots.get_mut(fd as usize)?;
         let first = &mut slot.target[side(direction)];
-        // Only a number that a socket owns is watched for longer than a wait.
+        // Only a number that has an owner is watched for longer than a wait.
         if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *first != Target::Vacant {
             return None;
         }
@@ -166,7 +168,7 @@ impl Descriptors {
         Some(key)
     }
 
-    /// Returns whether the hub may forget `key`: it has no waiter, and no socket relies on the registration.
+    /// Returns whether the hub may forget `key`: it has no waiter, and no owner relies on the registration.
     pub(super) fn may_be_forgotten(&self, key: Key) -> bool {
         self.watched.is_current(key) && self.watched.armed(key).is_empty() && self.lease(key) == Lease::Wait
     }
@@ -179,15 +181,15 @@ impl Descriptors {
     /// Returns how the descriptor of `key` is lent to the hub.
     pub(super) fn lease(&self, key: Key) -> Lease {
         match self.slots.get(key.fd() as usize) {
-            Some(Slot { owner: Owner::Socket(_), .. }) if self.watched.is_current(key) => Lease::Life,
+            Some(Slot { owner: Owner::Socket(_) | Owner::Bell, .. }) if self.watched.is_current(key) => Lease::Life,
             _ => Lease::Wait,
         }
     }
 
-    /// Returns whether another socket, or a raw waiter, still waits under a number that `owner` wants to use.
+    /// Returns whether another owner, or a raw waiter, still waits under a number that `owner` wants to use.
     pub(super) fn is_stale_for(&self, fd: RawFd, owner: Owner) -> bool {
         let Some(slot) = self.slots.get(fd as usize) else { return false };
-        matches!(owner, Owner::Socket(_)) && slot.owner != owner && slot.target != [Target::Vacant; 2]
+        owner != Owner::Raw && slot.owner != owner && slot.target != [Target::Vacant; 2]
     }
 
     /// Adds a waiter for `direction` of `key`.
@@ -204,11 +206,11 @@ impl Descriptors {
         unsafe { self.watched.arm(key, direction) };
     }
 
-    /// Records what the hub reports of a socket without being asked again, unless the number was given up.
+    /// Records what the hub reports of an owner's number without being asked again, unless it was given up.
     ///
     /// # Safety
     ///
-    /// The socket's descriptor stays open until its number is entered anew.
+    /// The owner's descriptor stays open until its number is entered anew.
     pub(super) unsafe fn lend(&mut self, key: Key, interest: Interest) {
         if self.watched.is_current(key) {
             self.slots[key.fd() as usize].watched = interest;
@@ -367,8 +369,8 @@ impl Descriptors {
         Some((key, retired.waiters()))
     }
 
-    /// Removes the waiters of a number that a socket owns, and keeps the registration. The hub is asked again for the
-    /// next waiter, and the next operation is tried. Returns `None`, and changes nothing, if no socket owns the number.
+    /// Removes the waiters of a number that has an owner, and keeps the registration. The hub is asked again for the
+    /// next waiter, and the next operation is tried. Returns `None`, and changes nothing, if the number has no owner.
     pub(super) fn evict(&mut self, fd: RawFd) -> Option<Vec<Target>> {
         let key = self.watched.key(fd)?;
         let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner != Owner::Raw)?;

@@ -1,7 +1,8 @@
 //! The listeners of the program: callbacks that own a descriptor, and stay registered.
 //!
 //! Ground rules: those of [`watching`](super::watching), and
-//! - A registration owns its descriptor, and leaves the table before it releases the descriptor.
+//! - A registration owns its descriptor, and leaves the table before it releases the descriptor. That of the bell gives
+//!   the number up, because the hub keeps the number of a bell without a waiter.
 
 use std::mem;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -20,15 +21,23 @@ use crate::hub::{Interest, Key, Readiness};
 
 impl MainLoop {
     /// Arms the direction of a registered listener.
-    pub(super) fn start_listening(
+    ///
+    /// # Safety
+    ///
+    /// The registration owns the descriptor. If `owner` is the bell, the number is given up before it is released.
+    pub(super) unsafe fn start_listening(
         &self,
         callback: CallbackId,
         fd: RawFd,
+        owner: Owner,
         direction: Interest,
     ) -> Result<(), TrampolineError> {
         self.ensure_hub()?;
-        // SAFETY: no socket is named as the owner.
-        let prepared = unsafe { self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.slot.rearm()) };
+        if self.descriptors.borrow().is_stale_for(fd, owner) {
+            self.closed(fd, None);
+        }
+        // SAFETY: the caller upholds the same contract.
+        let prepared = unsafe { self.descriptors.borrow_mut().prepare(fd, owner, direction, self.slot.rearm()) };
         let (key, interest) = match prepared {
             Prepared::Taken => return Err(TrampolineError::SecondSimultaneous { direction, fd }),
             Prepared::Watch(key, interest) => (key, interest),
@@ -36,7 +45,12 @@ impl MainLoop {
         };
         self.callbacks.borrow_mut().set_key(callback, key);
         // SAFETY: the registration owns the descriptor, and leaves the table before it releases the descriptor.
-        unsafe { self.watch(key, interest, direction, Target::Call(callback.number())) }
+        let watched = unsafe { self.watch(key, interest, direction, Target::Call(callback.number())) };
+        if watched.is_err() && owner != Owner::Raw {
+            // The hub does not watch it, and the number is another file's soon.
+            self.descriptors.borrow_mut().retire(fd);
+        }
+        watched
     }
 
     /// Deregisters a listener, and releases its descriptor.
@@ -44,13 +58,13 @@ impl MainLoop {
         if self.with_table(|_| ()).is_none() {
             return self.unlisten_after_wait(id);
         }
-        let (key, interest) = match self.callbacks.borrow().get(id) {
-            Some(&Callback::Listener { key, interest, .. }) => (key, interest),
+        let (key, interest, owner) = match self.callbacks.borrow().get(id) {
+            Some(&Callback::Listener { key, interest, owner, .. }) => (key, interest, owner),
             _ => return,
         };
         let callback = self.callbacks.borrow_mut().remove(id);
         // SAFETY: `callback` owns the descriptor, and is dropped after the call.
-        unsafe { self.release(key, interest, Target::Call(id.number())) };
+        unsafe { self.release(key, interest, owner, Target::Call(id.number())) };
         drop_contained(callback);
     }
 
@@ -68,12 +82,19 @@ impl MainLoop {
         drop_contained(listener);
     }
 
-    /// Removes the waiter of a listener. Makes the hub forget the number if it has no other waiter.
+    /// Removes the waiter of a listener. Makes the hub forget the number if it has no other waiter, or was the bell's.
     ///
     /// # Safety
     ///
     /// The descriptor of the listener stays open until this returns.
-    unsafe fn release(&self, key: Key, interest: Interest, target: Target) {
+    unsafe fn release(&self, key: Key, interest: Interest, owner: Owner, target: Target) {
+        if owner != Owner::Raw {
+            if self.descriptors.borrow().watched.is_current(key) {
+                // SAFETY: the number is open, by the contract.
+                self.closed(key.fd(), Some(unsafe { BorrowedFd::borrow_raw(key.fd()) }));
+            }
+            return;
+        }
         if self.descriptors.borrow_mut().leave(key, interest, target) {
             self.promote_next_waiter(key, interest);
         }
@@ -87,24 +108,27 @@ impl MainLoop {
 
     /// Rearms a listener that stays: the hub reports again what is left.
     pub(super) fn rearm_listener(&self, key: Key, interest: Interest, id: CallbackId) {
-        let armed = {
-            let descriptors = self.descriptors.borrow();
+        let target = Target::Call(id.number());
+        let (armed, owner, kept) = {
+            let mut descriptors = self.descriptors.borrow_mut();
             if !descriptors.watched.is_current(key) {
                 return;
             }
-            descriptors.watched.armed(key)
+            let callbacks = self.callbacks.borrow();
+            let Some(Callback::Listener { owner, fd, .. }) = callbacks.get(id) else { return };
+            // SAFETY: the registration owns the descriptor. If it is the bell's, it gives the number up before it
+            // releases the descriptor.
+            if unsafe { descriptors.arm_again(key.fd(), *owner, interest, target) }.is_some() {
+                return;
+            }
+            // The hub is foreign code: it may deregister the listener.
+            (descriptors.watched.armed(key), *owner, fd.clone())
         };
-        // The hub is foreign code: it may deregister the listener.
-        let kept = match self.callbacks.borrow().get(id) {
-            Some(Callback::Listener { fd, .. }) => fd.clone(),
-            _ => return,
-        };
-        let target = Target::Call(id.number());
         // SAFETY: `kept` holds the descriptor during the call. After it the registration does, or nothing stays armed.
         let watched = unsafe { self.watch(key, armed | interest, interest, target) };
         if self.callbacks.borrow().get(id).is_none() {
             // SAFETY: `kept` holds the descriptor during the call.
-            unsafe { self.release(key, interest, target) };
+            unsafe { self.release(key, interest, owner, target) };
             if let Err(TrampolineError::Loop(error)) = watched {
                 // The error is the hub's, not the listener's.
                 self.stop_with(error);

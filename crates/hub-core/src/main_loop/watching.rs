@@ -293,9 +293,9 @@ impl MainLoop {
         if !descriptors.watched.is_current(key) {
             return Err(TrampolineError::Closed { fd: key.fd() });
         }
-        // SAFETY: the caller upholds the contract of `arm`. With `Lease::Life` the owner of the slot is a source. It
-        // makes this loop give the number up before it is closed, which is the contract of `lend`, whatever waiter
-        // comes here.
+        // SAFETY: the caller upholds the contract of `arm`. With `Lease::Life` the owner of the slot is a source or the
+        // bell. Either makes this loop give the number up before it is closed, which is the contract of `lend`,
+        // whatever waiter comes here.
         unsafe {
             descriptors.arm(key, direction, target);
             if lease == Lease::Life {
@@ -331,8 +331,8 @@ impl MainLoop {
         if watched?.is_err() {
             self.closed(key.fd(), None);
         } else if lease == Lease::Life && self.slot.rearm() != Rearm::Explicit {
-            // SAFETY: the number is a source's, which makes this loop give it up before it is closed. A key that was
-            // given up meanwhile lends nothing.
+            // SAFETY: the number is a source's or the bell's, which makes this loop give it up before it is closed. A
+            // key that was given up meanwhile lends nothing.
             unsafe { self.descriptors.borrow_mut().lend(key, interest) };
         }
         Ok(())

@@ -68,7 +68,7 @@ pub(crate) struct Watch<'a> {
     pub(crate) key: Key,
     pub(crate) fd: BorrowedFd<'a>,
     interest: Interest,
-    lease: Lease,
+    pub(crate) lease: Lease,
 }
 
 impl Watch<'_> {

@@ -1,0 +1,127 @@
+//! The wake-up descriptor of a loop: the hub is lent it for life, and its number is given up before it is closed.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::hubs::{Calls, Tap, Tapped, Wait, Watch, default_hub};
+use crate::support::{alone, run};
+use greenhub::hub::{Hub, HubDescriptor, Key, Lease, Notify, Rearm};
+use greenhub::sync::mpsc;
+use greenhub::{Interest, TrampolineError, register_hub, sleep, spawn, trampoline, use_hub, use_hub_with};
+
+const SHORT: Duration = Duration::from_millis(5);
+
+thread_local! {
+    static FAIL_WAIT: Cell<bool> = const { Cell::new(false) };
+    static REFUSE_WATCH: Cell<bool> = const { Cell::new(false) };
+    /// The keys and the leases of all watches of this OS thread, oldest first.
+    static WATCHED: RefCell<Vec<(Key, Lease)>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Recorder;
+
+impl Tap for Recorder {
+    fn name(&self, _: &dyn Hub) -> &'static str {
+        "bells"
+    }
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
+        WATCHED.with_borrow_mut(|watched| watched.push((call.key, call.lease)));
+        if REFUSE_WATCH.take() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        call.forward(hub)
+    }
+    fn wait(&mut self, hub: &mut dyn Hub, call: Wait<'_>) -> io::Result<()> {
+        if FAIL_WAIT.take() {
+            return Err(io::Error::other("lost"));
+        }
+        call.forward(hub)
+    }
+    fn notifier(&mut self, _: &mut dyn Hub) -> Option<Arc<dyn Notify>> {
+        Some(Arc::new(Silent))
+    }
+}
+
+/// The notifier of a hub that no other OS thread wakes.
+struct Silent;
+
+impl Notify for Silent {
+    fn notify(&self) {}
+}
+
+/// Makes this OS thread use a recorder, and another one after each that fails.
+fn use_recorders() {
+    let build = || Ok(Box::new(Tapped::new(Recorder)?) as Box<dyn Hub>);
+    register_hub(HubDescriptor { name: "bells", aliases: &[], available: || true, build }).unwrap();
+    use_hub("bells").unwrap();
+}
+
+/// Waits for a pipe whose number was that of the bell `former`, and returns the lease under which the hub watches it.
+fn lease_of_a_pipe_with_the_number_of(former: Key) -> Lease {
+    // Other OS threads keep the bell open until they have the next one.
+    sleep(SHORT);
+    let pipes: Vec<_> = (0..8).map(|_| io::pipe().unwrap()).collect();
+    let reader = pipes.iter().map(|(reader, _)| reader).find(|reader| reader.as_raw_fd() == former.fd());
+    let reader = reader.expect("no pipe has the number");
+    let waited = trampoline(reader.as_fd(), Interest::READ, SHORT);
+    assert!(matches!(waited, Err(TrampolineError::TimedOut { .. })), "{waited:?}");
+    WATCHED.with_borrow(|watched| {
+        let (key, lease) = *watched.iter().rfind(|(key, _)| key.fd() == former.fd()).expect("the pipe is watched");
+        assert_ne!(key, former, "the pipe has the key of the bell");
+        lease
+    })
+}
+
+#[test]
+fn a_hub_that_repeats_its_reports_watches_the_bell_once() {
+    run("a_hub_that_repeats_its_reports_watches_the_bell_once", || {
+        if default_hub().unwrap().rearm() == Rearm::Explicit {
+            return;
+        }
+        let calls = Calls::default();
+        let counted = calls.clone();
+        use_hub_with(move || counted.hub()).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let (answers, answered) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            for message in 0..5 {
+                std::thread::sleep(SHORT);
+                sender.send(message).unwrap();
+                answered.recv().unwrap();
+            }
+        });
+        let received = spawn(move || receiver.iter().inspect(|_| answers.send(()).unwrap()).collect::<Vec<i32>>());
+        assert_eq!(received.join().unwrap(), [0, 1, 2, 3, 4]);
+        assert!(calls.waits.get() >= 5, "the loop has not slept");
+        assert_eq!(calls.watches.get(), 1);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn the_number_of_the_bell_of_a_failed_hub_is_lent_to_the_next_file_for_one_wait() {
+    alone("the_number_of_the_bell_of_a_failed_hub_is_lent_to_the_next_file_for_one_wait", || {
+        use_recorders();
+        spawn(|| sleep(SHORT)).join().unwrap();
+        let (bell, lease) = WATCHED.with_borrow(|watched| watched[0]);
+        assert_eq!(lease, Lease::Life);
+        FAIL_WAIT.set(true);
+        assert!(spawn(|| sleep(SHORT)).join().unwrap_err().to_string().contains("lost"));
+        assert_eq!(lease_of_a_pipe_with_the_number_of(bell), Lease::Wait);
+    });
+}
+
+#[test]
+fn the_number_of_a_bell_that_the_hub_refuses_is_lent_to_the_next_file_for_one_wait() {
+    alone("the_number_of_a_bell_that_the_hub_refuses_is_lent_to_the_next_file_for_one_wait", || {
+        use_recorders();
+        REFUSE_WATCH.set(true);
+        spawn(|| sleep(SHORT)).join().unwrap();
+        let (bell, lease) = WATCHED.with_borrow(|watched| watched[0]);
+        assert_eq!(lease, Lease::Life);
+        assert_eq!(lease_of_a_pipe_with_the_number_of(bell), Lease::Wait);
+    });
+}
