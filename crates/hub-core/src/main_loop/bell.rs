@@ -1,17 +1,12 @@
 //! The way for other OS threads to wake the loop: a descriptor that the hub watches, or the hub's own notifier.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::MainLoop;
-use super::descriptors::Owner;
-use super::listener::Listener;
 use super::remote::{Bell, Inbox};
 use super::wakeup::{Wakeup, WakeupKind};
-use crate::hub::{Interest, Readiness};
 
 impl MainLoop {
     /// Sets how other OS threads wake the loop: by a descriptor that the hub watches, or by the notifier of a hub that
@@ -37,10 +32,7 @@ impl MainLoop {
 
     /// Registers the wake-up descriptor with the hub.
     pub(super) fn watch_wakeup(&self, wakeup: Arc<Wakeup>) -> io::Result<()> {
-        let held = Rc::new(HeldWakeup(wakeup.clone()));
-        // SAFETY: `held` has one descriptor for its life.
-        let listened = unsafe { self.listen_as(Owner::Bell, held, Interest::READ, Rc::new(DrainWakeup(wakeup))) };
-        self.wakeup.set(Some(listened?));
+        self.wakeup.set(Some(self.listen_to_wakeup(wakeup)?));
         Ok(())
     }
 
@@ -57,22 +49,5 @@ impl MainLoop {
 
         let is_deaf = self.wakeup.get().is_none() && self.inbox.get().is_some_and(Inbox::has_signals);
         is_deaf.then_some(LONGEST)
-    }
-}
-
-struct DrainWakeup(Arc<Wakeup>);
-
-impl Listener for DrainWakeup {
-    fn ready(&self, _fd: RawFd, _readiness: Readiness) {
-        self.0.drain();
-    }
-}
-
-/// Keeps the wake-up descriptor open.
-struct HeldWakeup(Arc<Wakeup>);
-
-impl AsFd for HeldWakeup {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

@@ -26,7 +26,7 @@ pub(crate) enum Callback {
         origin: Origin,
         /// Whether it keeps the loop alive.
         is_counted: bool,
-        /// Whose number it is: the loop's own wake-up descriptor is lent for life.
+        /// The owner of the number: the loop's own wake-up descriptor is lent for life.
         owner: Owner,
         /// Keeps the descriptor open. The number is not read from it again.
         fd: Rc<dyn AsFd>,

@@ -1,18 +1,15 @@
 //! Callbacks of the main loop: listeners and timers, one number each.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::MainLoop;
 use super::callback_table::{Callback, CallbackId};
-use super::descriptors::Owner;
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use super::waker_table;
-use crate::error::{LoopError, TrampolineError};
-use crate::greenlet::ask_owner::ask_owner;
 use crate::greenlet::exit::{contained, drop_contained};
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -37,57 +34,6 @@ pub fn call_contained(
 }
 
 impl MainLoop {
-    /// Registers a listener of the program, which owns its descriptor.
-    #[track_caller]
-    pub(crate) fn listen(
-        &self,
-        fd: Rc<dyn AsFd>,
-        interest: Interest,
-        listener: Rc<dyn Listener>,
-    ) -> Result<CallbackId, TrampolineError> {
-        // SAFETY: no owner is named.
-        unsafe { self.listen_as(Owner::Raw, fd, interest, listener) }
-    }
-
-    /// Registers a listener that owns its descriptor.
-    ///
-    /// # Safety
-    ///
-    /// `owner` is [`Raw`](Owner::Raw), or it is [`Bell`](Owner::Bell) and `fd` names the same number forever.
-    #[track_caller]
-    pub(super) unsafe fn listen_as(
-        &self,
-        owner: Owner,
-        fd: Rc<dyn AsFd>,
-        interest: Interest,
-        listener: Rc<dyn Listener>,
-    ) -> Result<CallbackId, TrampolineError> {
-        let number = ask_owner(&*fd)?.as_raw_fd();
-        if interest != Interest::READ && interest != Interest::WRITE {
-            return Err(TrampolineError::Interest { interest, fd: number });
-        }
-        if self.heartbeat.is_in_hub() {
-            return Err(LoopError::in_mainloop("registering a listener inside a hub").into());
-        }
-        let callback = Callback::Listener {
-            key: Key::new(number, 0),
-            interest,
-            listener,
-            origin: Origin::of_listener(),
-            is_counted: true,
-            owner,
-            fd,
-        };
-        let callback = self.callbacks.borrow_mut().insert(callback);
-        // SAFETY: the registration owns the descriptor. That of a bell gives the number up before it releases it.
-        if let Err(error) = unsafe { self.start_listening(callback, number, owner, interest) } {
-            let callback = self.callbacks.borrow_mut().remove(callback);
-            drop_contained(callback);
-            return Err(error);
-        }
-        Ok(callback)
-    }
-
     /// Returns the number of registered listeners and timers of the program.
     pub(crate) fn registered(&self) -> usize {
         self.callbacks.borrow().len() - usize::from(self.wakeup.get().is_some())

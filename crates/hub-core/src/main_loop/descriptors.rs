@@ -20,18 +20,27 @@ use crate::greenlet::control::Reported;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Lease, Readiness, Rearm, Watched};
 
-/// The owner of a number.
+/// The owner of a number: one word, so that a slot is one cache line.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Owner {
+pub(crate) struct Owner(u64);
+
+impl Owner {
     /// No known owner: the number is lent for one wait.
-    Raw,
-    /// The socket with this id: the number is lent for the socket's life.
-    Socket(u64),
+    pub(crate) const RAW: Owner = Owner(0);
+
     /// The loop's wake-up descriptor: the number is lent for the life of that descriptor.
-    Bell,
+    pub(crate) const WAKEUP: Owner = Owner(u64::MAX);
+
+    /// The socket with this id, which is neither 0 nor the last number: the number is lent for the socket's life.
+    #[inline]
+    pub(crate) const fn socket(id: u64) -> Owner {
+        Owner(id)
+    }
 }
 
+/// A number and its waiters, one cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Slot {
     owner: Owner,
     /// The first waiters, for reading and for writing.
@@ -47,20 +56,64 @@ struct Slot {
     /// The reports that polls have not confirmed. Operations of greenlets count their own.
     doubts: Doubts,
     /// The waiters behind the first ones, oldest first.
-    queued: VecDeque<(Interest, Target)>,
+    queued: Queue,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+/// The waiters behind the first ones of a slot, which most slots never have.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "one word, so that a slot is one cache line")]
+struct Queue(Option<Box<VecDeque<(Interest, Target)>>>);
+
+impl Queue {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|queue| queue.is_empty())
+    }
+
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.len())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Interest, Target)> {
+        self.0.iter().flat_map(|queue| queue.iter().copied())
+    }
+
+    /// Returns whether a waiter for `direction` is queued.
+    fn contains(&self, direction: Interest) -> bool {
+        self.iter().any(|(other, _)| other == direction)
+    }
+
+    fn push(&mut self, direction: Interest, target: Target) {
+        self.0.get_or_insert_default().push_back((direction, target));
+    }
+
+    fn retain(&mut self, stays: impl FnMut(&(Interest, Target)) -> bool) {
+        if let Some(queue) = &mut self.0 {
+            queue.retain(stays);
+        }
+    }
+
+    /// Removes and returns the first waiter for `direction`.
+    fn take_first(&mut self, direction: Interest) -> Option<Target> {
+        let queue = self.0.as_mut()?;
+        let index = queue.iter().position(|(other, _)| *other == direction)?;
+        queue.remove(index).map(|(_, target)| target)
+    }
 }
 
 impl Default for Slot {
     fn default() -> Slot {
         Slot {
-            owner: Owner::Raw,
+            owner: Owner::RAW,
             target: [Target::Vacant; 2],
             ready: Interest::NONE,
             ended: false,
             known: Interest::NONE,
             watched: Interest::NONE,
             doubts: Doubts::NONE,
-            queued: VecDeque::new(),
+            queued: Queue::default(),
         }
     }
 }
@@ -68,7 +121,7 @@ impl Default for Slot {
 impl Slot {
     /// Returns all waiters, queued ones last.
     fn waiters(self) -> Vec<Target> {
-        let queued = self.queued.into_iter().map(|(_, target)| target);
+        let queued = self.queued.iter().map(|(_, target)| target);
         self.target.into_iter().filter(|target| *target != Target::Vacant).chain(queued).collect()
     }
 }
@@ -105,8 +158,9 @@ impl Descriptors {
     ///
     /// # Safety
     ///
-    /// The number is that of the socket or the bell that `owner` names, if it names one, which gives the number up
-    /// before it closes it. The table lends the number for the owner's life on that ground, whichever waiter comes.
+    /// The number is that of the socket or wake-up descriptor that `owner` names, if it names one. The owner gives the
+    /// number up before it closes it. The table lends the number for the owner's life on that ground, whichever waiter
+    /// comes.
     pub(super) unsafe fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Prepared {
         if fd as usize >= self.slots.len() {
             self.slots.resize_with(fd as usize + 1, Slot::default);
@@ -117,20 +171,20 @@ impl Descriptors {
         let key = match (owner, known) {
             // A raw wait on a number of a socket shares the socket's registration, and a second raw wait shares that of
             // the first.
-            (Owner::Raw, Some(key)) if slot.owner != Owner::Raw || waits[0] || waits[1] || !slot.queued.is_empty() => {
+            (Owner::RAW, Some(key)) if slot.owner != Owner::RAW || waits[0] || waits[1] || !slot.queued.is_empty() => {
                 key
             }
-            (Owner::Socket(_) | Owner::Bell, Some(key)) if slot.owner == owner => key,
+            (_, Some(key)) if owner != Owner::RAW && slot.owner == owner => key,
             _ => {
                 let key = self.watched.enter(fd);
                 *slot = Slot { owner, ..Slot::default() };
                 key
             }
         };
-        if slot.target[side(direction)] != Target::Vacant || slot.queued.iter().any(|(other, _)| *other == direction) {
+        if slot.target[side(direction)] != Target::Vacant || slot.queued.contains(direction) {
             return Prepared::Taken;
         }
-        let lasting = slot.owner != Owner::Raw && owner == slot.owner && rearm != Rearm::Explicit;
+        let lasting = slot.owner != Owner::RAW && owner == slot.owner && rearm != Rearm::Explicit;
         if lasting && slot.watched.contains(direction) {
             return Prepared::Watched(key);
         }
@@ -156,7 +210,7 @@ impl Descriptors {
         let slot = self.slots.get_mut(fd as usize)?;
         let first = &mut slot.target[side(direction)];
         // Only a number that has an owner is watched for longer than a wait.
-        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *first != Target::Vacant {
+        if owner == Owner::RAW || slot.owner != owner || !slot.watched.contains(direction) || *first != Target::Vacant {
             return None;
         }
         let key = self.watched.key(fd)?;
@@ -181,7 +235,7 @@ impl Descriptors {
     /// Returns how the descriptor of `key` is lent to the hub.
     pub(super) fn lease(&self, key: Key) -> Lease {
         match self.slots.get(key.fd() as usize) {
-            Some(Slot { owner: Owner::Socket(_) | Owner::Bell, .. }) if self.watched.is_current(key) => Lease::Life,
+            Some(slot) if slot.owner != Owner::RAW && self.watched.is_current(key) => Lease::Life,
             _ => Lease::Wait,
         }
     }
@@ -189,7 +243,7 @@ impl Descriptors {
     /// Returns whether another owner, or a raw waiter, still waits under a number that `owner` wants to use.
     pub(super) fn is_stale_for(&self, fd: RawFd, owner: Owner) -> bool {
         let Some(slot) = self.slots.get(fd as usize) else { return false };
-        owner != Owner::Raw && slot.owner != owner && slot.target != [Target::Vacant; 2]
+        owner != Owner::RAW && slot.owner != owner && slot.target != [Target::Vacant; 2]
     }
 
     /// Adds a waiter for `direction` of `key`.
@@ -225,7 +279,7 @@ impl Descriptors {
     ///
     /// The descriptor stays open until the waiter has left the queue, and then as for [`arm`](Descriptors::arm).
     pub(super) unsafe fn queue(&mut self, fd: RawFd, direction: Interest, target: Target) {
-        self.slots[fd as usize].queued.push_back((direction, target));
+        self.slots[fd as usize].queued.push(direction, target);
     }
 
     /// Queues a waiter that pauses: nothing is armed for it. Later waiters still find the direction taken.
@@ -237,7 +291,7 @@ impl Descriptors {
         let slot = &mut self.slots[fd as usize];
         // `arm_again` does not check the queue.
         slot.watched = slot.watched.without(direction);
-        slot.queued.push_back((direction, target));
+        slot.queued.push(direction, target);
     }
 
     /// Removes a waiter. Returns true if the direction has no first waiter now, so that the next one moves up.
@@ -292,8 +346,7 @@ impl Descriptors {
         if slot.queued.is_empty() || slot.target[side(direction)] != Target::Vacant || !self.watched.is_current(key) {
             return None;
         }
-        let index = slot.queued.iter().position(|(other, _)| *other == direction)?;
-        slot.queued.remove(index).map(|(_, target)| target)
+        slot.queued.take_first(direction)
     }
 
     /// Makes a socket the owner of a number that it has lent and that has waiters.
@@ -303,10 +356,10 @@ impl Descriptors {
     /// The number is that of the socket, which gives it up before it closes it.
     pub(crate) unsafe fn adopt(&mut self, fd: RawFd, socket: u64) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
-            && slot.owner == Owner::Raw
+            && slot.owner == Owner::RAW
             && slot.target != [Target::Vacant; 2]
         {
-            slot.owner = Owner::Socket(socket);
+            slot.owner = Owner::socket(socket);
         }
     }
 
@@ -314,7 +367,7 @@ impl Descriptors {
     #[inline]
     pub(super) fn prefetch(&self, key: Key) {
         if let Some(slot) = self.slots.get(key.fd() as usize) {
-            prefetch::<2>(std::ptr::from_ref(slot).addr());
+            prefetch::<1>(std::ptr::from_ref(slot).addr());
         }
     }
 
@@ -373,7 +426,7 @@ impl Descriptors {
     /// next waiter, and the next operation is tried. Returns `None`, and changes nothing, if the number has no owner.
     pub(super) fn evict(&mut self, fd: RawFd) -> Option<Vec<Target>> {
         let key = self.watched.key(fd)?;
-        let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner != Owner::Raw)?;
+        let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner != Owner::RAW)?;
         let evicted = std::mem::replace(slot, Slot { owner: slot.owner, ..Slot::default() });
         self.watched.disarm(key, Interest::BOTH);
         Some(evicted.waiters())
@@ -383,7 +436,7 @@ impl Descriptors {
     #[inline]
     pub(super) fn key_of(&self, fd: RawFd, socket: u64) -> Option<Key> {
         let slot = self.slots.get(fd as usize)?;
-        if slot.owner == Owner::Socket(socket) { self.watched.key(fd) } else { None }
+        if slot.owner == Owner::socket(socket) { self.watched.key(fd) } else { None }
     }
 
     /// Returns whether a socket is registered here.
@@ -393,8 +446,8 @@ impl Descriptors {
 
     /// Returns the waker that is armed for a direction of a socket.
     pub(super) fn waker_of(&self, fd: RawFd, socket: u64, direction: Interest) -> Option<Target> {
-        let slot = self.slots.get(fd as usize).filter(|slot| slot.owner == Owner::Socket(socket))?;
-        let queued = slot.queued.iter().filter(|(other, _)| *other == direction).map(|&(_, target)| target);
+        let slot = self.slots.get(fd as usize).filter(|slot| slot.owner == Owner::socket(socket))?;
+        let queued = slot.queued.iter().filter(|(other, _)| *other == direction).map(|(_, target)| target);
         std::iter::once(slot.target[side(direction)])
             .chain(queued)
             .find(|target| matches!(target, Target::Waker { .. }))
@@ -406,7 +459,7 @@ impl Descriptors {
             return false;
         }
         let slot = &mut self.slots[key.fd() as usize];
-        let waits = slot.target[side(direction)] == target || slot.queued.iter().any(|(_, other)| *other == target);
+        let waits = slot.target[side(direction)] == target || slot.queued.iter().any(|(_, other)| other == target);
         if waits {
             slot.ready |= direction;
         }
@@ -417,14 +470,14 @@ impl Descriptors {
     pub(crate) fn was_reported(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
         self.slots
             .get(fd as usize)
-            .is_some_and(|slot| slot.owner == Owner::Socket(socket) && (slot.ready & slot.known).contains(direction))
+            .is_some_and(|slot| slot.owner == Owner::socket(socket) && (slot.ready & slot.known).contains(direction))
     }
 
     /// Makes the next wait for a direction of a socket ask the hub anew, if the hub has reported the direction and no
     /// operation has used it up. A hub that reports each arrival once then reports what is still there.
     pub(crate) fn ask_anew(&mut self, fd: RawFd, socket: u64, direction: Interest) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
-            && slot.owner == Owner::Socket(socket)
+            && slot.owner == Owner::socket(socket)
         {
             slot.watched = slot.watched.without(slot.ready & direction);
         }
@@ -432,7 +485,7 @@ impl Descriptors {
 
     /// Returns the unconfirmed reports of a polled socket.
     pub(crate) fn doubts(&mut self, fd: RawFd, socket: u64) -> Option<&mut Doubts> {
-        let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner == Owner::Socket(socket))?;
+        let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner == Owner::socket(socket))?;
         Some(&mut slot.doubts)
     }
 
@@ -440,7 +493,7 @@ impl Descriptors {
     #[inline]
     pub(crate) fn may_succeed(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
         match self.slots.get(fd as usize) {
-            Some(slot) if slot.owner == Owner::Socket(socket) => {
+            Some(slot) if slot.owner == Owner::socket(socket) => {
                 slot.ready.contains(direction) || !slot.known.contains(direction)
             }
             _ => true,
@@ -451,7 +504,7 @@ impl Descriptors {
     #[inline]
     pub(crate) fn used_up(&mut self, fd: RawFd, socket: u64, direction: Interest, blocked: bool) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
-            && slot.owner == Owner::Socket(socket)
+            && slot.owner == Owner::socket(socket)
             && (blocked || !slot.ended)
         {
             slot.ready = slot.ready.without(direction);
@@ -460,13 +513,13 @@ impl Descriptors {
 
     /// Returns whether an end of a socket was reported: a half close, a hang-up or an error.
     pub(crate) fn has_ended(&self, fd: RawFd, socket: u64) -> bool {
-        self.slots.get(fd as usize).is_some_and(|slot| slot.owner == Owner::Socket(socket) && slot.ended)
+        self.slots.get(fd as usize).is_some_and(|slot| slot.owner == Owner::socket(socket) && slot.ended)
     }
 
     /// Clears a reported end.
     pub(crate) fn has_not_ended(&mut self, fd: RawFd, socket: u64) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
-            && slot.owner == Owner::Socket(socket)
+            && slot.owner == Owner::socket(socket)
         {
             slot.ended = false;
         }
@@ -475,7 +528,7 @@ impl Descriptors {
     /// Records that an operation may succeed again.
     pub(crate) fn make_ready(&mut self, fd: RawFd, socket: u64, direction: Interest) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
-            && slot.owner == Owner::Socket(socket)
+            && slot.owner == Owner::socket(socket)
         {
             slot.ready |= direction;
         }
@@ -499,7 +552,7 @@ impl Descriptors {
         self.slots
             .iter()
             .enumerate()
-            .flat_map(|(fd, slot)| slot.queued.iter().map(move |&(direction, target)| (fd as RawFd, direction, target)))
+            .flat_map(|(fd, slot)| slot.queued.iter().map(move |(direction, target)| (fd as RawFd, direction, target)))
     }
 
     /// Returns the waiters that are not queued behind another.

@@ -1,30 +1,95 @@
 //! The listeners of the program: callbacks that own a descriptor, and stay registered.
 //!
 //! Ground rules: those of [`watching`](super::watching), and
-//! - A registration owns its descriptor, and leaves the table before it releases the descriptor. That of the bell gives
-//!   the number up, because the hub keeps the number of a bell without a waiter.
+//! - A registration owns its descriptor, and leaves the table before it releases the descriptor. The registration of
+//!   the wake-up descriptor also gives the number up, because the hub keeps that number without a waiter.
 
+use std::io;
 use std::mem;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::MainLoop;
 use super::callback_table::{Callback, CallbackId};
 use super::descriptors::{Owner, Prepared};
 use super::listener::Listener;
+use super::origin::Origin;
 use super::remote::Message;
-use crate::error::TrampolineError;
+use super::wakeup::Wakeup;
+use crate::error::{LoopError, TrampolineError};
+use crate::greenlet::ask_owner::ask_owner;
 use crate::greenlet::exit::drop_contained;
 use crate::greenlet::local;
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Readiness};
 
 impl MainLoop {
+    /// Registers a listener of the program, which owns its descriptor.
+    #[track_caller]
+    pub(crate) fn listen(
+        &self,
+        fd: Rc<dyn AsFd>,
+        interest: Interest,
+        listener: Rc<dyn Listener>,
+    ) -> Result<CallbackId, TrampolineError> {
+        // SAFETY: no owner is named.
+        unsafe { self.listen_as(Owner::RAW, fd, interest, listener) }
+    }
+
+    /// Registers a listener that owns its descriptor.
+    ///
+    /// # Safety
+    ///
+    /// `owner` is [`RAW`](Owner::RAW), or it is [`WAKEUP`](Owner::WAKEUP) and `fd` names the same number forever.
+    #[track_caller]
+    unsafe fn listen_as(
+        &self,
+        owner: Owner,
+        fd: Rc<dyn AsFd>,
+        interest: Interest,
+        listener: Rc<dyn Listener>,
+    ) -> Result<CallbackId, TrampolineError> {
+        let number = ask_owner(&*fd)?.as_raw_fd();
+        if interest != Interest::READ && interest != Interest::WRITE {
+            return Err(TrampolineError::Interest { interest, fd: number });
+        }
+        if self.heartbeat.is_in_hub() {
+            return Err(LoopError::in_mainloop("registering a listener inside a hub").into());
+        }
+        let callback = Callback::Listener {
+            key: Key::new(number, 0),
+            interest,
+            listener,
+            origin: Origin::of_listener(),
+            is_counted: true,
+            owner,
+            fd,
+        };
+        let callback = self.callbacks.borrow_mut().insert(callback);
+        // SAFETY: the registration owns the descriptor. That of the wake-up descriptor gives the number up before it
+        // releases the descriptor.
+        if let Err(error) = unsafe { self.start_listening(callback, number, owner, interest) } {
+            let callback = self.callbacks.borrow_mut().remove(callback);
+            drop_contained(callback);
+            return Err(error);
+        }
+        Ok(callback)
+    }
+
+    /// Registers the loop's wake-up descriptor, which is drained when it is ready.
+    pub(super) fn listen_to_wakeup(&self, wakeup: Arc<Wakeup>) -> Result<CallbackId, TrampolineError> {
+        let held = Rc::new(HeldWakeup(Arc::clone(&wakeup)));
+        // SAFETY: `held` has one descriptor for its life.
+        unsafe { self.listen_as(Owner::WAKEUP, held, Interest::READ, Rc::new(DrainWakeup(wakeup))) }
+    }
+
     /// Arms the direction of a registered listener.
     ///
     /// # Safety
     ///
-    /// The registration owns the descriptor. If `owner` is the bell, the number is given up before it is released.
+    /// The registration owns the descriptor. If `owner` is the wake-up descriptor, the registration gives the number up
+    /// before it releases the descriptor.
     pub(super) unsafe fn start_listening(
         &self,
         callback: CallbackId,
@@ -46,9 +111,12 @@ impl MainLoop {
         self.callbacks.borrow_mut().set_key(callback, key);
         // SAFETY: the registration owns the descriptor, and leaves the table before it releases the descriptor.
         let watched = unsafe { self.watch(key, interest, direction, Target::Call(callback.number())) };
-        if watched.is_err() && owner != Owner::Raw {
-            // The hub does not watch it, and the number is another file's soon.
-            self.descriptors.borrow_mut().retire(fd);
+        if watched.is_err() && owner != Owner::RAW {
+            let mut descriptors = self.descriptors.borrow_mut();
+            if descriptors.watched.is_current(key) {
+                // The hub does not watch it, and the number is another file's soon.
+                descriptors.retire(fd);
+            }
         }
         watched
     }
@@ -82,13 +150,14 @@ impl MainLoop {
         drop_contained(listener);
     }
 
-    /// Removes the waiter of a listener. Makes the hub forget the number if it has no other waiter, or was the bell's.
+    /// Removes the waiter of a listener. Makes the hub forget the number if it has no other waiter, or if it is that of
+    /// the wake-up descriptor.
     ///
     /// # Safety
     ///
     /// The descriptor of the listener stays open until this returns.
     unsafe fn release(&self, key: Key, interest: Interest, owner: Owner, target: Target) {
-        if owner != Owner::Raw {
+        if owner != Owner::RAW {
             if self.descriptors.borrow().watched.is_current(key) {
                 // SAFETY: the number is open, by the contract.
                 self.closed(key.fd(), Some(unsafe { BorrowedFd::borrow_raw(key.fd()) }));
@@ -112,12 +181,16 @@ impl MainLoop {
         let (armed, owner, kept) = {
             let mut descriptors = self.descriptors.borrow_mut();
             if !descriptors.watched.is_current(key) {
+                drop(descriptors);
+                if self.wakeup.get() == Some(id) {
+                    self.lose_wakeup(io::Error::from_raw_os_error(libc::EBADF));
+                }
                 return;
             }
             let callbacks = self.callbacks.borrow();
             let Some(Callback::Listener { owner, fd, .. }) = callbacks.get(id) else { return };
-            // SAFETY: the registration owns the descriptor. If it is the bell's, it gives the number up before it
-            // releases the descriptor.
+            // SAFETY: the registration owns the descriptor. That of the wake-up descriptor gives the number up before
+            // it releases the descriptor.
             if unsafe { descriptors.arm_again(key.fd(), *owner, interest, target) }.is_some() {
                 return;
             }
@@ -139,6 +212,10 @@ impl MainLoop {
         match watched {
             Ok(()) => {}
             Err(TrampolineError::Closed { .. }) => {}
+            Err(error) if owner != Owner::RAW => match error {
+                TrampolineError::Loop(error) => self.stop_with(error),
+                error => self.lose_wakeup(error.into()),
+            },
             Err(error) => {
                 // The hub may have had the number given up meanwhile, which is another descriptor's then.
                 let is_current = self.descriptors.borrow().watched.is_current(key);
@@ -158,9 +235,37 @@ impl MainLoop {
     }
 }
 
+impl MainLoop {
+    /// Drops a hub that does not watch the wake-up descriptor any more, and ends the loop with the error. Other OS
+    /// threads could not wake it.
+    #[cold]
+    fn lose_wakeup(&self, error: io::Error) {
+        let hub = self.slot.name();
+        self.drop_failed_hub();
+        self.stop_with(LoopError::wait_failed(hub, error));
+    }
+}
+
 /// The listener of a registration that was dropped inside the hub's `wait`.
 struct Silent;
 
 impl Listener for Silent {
     fn ready(&self, _: RawFd, _: Readiness) {}
+}
+
+struct DrainWakeup(Arc<Wakeup>);
+
+impl Listener for DrainWakeup {
+    fn ready(&self, _fd: RawFd, _readiness: Readiness) {
+        self.0.drain();
+    }
+}
+
+/// Keeps the wake-up descriptor open.
+struct HeldWakeup(Arc<Wakeup>);
+
+impl AsFd for HeldWakeup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

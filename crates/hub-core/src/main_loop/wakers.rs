@@ -67,7 +67,7 @@ impl MainLoop {
             return Ok(());
         }
         let id = self.wakers.insert(waker, Some(guard));
-        let owner = Owner::Socket(socket);
+        let owner = Owner::socket(socket);
         let placed = match at {
             // SAFETY: the caller upholds the same contract.
             WakeAt::Pause(_) => unsafe { self.place_paused(fd, owner, direction, id.target()) },

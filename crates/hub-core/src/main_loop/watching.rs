@@ -138,7 +138,7 @@ impl MainLoop {
         self.ensure_hub()?;
         let target = Target::park(park.waiter());
         // SAFETY: the caller upholds the same contract.
-        let entries = many.map(|(fd, direction)| unsafe { self.add_waiter(fd, Owner::Raw, direction, target) });
+        let entries = many.map(|(fd, direction)| unsafe { self.add_waiter(fd, Owner::RAW, direction, target) });
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         let Some(first) = entries.first() else { return Ok(()) };
         // The first waiter keeps the timer, too.
@@ -294,8 +294,8 @@ impl MainLoop {
             return Err(TrampolineError::Closed { fd: key.fd() });
         }
         // SAFETY: the caller upholds the contract of `arm`. With `Lease::Life` the owner of the slot is a source or the
-        // bell. Either makes this loop give the number up before it is closed, which is the contract of `lend`,
-        // whatever waiter comes here.
+        // wake-up descriptor. Either makes this loop give the number up before it is closed, which is the contract of
+        // `lend`, whatever waiter comes here.
         unsafe {
             descriptors.arm(key, direction, target);
             if lease == Lease::Life {
@@ -331,8 +331,8 @@ impl MainLoop {
         if watched?.is_err() {
             self.closed(key.fd(), None);
         } else if lease == Lease::Life && self.slot.rearm() != Rearm::Explicit {
-            // SAFETY: the number is a source's or the bell's, which makes this loop give it up before it is closed. A
-            // key that was given up meanwhile lends nothing.
+            // SAFETY: the number is that of a source or of the wake-up descriptor, which makes this loop give it up
+            // before it is closed. A key that was given up meanwhile lends nothing.
             unsafe { self.descriptors.borrow_mut().lend(key, interest) };
         }
         Ok(())

@@ -320,7 +320,7 @@ impl Source {
         // SAFETY: the number is open as long as `entered` lives, which is longer than the wait. It is open for the life
         // of the registration: `close`, `into_fd` and a move make the hub end it, by a call of an operation that is
         // entered or by a request that is.
-        let waited = unsafe { main_loop.wait_for(inner.fd(), Owner::Socket(inner.id), direction, deadline) };
+        let waited = unsafe { main_loop.wait_for(inner.fd(), Owner::socket(inner.id), direction, deadline) };
         drop(waiting);
         match waited {
             Ok(_) => Ok(()),
@@ -380,7 +380,7 @@ impl Source {
         let inner = entered.source();
         let Some(waiting) = self.prepare(entered, main_loop, direction)? else { return Ok(()) };
         // SAFETY: as in `park_on_hub`.
-        let waited = unsafe { main_loop.pause(inner.fd(), Owner::Socket(inner.id), direction, pause) };
+        let waited = unsafe { main_loop.pause(inner.fd(), Owner::socket(inner.id), direction, pause) };
         drop(waiting);
         waited.map_err(|error| match error {
             // While the greenlet unwinds, a destructor cannot park, and must not spin.

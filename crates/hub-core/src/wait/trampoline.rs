@@ -164,7 +164,7 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
         return block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout);
     };
     // SAFETY: the number is open by the contract.
-    let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Deadline::from(timeout)) };
+    let waited = unsafe { local.main_loop.wait_for(fd, Owner::RAW, interest, &mut Deadline::from(timeout)) };
     match waited {
         Ok(Wake::Ready(reported)) => Ok(reported.readiness()),
         Ok(_) => Ok(interest.into()),

@@ -16,7 +16,7 @@ fn armed(table: &mut Descriptors, fd: RawFd, owner: Owner, direction: Interest, 
             // SAFETY: the tests only look at numbers and never use the descriptors.
             unsafe {
                 table.arm(key, direction, target);
-                if owner != Owner::Raw {
+                if owner != Owner::RAW {
                     table.lend(key, interest);
                 }
             }
@@ -44,15 +44,15 @@ fn a_target_takes_16_bytes() {
 #[test]
 fn a_second_waiter_finds_the_direction_taken() {
     let mut table = Descriptors::default();
-    armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-    assert_eq!(prepare(&mut table, 5, Owner::Raw, Interest::READ, Rearm::Level), Prepared::Taken);
+    armed(&mut table, 5, Owner::RAW, Interest::READ, ONE);
+    assert_eq!(prepare(&mut table, 5, Owner::RAW, Interest::READ, Rearm::Level), Prepared::Taken);
 }
 
 #[test]
 fn reader_and_writer_share_a_key_and_get_separate_reports() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-    assert_eq!(armed(&mut table, 5, Owner::Raw, Interest::WRITE, TWO), key);
+    let key = armed(&mut table, 5, Owner::RAW, Interest::READ, ONE);
+    assert_eq!(armed(&mut table, 5, Owner::RAW, Interest::WRITE, TWO), key);
     let mut target = Vec::new();
     table.report(key, Readiness::WRITE, Rearm::Level, &mut target);
     let reported: Vec<_> = target.iter().map(|&(one, it, key, side)| (one, it.readiness(), key, side)).collect();
@@ -63,21 +63,21 @@ fn reader_and_writer_share_a_key_and_get_separate_reports() {
 #[test]
 fn a_socket_is_watched_once_for_life() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+    let key = armed(&mut table, 7, Owner::socket(3), Interest::READ, ONE);
     table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
-    assert_eq!(prepare(&mut table, 7, Owner::Socket(3), Interest::READ, Rearm::Level), Prepared::Watched(key));
+    assert_eq!(prepare(&mut table, 7, Owner::socket(3), Interest::READ, Rearm::Level), Prepared::Watched(key));
 }
 
 #[test]
 fn a_report_without_a_waiter_needs_another_watch_on_level_hubs() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+    let key = armed(&mut table, 7, Owner::socket(3), Interest::READ, ONE);
     let mut target = Vec::new();
     table.report(key, Readiness::READ, Rearm::Level, &mut target);
     table.report(key, Readiness::READ, Rearm::Level, &mut target);
     assert_eq!(target.len(), 1);
     assert_eq!(
-        prepare(&mut table, 7, Owner::Socket(3), Interest::READ, Rearm::Level),
+        prepare(&mut table, 7, Owner::socket(3), Interest::READ, Rearm::Level),
         Prepared::Watch(key, Interest::READ)
     );
 }
@@ -85,11 +85,11 @@ fn a_report_without_a_waiter_needs_another_watch_on_level_hubs() {
 #[test]
 fn a_raw_wait_under_a_sockets_number_asks_the_hub_again() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+    let key = armed(&mut table, 7, Owner::socket(3), Interest::READ, ONE);
     table.report(key, Readiness::READ, Rearm::Automatic, &mut Vec::new());
     // Unlike an operation of the socket, a raw wait does not try first, and the hub repeats no report by itself.
     assert_eq!(
-        prepare(&mut table, 7, Owner::Raw, Interest::READ, Rearm::Automatic),
+        prepare(&mut table, 7, Owner::RAW, Interest::READ, Rearm::Automatic),
         Prepared::Watch(key, Interest::READ)
     );
 }
@@ -97,10 +97,10 @@ fn a_raw_wait_under_a_sockets_number_asks_the_hub_again() {
 #[test]
 fn a_watch_keeps_the_directions_that_the_hub_reports_already() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+    let key = armed(&mut table, 7, Owner::socket(3), Interest::READ, ONE);
     table.report(key, Readiness::READ, Rearm::Automatic, &mut Vec::new());
     assert_eq!(
-        prepare(&mut table, 7, Owner::Socket(3), Interest::WRITE, Rearm::Automatic),
+        prepare(&mut table, 7, Owner::socket(3), Interest::WRITE, Rearm::Automatic),
         Prepared::Watch(key, Interest::BOTH)
     );
 }
@@ -108,16 +108,16 @@ fn a_watch_keeps_the_directions_that_the_hub_reports_already() {
 #[test]
 fn a_stale_key_has_no_lease_for_life() {
     let mut table = Descriptors::default();
-    let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-    let new = armed(&mut table, 7, Owner::Socket(4), Interest::READ, TWO);
+    let old = armed(&mut table, 7, Owner::socket(3), Interest::READ, ONE);
+    let new = armed(&mut table, 7, Owner::socket(4), Interest::READ, TWO);
     assert_eq!((table.lease(old), table.lease(new)), (Lease::Wait, Lease::Life));
 }
 
 #[test]
 fn a_number_of_a_new_owner_has_a_new_key_and_no_old_readiness() {
     let mut table = Descriptors::default();
-    let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-    let Prepared::Watch(new, _) = prepare(&mut table, 7, Owner::Socket(4), Interest::READ, Rearm::Level) else {
+    let old = armed(&mut table, 7, Owner::socket(3), Interest::READ, ONE);
+    let Prepared::Watch(new, _) = prepare(&mut table, 7, Owner::socket(4), Interest::READ, Rearm::Level) else {
         panic!("a new owner has a new key")
     };
     assert_ne!(old, new);
@@ -127,7 +127,7 @@ fn a_number_of_a_new_owner_has_a_new_key_and_no_old_readiness() {
 #[test]
 fn an_end_survives_a_short_read_and_not_a_blocked_one() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+    let key = armed(&mut table, 7, Owner::socket(3), Interest::READ, ONE);
     table.report(key, Readiness::READ | Readiness::END, Rearm::Automatic, &mut Vec::new());
     table.used_up(7, 3, Interest::READ, false);
     assert!(table.may_succeed(7, 3, Interest::READ));
@@ -138,7 +138,7 @@ fn an_end_survives_a_short_read_and_not_a_blocked_one() {
 #[test]
 fn no_waiter_moves_up_while_the_direction_is_taken() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+    let key = armed(&mut table, 5, Owner::RAW, Interest::READ, ONE);
     queue(&mut table, 5, Interest::READ, TWO);
     assert_eq!(table.next_queued(key, Interest::READ), None);
     assert!(table.leave(key, Interest::READ, ONE));
@@ -148,7 +148,7 @@ fn no_waiter_moves_up_while_the_direction_is_taken() {
 #[test]
 fn a_paused_waiter_keeps_its_place_until_it_leaves() {
     let mut table = Descriptors::default();
-    let owner = Owner::Socket(3);
+    let owner = Owner::socket(3);
     let key = armed(&mut table, 7, owner, Interest::READ, ONE);
     table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
     // SAFETY: the tests only look at numbers and never use the descriptors.
@@ -164,7 +164,7 @@ fn a_paused_waiter_keeps_its_place_until_it_leaves() {
 #[test]
 fn take_parked_removes_the_first_waiter_and_the_queue() {
     let mut table = Descriptors::default();
-    let owner = Owner::Socket(3);
+    let owner = Owner::socket(3);
     let key = armed(&mut table, 7, owner, Interest::READ, ONE);
     let call = Target::Call(1);
     armed(&mut table, 7, owner, Interest::WRITE, call);
@@ -180,9 +180,9 @@ fn take_parked_removes_the_first_waiter_and_the_queue() {
 #[test]
 fn no_waiter_moves_up_under_a_retired_number() {
     let mut table = Descriptors::default();
-    let old = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+    let old = armed(&mut table, 5, Owner::RAW, Interest::READ, ONE);
     table.retire(5);
-    armed(&mut table, 5, Owner::Raw, Interest::WRITE, ONE);
+    armed(&mut table, 5, Owner::RAW, Interest::WRITE, ONE);
     queue(&mut table, 5, Interest::READ, TWO);
     assert_eq!(table.next_queued(old, Interest::READ), None);
 }
@@ -190,7 +190,7 @@ fn no_waiter_moves_up_under_a_retired_number() {
 #[test]
 fn an_invalid_number_is_reported_to_queued_waiters_too() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+    let key = armed(&mut table, 5, Owner::RAW, Interest::READ, ONE);
     queue(&mut table, 5, Interest::READ, TWO);
     let mut target = Vec::new();
     table.report(key, Readiness::INVALID, Rearm::Level, &mut target);
@@ -200,13 +200,13 @@ fn an_invalid_number_is_reported_to_queued_waiters_too() {
 #[test]
 fn a_socket_adopts_the_waiters_of_its_lent_number() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-    assert!(table.is_stale_for(5, Owner::Socket(3)));
+    let key = armed(&mut table, 5, Owner::RAW, Interest::READ, ONE);
+    assert!(table.is_stale_for(5, Owner::socket(3)));
     // SAFETY: the tests only look at numbers and never use the descriptors.
     unsafe { table.adopt(5, 3) };
-    assert!(!table.is_stale_for(5, Owner::Socket(3)));
+    assert!(!table.is_stale_for(5, Owner::socket(3)));
     assert_eq!(
-        prepare(&mut table, 5, Owner::Socket(3), Interest::WRITE, Rearm::Level),
+        prepare(&mut table, 5, Owner::socket(3), Interest::WRITE, Rearm::Level),
         Prepared::Watch(key, Interest::BOTH)
     );
 }
@@ -214,12 +214,12 @@ fn a_socket_adopts_the_waiters_of_its_lent_number() {
 #[test]
 fn evicting_from_a_socket_returns_its_waiters_and_keeps_its_key() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 5, Owner::Socket(3), Interest::READ, ONE);
+    let key = armed(&mut table, 5, Owner::socket(3), Interest::READ, ONE);
     queue(&mut table, 5, Interest::READ, TWO);
     assert_eq!(table.evict(5), Some(vec![ONE, TWO]));
     assert!(table.watched.is_empty());
     assert_eq!(
-        prepare(&mut table, 5, Owner::Socket(3), Interest::READ, Rearm::Level),
+        prepare(&mut table, 5, Owner::socket(3), Interest::READ, Rearm::Level),
         Prepared::Watch(key, Interest::READ)
     );
 }
@@ -227,7 +227,7 @@ fn evicting_from_a_socket_returns_its_waiters_and_keeps_its_key() {
 #[test]
 fn evicting_from_a_number_that_no_socket_owns_changes_nothing() {
     let mut table = Descriptors::default();
-    let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+    let key = armed(&mut table, 5, Owner::RAW, Interest::READ, ONE);
     assert_eq!(table.evict(5), None);
     assert_eq!(table.watched.armed(key), Interest::READ);
 }
@@ -235,7 +235,7 @@ fn evicting_from_a_number_that_no_socket_owns_changes_nothing() {
 #[test]
 fn retiring_a_number_returns_all_waiters() {
     let mut table = Descriptors::default();
-    armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+    armed(&mut table, 5, Owner::RAW, Interest::READ, ONE);
     queue(&mut table, 5, Interest::READ, TWO);
     let (_, waited) = table.retire(5).expect("the number has an entry");
     assert_eq!(waited, [ONE, TWO]);
