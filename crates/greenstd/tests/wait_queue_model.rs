@@ -172,10 +172,12 @@ impl Unparker {
     pub(crate) fn unpark(self) {
         self.place.end(self.wait, Strike::Unpark);
     }
+}
 
+pub(crate) mod internal {
     /// Always succeeds: a waiter of a model never outlives its thread.
-    pub(crate) fn try_unpark(self) -> bool {
-        self.unpark();
+    pub(crate) fn unpark_under_lock(unparker: super::Unparker) -> bool {
+        unparker.unpark();
         true
     }
 }

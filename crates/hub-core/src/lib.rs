@@ -165,6 +165,7 @@ pub mod internal {
     pub use crate::wait::offload::{offload, offload_scoped};
     pub use crate::wait::shutdown::run_and_shutdown;
     pub use crate::wait::thread_pool::{end_threads, num_threads, set_num_threads};
+    pub use crate::wait::unparker::unpark_under_lock;
 }
 
 /// Compiles the program of the README.

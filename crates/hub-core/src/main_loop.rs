@@ -58,6 +58,7 @@ mod hub_slot;
 mod impl_driver;
 pub(crate) mod inventory;
 pub(crate) mod latch;
+pub(crate) mod late_wake;
 pub(crate) mod listener;
 mod listening;
 mod liveness;

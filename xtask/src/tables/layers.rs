@@ -129,6 +129,7 @@ const HUB_CORE: Layers = Layers {
                 &["main_loop/remote"],
                 &["main_loop/busy_poll"],
                 &["main_loop/reach"],
+                &["main_loop/late_wake"],
                 &["main_loop/blocking/sample_signal"],
                 &["main_loop/blocking/snapshot"],
                 &["main_loop/blocking/no_snapshot"],

@@ -50,6 +50,7 @@ mod hostile_hubs;
 mod hubs;
 mod job_leftovers;
 mod late_operations;
+mod late_wakes;
 mod leaks;
 mod lent_numbers;
 mod limits;

@@ -1,17 +1,19 @@
 //! A FIFO wait queue with direct hand-off.
 //!
 //! A primitive keeps its state under one lock, with one [`WaitQueue`] for each thing that is waited for. Beside the
-//! primitive's own code, only `unpark` and the `Ord` of a priority queue's items run under that lock. A *grant* removes
-//! the first waiter and wakes it. The granted thing belongs to that waiter from then on, so no newcomer gets it. The
-//! one exception is an unwinding caller, which cannot let the waiter run: it may take a lock that was handed over, and
-//! the waiter regains its place. An exit or a deadline that comes after the grant does not undo it. A granted waiter
-//! whose wait fails, because the main loop sends it an error, *regrants* the thing.
+//! primitive's own code, only the wake-up of a green thread of this OS thread and the `Ord` of a priority queue's items
+//! run under that lock. A *grant* removes the first waiter and wakes it; another OS thread is woken when the lock is
+//! released. The granted thing belongs to that waiter from then on, so no newcomer gets it. The one exception is an
+//! unwinding caller, which cannot let the waiter run: it may take a lock that was handed over, and the waiter regains
+//! its place. An exit or a deadline that comes after the grant does not undo it. A granted waiter whose wait fails,
+//! because the main loop sends it an error, *regrants* the thing.
 //!
 //! A waiter may carry a *payload*. The payload goes to the granting side, or leaves the queue with the waiter.
 
 use std::collections::VecDeque;
 use std::fmt;
 
+use hub_core::internal::unpark_under_lock;
 use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LoopError, Parked, Parker, Unparker, WaitReason};
 
 /// Waiters in the order of arrival, each with its payload.
@@ -79,7 +81,7 @@ impl<P> WaitQueue<P> {
     #[inline(never)]
     fn grant_first(&mut self) -> Option<P> {
         let granted = self.pop_first()?;
-        if granted.unparker.try_unpark() { Some(granted.payload) } else { self.grant_next(granted.payload) }
+        if unpark_under_lock(granted.unparker) { Some(granted.payload) } else { self.grant_next(granted.payload) }
     }
 
     /// Grants the first waiter that still exists, after an abandoned one.
@@ -91,7 +93,7 @@ impl<P> WaitQueue<P> {
             // waiter, so it must not be dropped here.
             std::mem::forget(abandoned);
             let granted = self.pop_first()?;
-            if granted.unparker.try_unpark() {
+            if unpark_under_lock(granted.unparker) {
                 return Some(granted.payload);
             }
             abandoned = granted.payload;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::busy_poll::BusyPoll;
 use super::deadline::Deadline;
 use super::parked::Parked;
-use super::remote::{Mailbox, Message};
+use super::remote::{Bell, Mailbox, Message};
 use crate::base::dormant::Sleep;
 use crate::base::fork::{self, PerProcess};
 use crate::base::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
@@ -55,6 +55,42 @@ impl WaitId {
 #[cold]
 pub(crate) fn unpark_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) -> bool {
     !fork::is_left_behind(thread) && threads().is_ok_and(|threads| threads.unpark(WaitId { thread, greenlet, ticket }))
+}
+
+/// Like [`unpark_elsewhere`], but leaves it to the caller to wake the OS thread.
+///
+/// # Errors
+///
+/// Returns an error if the waiter does not exist any more.
+#[cold]
+pub(crate) fn end_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) -> Result<Sleeper, NoWaiter> {
+    if fork::is_left_behind(thread) {
+        return Err(NoWaiter);
+    }
+    threads().map_err(|_| NoWaiter)?.end(WaitId { thread, greenlet, ticket })
+}
+
+/// The error of a wake-up whose waiter does not exist any more.
+pub(crate) struct NoWaiter;
+
+/// The OS thread of a wait that has ended. It may still sleep, and has to be woken.
+#[must_use]
+pub(crate) enum Sleeper {
+    Loop(Bell),
+    Plain(Arc<Plain>),
+    /// It is awake, or the wake-up of another waiter wakes it.
+    Awake,
+}
+
+impl Sleeper {
+    /// Wakes the OS thread. It may call the notifier of a hub, which is foreign code.
+    pub(crate) fn wake(self) {
+        match self {
+            Sleeper::Loop(bell) => bell.ring(),
+            Sleeper::Plain(plain) => plain.wake(),
+            Sleeper::Awake => {}
+        }
+    }
 }
 
 static THREADS: PerProcess<Threads> = PerProcess::new();
@@ -244,14 +280,12 @@ impl Plain {
         self.ticket.compare_exchange(ticket, ticket + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Ends the wait with this ticket, if it still lasts.
-    pub(crate) fn unpark(&self, ticket: u64) {
-        if self.end(ticket) {
-            // The lock is free again when the OS thread wakes up.
-            let sleeps = *self.lock();
-            if sleeps {
-                self.ended.notify_one();
-            }
+    /// Wakes the OS thread, whose wait has ended.
+    fn wake(&self) {
+        // The lock is free again when the OS thread wakes up.
+        let sleeps = *self.lock();
+        if sleeps {
+            self.ended.notify_one();
         }
     }
 }
@@ -295,20 +329,29 @@ impl Threads {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a wait. Returns false if the waiter does not exist any more.
-    pub(crate) fn unpark(&self, wait: WaitId) -> bool {
+    /// Ends a wait.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the waiter does not exist any more.
+    pub(crate) fn end(&self, wait: WaitId) -> Result<Sleeper, NoWaiter> {
         let mut state = self.lock();
         let route = match state.reach.get(&wait.thread) {
             Some(reach) => reach.route(wait),
             None if wait.thread == fork::survivor() && wait.number().is_some() => {
                 state.early.push(wait);
-                return true;
+                return Ok(Sleeper::Awake);
             }
             // The OS thread of the waiter has ended.
             None => Route::None,
         };
         drop(state);
-        route.unpark(wait)
+        route.end(wait)
+    }
+
+    /// Ends a wait, and wakes the OS thread. Returns false if the waiter does not exist any more.
+    fn unpark(&self, wait: WaitId) -> bool {
+        self.end(wait).map(Sleeper::wake).is_ok()
     }
 
     pub(crate) fn register(&self, thread: u64, change: impl FnOnce(&mut Reach)) {
@@ -320,7 +363,7 @@ impl Threads {
         if thread == fork::survivor() && reach.mailbox.is_some() {
             let early: Vec<_> = early.drain(..).map(|wait| (reach.route(wait), wait)).collect();
             drop(state);
-            early.into_iter().for_each(|(route, wait)| _ = route.unpark(wait));
+            early.into_iter().for_each(|(route, wait)| _ = route.end(wait).map(Sleeper::wake));
         }
     }
 
@@ -356,17 +399,16 @@ impl Reach {
 }
 
 impl Route {
-    fn unpark(self, wait: WaitId) -> bool {
+    fn end(self, wait: WaitId) -> Result<Sleeper, NoWaiter> {
         match (self, wait.number()) {
             // A mailbox that refuses the message belongs to an ending OS thread.
             (Route::Mailbox(mailbox), Some(greenlet)) => {
-                mailbox.post(Message::Wake { greenlet, ticket: wait.ticket }).is_ok()
+                let bell = mailbox.post_silently(Message::Wake { greenlet, ticket: wait.ticket });
+                bell.map(|bell| bell.map_or(Sleeper::Awake, Sleeper::Loop)).map_err(|_| NoWaiter)
             }
-            (Route::Plain(plain), _) => {
-                plain.unpark(wait.ticket);
-                true
-            }
-            _ => false,
+            (Route::Plain(plain), _) if plain.end(wait.ticket) => Ok(Sleeper::Plain(plain)),
+            (Route::Plain(_), _) => Ok(Sleeper::Awake),
+            _ => Err(NoWaiter),
         }
     }
 }

@@ -36,6 +36,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use self::raw_mutex::RawMutex;
 use crate::base::fork;
 use crate::base::sync::{AtomicBool, AtomicU64, nap, yield_now};
+use crate::main_loop::late_wake;
 
 /// A lock for short critical sections, of green threads and of OS threads.
 ///
@@ -212,8 +213,18 @@ impl Bias {
         match entry {
             Entry::Biased => self.inside.store(false, Release),
             // SAFETY: this kind of entry has locked `shared`, by the contract.
-            Entry::Shared => unsafe { self.shared.unlock() },
+            Entry::Shared => unsafe { self.leave_shared() },
         }
+    }
+
+    /// # Safety
+    ///
+    /// The caller has locked `shared`, and leaves once.
+    #[inline(never)]
+    unsafe fn leave_shared(&self) {
+        // SAFETY: by the contract.
+        unsafe { self.shared.unlock() };
+        late_wake::lock_released();
     }
 
     #[cold]
@@ -237,6 +248,7 @@ impl Bias {
             owner => self.end_bias(owner),
         }
         std::mem::forget(shared);
+        late_wake::lock_taken();
         Entry::Shared
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::biased::BiasedMutex;
 use super::parker::Parker;
-use super::unparker::Unparker;
+use super::unparker::{Unparker, unpark_under_lock};
 use crate::base::wait_reason::WaitReason;
 use crate::error::LoopError;
 use crate::main_loop::deadline::Deadline;
@@ -115,9 +115,10 @@ impl ReadyMark {
             shared.ready.push_back(self.number);
             shared.waiter.take()
         };
-        // Without the lock: it may wake the waker of an embedded loop, which is foreign code.
+        // Without the lock: it may wake the waker of an embedded loop, which is foreign code. The caller may hold the
+        // lock of the object.
         if let Some(waiter) = waiter {
-            waiter.unpark();
+            unpark_under_lock(waiter);
         }
     }
 }

@@ -3,9 +3,12 @@
 //! An unpark of a green thread of the same OS thread only queues the green thread. All others go through a table of the
 //! process: see [`reach`].
 
+use std::num::NonZeroU64;
+
 use crate::base::fork;
 use crate::greenlet::control::{State, Waiter};
 use crate::greenlet::local;
+use crate::main_loop::late_wake;
 use crate::main_loop::reach::{self, WaitId};
 
 /// A handle that ends the wait of one [`Parker`](crate::Parker), once.
@@ -32,6 +35,12 @@ impl Unparker {
     /// should grant it to another waiter.
     #[inline]
     pub fn try_unpark(self) -> bool {
+        self.unpark_by(reach::unpark_elsewhere)
+    }
+
+    /// Ends the wait of a greenlet of this OS thread, or any other wait by `elsewhere`.
+    #[inline]
+    fn unpark_by(self, elsewhere: impl FnOnce(u64, NonZeroU64, u64) -> bool) -> bool {
         let WaitId { thread, greenlet, ticket } = self.wait;
         if let Some(number) = self.wait.number()
             && thread == fork::this_thread()
@@ -39,7 +48,7 @@ impl Unparker {
             let Some(control) = local::try_get().and_then(|local| local.controls.get(number)) else { return false };
             Waiter::new(control, ticket).wake() || control.state() != State::Abandoned
         } else {
-            reach::unpark_elsewhere(thread, greenlet, ticket)
+            elsewhere(thread, greenlet, ticket)
         }
     }
 
@@ -51,4 +60,11 @@ impl Unparker {
     pub fn is_left_behind(self) -> bool {
         fork::is_left_behind(self.wait.thread)
     }
+}
+
+/// Does what [`Unparker::try_unpark`] does, for a caller that may hold a [`BiasedMutex`](crate::BiasedMutex), and does
+/// not forget its guard. Another OS thread is woken when the lock is released.
+#[inline]
+pub fn unpark_under_lock(unparker: Unparker) -> bool {
+    unparker.unpark_by(late_wake::unpark_elsewhere)
 }

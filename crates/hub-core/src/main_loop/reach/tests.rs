@@ -12,7 +12,8 @@ fn a_wait_lasts_until_its_unpark() {
     let plain = Plain::default();
     let ticket = plain.begin();
     assert!(plain.lasts(ticket));
-    plain.unpark(ticket);
+    assert!(plain.end(ticket));
+    plain.wake();
     assert!(!plain.lasts(ticket));
 }
 

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! The poster that replaces SLEEPING rings, once. Every other poster finds mail and does not ring. So there is at most
-//! one ring per sleep, and none for a loop that is awake. It is a word instead of a lock, because
-//! `interrupt_in_handler` runs in signal handlers, and because a fork could leave the lock held by an OS thread that
-//! the child does not have.
+//! one ring for each sleep. A ring that is put off may come after another event has ended the sleep; it costs a turn of
+//! the loop then. The state is a word instead of a lock, because `interrupt_in_handler` runs in signal handlers, and
+//! because a fork could leave the lock held by an OS thread that the child does not have.
 //!
 //! Ground rules:
 //!
@@ -81,7 +81,7 @@ pub(crate) enum Bell {
 }
 
 impl Bell {
-    fn ring(&self) {
+    pub(crate) fn ring(&self) {
         match self {
             Bell::Descriptor(wakeup) => wakeup.notify(),
             Bell::Notifier(notifier) => notifier.notify(),
@@ -139,6 +139,19 @@ impl Mailbox {
 
     /// Posts a message, and wakes the loop if it sleeps. Returns the message if it will never be read.
     pub(crate) fn post(&self, message: Message) -> Result<(), Message> {
+        if let Some(ring) = self.deliver(message)? {
+            ring.now();
+        }
+        Ok(())
+    }
+
+    /// Posts a message. If the loop sleeps, returns the bell, which the caller has to ring. Returns the message if it
+    /// will never be read.
+    pub(crate) fn post_silently(&self, message: Message) -> Result<Option<Bell>, Message> {
+        Ok(self.deliver(message)?.and_then(Ring::bell))
+    }
+
+    fn deliver(&self, message: Message) -> Result<Option<Ring<'_>>, Message> {
         if self.is_left_behind() {
             return Err(message);
         }
@@ -148,19 +161,21 @@ impl Mailbox {
             unsafe { (*node).next = below };
             node
         };
-        if self.put(on_top, Ring::now) {
-            return Ok(());
+        match self.put(on_top) {
+            Ok(ring) => Ok(ring),
+            // SAFETY: the node comes from `into_raw` above. It never got into `head`, so this OS thread still owns it
+            // (rule 2).
+            Err(Gone) => Err(unsafe { Box::from_raw(node) }.message),
         }
-        // SAFETY: the node comes from `into_raw` above. It never got into `head`, so this OS thread still owns it
-        // (rule 2).
-        Err(unsafe { Box::from_raw(node) }.message)
     }
 
     /// Wakes the loop if it sleeps, else shortens its next sleep.
     ///
     /// Async-signal-safe unless the bell is the notifier of a hub: it uses atomics, and at most one write.
     pub(crate) fn notify(&self) {
-        self.put(notice, Ring::now);
+        if let Ok(Some(ring)) = self.put(notice) {
+            ring.now();
+        }
     }
 
     /// Ends the loop with an interruption. Async-signal-safe where [`notify`](Mailbox::notify) is.
@@ -175,7 +190,9 @@ impl Mailbox {
     /// [`has_signals`](Inbox::has_signals).
     pub(crate) fn interrupt_in_handler(&self) {
         self.interrupted.store(true, Release);
-        self.put(notice, Ring::now_in_handler);
+        if let Ok(Some(ring)) = self.put(notice) {
+            ring.now_in_handler();
+        }
     }
 
     /// Adds a signal that interrupts this loop.
@@ -234,21 +251,16 @@ impl Mailbox {
         }
     }
 
-    /// Replaces `head` by `top(head)`, and calls `ring` if the loop slept. Returns false if the loop is gone.
-    fn put<'a>(&'a self, top: impl Fn(*mut Node) -> *mut Node, ring: fn(Ring<'a>)) -> bool {
+    /// Replaces `head` by `top(head)`. Returns the duty to ring if the loop slept, and an error if the loop is gone.
+    fn put(&self, top: impl Fn(*mut Node) -> *mut Node) -> Result<Option<Ring<'_>>, Gone> {
         let mut head = self.head.load(Acquire);
         loop {
             if head == GONE {
-                return false;
+                return Err(Gone);
             }
-            let (below, counted) = if head == SLEEPING { (EMPTY, self.ring()) } else { (head, None) };
+            let (below, ring) = if head == SLEEPING { (EMPTY, self.ring()) } else { (head, None) };
             match self.head.compare_exchange(head, top(below), AcqRel, Acquire) {
-                Ok(_) => {
-                    if let Some(counted) = counted {
-                        ring(counted);
-                    }
-                    return true;
-                }
+                Ok(_) => return Ok(ring),
                 Err(now) => head = now,
             }
         }
@@ -288,7 +300,11 @@ fn notice(below: *mut Node) -> *mut Node {
     if below == EMPTY { NOTICE } else { below }
 }
 
+/// The error of a put into a mailbox whose loop has ended.
+struct Gone;
+
 /// A poster that is counted in `ringing` until this is dropped. Only the poster whose exchange replaced SLEEPING rings.
+#[must_use]
 struct Ring<'a>(&'a Mailbox);
 
 impl Ring<'_> {
@@ -308,6 +324,16 @@ impl Ring<'_> {
         if let Some(notifier) = notifier {
             notifier.notify();
         }
+    }
+
+    /// Returns the bell. The loop may sleep until it is rung.
+    ///
+    /// Another event may end the sleep, and the inbox may then replace the bell. The loop does not sleep again before
+    /// it has read the mail, so the ring is not needed any more.
+    fn bell(self) -> Option<Bell> {
+        // SAFETY: by rule 4: the poster was counted in before SLEEPING was replaced, and is not yet out. A clone runs
+        // no foreign code.
+        self.0.bell.with(|bell| unsafe { (*bell).clone() })
     }
 
     /// Like `now`, but without a reference of the caller's own, whose drop may run foreign code (rule 6).

@@ -89,6 +89,26 @@ fn no_message_of_two_posters_is_slept_through_and_each_sleep_has_one_ring() {
 }
 
 #[test]
+fn a_ring_that_is_put_off_ends_the_sleep() {
+    three_threads(|| {
+        let (inbox, bell) = inbox();
+        let mailbox = Arc::clone(inbox.mailbox());
+        let late = thread::spawn(move || {
+            let bell = mailbox.post_silently(Message::Stop).unwrap();
+            thread::yield_now();
+            if let Some(bell) = bell {
+                bell.ring();
+            }
+        });
+        let mailbox = Arc::clone(inbox.mailbox());
+        let other = thread::spawn(move || mailbox.post(Message::Stop).unwrap());
+        run(&inbox, &bell, |messages| messages.len() == 2);
+        late.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
 fn an_interrupt_is_never_hidden_by_a_pending_notice() {
     three_threads(|| {
         let (inbox, bell) = inbox();

@@ -1,0 +1,177 @@
+//! An OS thread that waits for a primitive is woken when the lock of the primitive is free.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::time::Duration;
+
+use crate::support::{alone, run};
+use greenhub::hub::{Hub, Key, Lease, Notify, Ready, Rearm, Watched};
+use greenhub::park::BiasedMutex;
+use greenhub::sync::{Event, Queue};
+use greenhub::{Interest, spawn, use_hub_with};
+
+const SHORT: Duration = Duration::from_millis(20);
+
+/// The sleep of a hub without descriptors.
+struct Sleep {
+    rung: Mutex<bool>,
+    changed: Condvar,
+    /// What the notifier does first.
+    uses: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Sleep {
+    /// Makes this OS thread use a hub whose notifier calls `uses`.
+    fn install(uses: impl Fn() + Send + Sync + 'static) {
+        let sleep = Arc::new(Sleep { rung: Mutex::default(), changed: Condvar::new(), uses: Box::new(uses) });
+        use_hub_with(move || Ok(Bare(sleep))).unwrap();
+    }
+}
+
+impl Notify for Sleep {
+    fn notify(&self) {
+        (self.uses)();
+        *self.rung.lock().unwrap() = true;
+        self.changed.notify_one();
+    }
+}
+
+struct Bare(Arc<Sleep>);
+
+impl Hub for Bare {
+    fn name(&self) -> &'static str {
+        "bare"
+    }
+
+    fn rearm(&self) -> Rearm {
+        Rearm::Explicit
+    }
+
+    fn watch(&mut self, _: Key, _: BorrowedFd<'_>, _: Interest, _: Lease) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn forget(&mut self, _: Key, _: Option<BorrowedFd<'_>>) {}
+
+    fn wait(&mut self, _: &Watched, timeout: Option<Duration>, _: &mut Ready) -> io::Result<()> {
+        let timeout = timeout.unwrap_or(Duration::from_secs(3600));
+        let waited = self.0.changed.wait_timeout_while(self.0.rung.lock().unwrap(), timeout, |rung| !*rung);
+        *waited.unwrap().0 = false;
+        Ok(())
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn notifier(&mut self) -> Option<Arc<dyn Notify>> {
+        Some(self.0.clone())
+    }
+}
+
+#[test]
+fn the_notifier_of_a_waiters_hub_may_use_the_queue_that_it_waits_for() {
+    run("the_notifier_of_a_waiters_hub_may_use_the_queue_that_it_waits_for", || {
+        let queue = Arc::new(Queue::new());
+        let (lengths, seen) = mpsc::sync_channel(8);
+        let used = Arc::clone(&queue);
+        Sleep::install(move || lengths.send(used.len()).unwrap());
+        let items = Arc::clone(&queue);
+        let waiter = spawn(move || items.get().expect("an item"));
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(SHORT);
+            queue.put(7).expect("the queue has room");
+        });
+        assert_eq!(waiter.join().unwrap(), 7);
+        other.join().unwrap();
+        assert!(seen.try_recv().is_ok(), "the notifier was not called");
+    });
+}
+
+#[test]
+fn the_notifiers_of_several_waiters_may_use_the_event_that_they_wait_for() {
+    run("the_notifiers_of_several_waiters_may_use_the_event_that_they_wait_for", || {
+        let event = Arc::new(Event::new());
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let event = Arc::clone(&event);
+                std::thread::spawn(move || {
+                    let used = Arc::clone(&event);
+                    Sleep::install(move || assert!(used.ready()));
+                    spawn(move || event.wait()).join().unwrap().unwrap();
+                })
+            })
+            .collect();
+        std::thread::sleep(SHORT);
+        event.send(()).unwrap();
+        waiting.into_iter().for_each(|one| one.join().unwrap());
+    });
+}
+
+#[test]
+fn a_notifier_that_panics_is_reported_and_holds_no_other_wake_up_back() {
+    alone("a_notifier_that_panics_is_reported_and_holds_no_other_wake_up_back", || {
+        let event = Arc::new(Event::new());
+        let panics = Arc::new(AtomicBool::new(false));
+        let waiting: Vec<_> = [false, true]
+            .into_iter()
+            .map(|is_first| {
+                let (event, panics) = (Arc::clone(&event), Arc::clone(&panics));
+                std::thread::spawn(move || {
+                    if is_first {
+                        Sleep::install(move || assert!(!panics.load(Ordering::SeqCst), "as the test demands"));
+                    }
+                    // The first one is not woken by its notifier.
+                    let waited = move || event.wait_timeout(10 * SHORT).is_ok() || is_first;
+                    assert!(spawn(waited).join().unwrap());
+                })
+            })
+            .collect();
+        std::thread::sleep(SHORT);
+        panics.store(true, Ordering::SeqCst);
+        event.send(()).unwrap();
+        panics.store(false, Ordering::SeqCst);
+        waiting.into_iter().for_each(|one| one.join().unwrap());
+    });
+}
+
+#[test]
+fn a_lock_that_is_never_released_holds_no_wake_up_back() {
+    run("a_lock_that_is_never_released_holds_no_wake_up_back", || {
+        let (event, answer) = (Arc::new(Event::new()), Arc::new(Event::new()));
+        let (set, answered) = (Arc::clone(&event), Arc::clone(&answer));
+        let other = std::thread::spawn(move || {
+            let lock = Arc::new(BiasedMutex::new(()));
+            let shared = Arc::clone(&lock);
+            std::thread::spawn(move || drop(shared.lock())).join().unwrap();
+            std::mem::forget(lock.lock());
+            set.send(()).unwrap();
+            answered.wait().unwrap();
+        });
+        spawn(move || event.wait()).join().unwrap().unwrap();
+        answer.send(()).unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn one_call_wakes_the_waiters_of_several_threads() {
+    run("one_call_wakes_the_waiters_of_several_threads", || {
+        let event = Arc::new(Event::new());
+        let waiting: Vec<_> = (0..4)
+            .map(|number| {
+                let event = Arc::clone(&event);
+                // Two OS threads wait in green threads, and two as a whole.
+                std::thread::spawn(move || match number % 2 {
+                    0 => spawn(move || event.wait()).join().unwrap().unwrap(),
+                    _ => event.wait().unwrap(),
+                })
+            })
+            .collect();
+        std::thread::sleep(SHORT);
+        event.send(()).unwrap();
+        waiting.into_iter().for_each(|one| one.join().unwrap());
+    });
+}
