@@ -258,9 +258,11 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "timer100k", instructions: 215, misses: 20, calls: 1 },
     Cost { operation: "channel", instructions: 1040, misses: 20, calls: 10 },
     Cost { operation: "mutex", instructions: 145, misses: 20, calls: 1 },
+    // Between two OS threads, as below.
+    Cost { operation: "across", instructions: 5200, misses: 60_000, calls: 7200 },
     Cost { operation: "sleep", instructions: 2040, misses: 20, calls: 1010 },
     Cost { operation: "echo", instructions: 3560, misses: 20, calls: 6010 },
-    Cost { operation: "echo1000", instructions: 2280, misses: 45000, calls: 4040 },
+    Cost { operation: "echo1000", instructions: 2280, misses: 43_000, calls: 4040 },
     Cost { operation: "tokio_echo", instructions: 4950, misses: 50, calls: 6260 },
     // In the rows with a peer this is another OS thread. The limits are for the case in which each answer finds the
     // loop asleep. The counts are lower the more the two overlap. Other work on the machine adds some forty calls.

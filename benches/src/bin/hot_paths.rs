@@ -15,7 +15,7 @@ use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Mutex, mpsc};
 use tokio::sync::Notify;
 
-const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | channel | mutex | echo | echo1000 | tokio_echo | tokio_peer | tokio_task | joined_echo | joined_peer | joined_task) COUNT";
+const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | channel | mutex | across | echo | echo1000 | raw_echo | raw_echo1000 | tokio_echo | tokio_peer | tokio_task | joined_echo | joined_peer | joined_task) COUNT";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,8 +33,11 @@ fn main() -> ExitCode {
         "sleep" => sleep,
         "channel" => channel,
         "mutex" => mutex,
+        "across" => across,
         "echo" => |count| echo(1, count),
         "echo1000" => |count| echo(1000, count),
+        "raw_echo" => |count| raw_echo(1, count),
+        "raw_echo1000" => |count| raw_echo(1000, count),
         "tokio_echo" => |count| implicit(move || echo(1, count)),
         "tokio_peer" => |count| implicit(move || peer(count)),
         "tokio_task" => |count| implicit(move || task(count)),
@@ -132,6 +135,24 @@ fn channel(count: usize) {
     bounce.join().expect("no panic").expect("the receiver lives");
 }
 
+/// Sends `count` messages between the green threads of two OS threads and back. Both loops sleep for each message.
+fn across(count: usize) {
+    greenhub::hub::set_busy_poll_time(None);
+    let ((there, arrived), (back, returned)) = (mpsc::channel(), mpsc::channel());
+    let other = std::thread::spawn(move || {
+        let bounce = greenhub::spawn(move || arrived.iter().try_for_each(|number: usize| back.send(number)));
+        bounce.join().expect("no panic").expect("the receiver lives");
+    });
+    let send = greenhub::spawn(move || {
+        for number in 0..count {
+            there.send(number).expect("the receiver lives");
+            assert_eq!(returned.recv(), Ok(number));
+        }
+    });
+    send.join().expect("no panic");
+    other.join().expect("no panic");
+}
+
 /// Locks and unlocks a free mutex `count` times.
 fn mutex(count: usize) {
     let counter = Mutex::new(0);
@@ -144,6 +165,11 @@ fn echo(pairs: usize, count: usize) {
     let sockets = benches::unix_pairs(pairs).expect("enough descriptors").into_iter();
     let sockets = sockets.map(|(near, far)| (UnixStream::from(near), UnixStream::from(far)));
     benches::green::ping_pong(sockets.collect(), (count / pairs) as u64, 1);
+}
+
+/// Does what [`echo`] does by a loop of system calls, without green threads.
+fn raw_echo(pairs: usize, count: usize) {
+    benches::raw::ping_pong(benches::unix_pairs(pairs).expect("enough descriptors"), (count / pairs) as u64, 1);
 }
 
 /// Runs green threads on the hub `tokio`.
