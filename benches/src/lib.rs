@@ -1,13 +1,17 @@
 //! Shared parts of the benches.
 //!
 //! There are a clock, pairs of connected sockets, and a ring of descriptors of which few are busy. Ping-pong over the
-//! sockets runs in green threads, in tasks, and in plain system calls.
+//! sockets runs in green threads, in tasks, and in plain system calls. [`figures`] prints what a program has measured.
 //!
-//! Times are the processor time of the whole process, system calls included. Other load on the machine affects
-//! processor time less than wall-clock time, and the benches wait for no other process.
+//! Times are processor time, system calls included, unless a bench says otherwise. Other load on the machine affects
+//! processor time less than wall-clock time.
 
 pub mod awaiting;
+pub mod children;
+pub mod figures;
 pub mod green;
+pub mod peers;
+pub mod processors;
 pub mod raw;
 pub mod ring;
 
@@ -15,8 +19,10 @@ use std::hint::black_box;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,6 +43,12 @@ impl Stopwatch {
     #[must_use]
     pub fn elapsed(self) -> Duration {
         processor_time().saturating_sub(self.0)
+    }
+
+    /// Returns the processor time between two starts.
+    #[must_use]
+    pub fn since(self, earlier: Stopwatch) -> Duration {
+        self.0.saturating_sub(earlier.0)
     }
 }
 
@@ -89,6 +101,18 @@ pub type Pair = (OwnedFd, OwnedFd);
 pub fn unix_pairs(count: usize) -> io::Result<Vec<Pair>> {
     raise_descriptor_limit()?;
     (0..count).map(|_| UnixStream::pair().map(|(near, far)| (near.into(), far.into()))).collect()
+}
+
+/// Creates a listener with an abstract name, which leaves no file, and returns its address.
+///
+/// # Errors
+///
+/// Returns the error of the system.
+pub fn unix_listener() -> io::Result<(UnixListener, UnixAddress)> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let address = UnixAddress::from_abstract_name(format!("greenhub-bench-{}-{number}", std::process::id()))?;
+    Ok((UnixListener::bind_addr(&address)?, address))
 }
 
 /// Creates both ends of `count` TCP connections over the loopback interface, with `TCP_NODELAY`.

@@ -1,16 +1,18 @@
 //! Compares the time of a message between two OS threads and back: greenhub, std, and Tokio's current-thread runtimes.
 //!
-//! It prints real time, because both OS threads work at once, and in brackets the processor time of both.
+//! It prints real time, because both OS threads work at once, and in brackets the processor time of both. `across
+//! [REPETITIONS]` prints tables, `across --figures [TEXT]` the lines of [`benches::figures`].
 
 use std::process::ExitCode;
-use std::sync::{OnceLock, mpsc as std_mpsc};
+use std::sync::mpsc as std_mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use benches::figures::{Figures, Unit};
+use benches::processors::{processors, restrict_to};
 use benches::{Stopwatch, repetitions};
 use greenhub::hub::{busy_poll_time, set_busy_poll_time};
 use greenhub::sync::mpsc;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The messages there and back of one measurement.
 const ROUNDS: u64 = 20_000;
@@ -29,35 +31,55 @@ enum Place {
     Free,
 }
 
+const PEERS: [Peer; 5] = [
+    ("greenhub", green_rounds),
+    ("greenhub, without busy polls", without_busy_polls),
+    ("greenhub, OS threads", greenhub_rounds),
+    ("std", std_rounds),
+    ("tokio", tokio_rounds),
+];
+
+const PLACES: [(&str, Place); 3] =
+    [("one processor", Place::Together), ("two processors", Place::Apart), ("any processor", Place::Free)];
+
 fn main() -> ExitCode {
+    processors();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let Some(figures) = Figures::requested(&words) {
+        print_figures(&figures);
+        return ExitCode::SUCCESS;
+    }
     let repetitions = match repetitions("across") {
         Ok(repetitions) => repetitions,
         Err(wrong) => return wrong,
     };
-    processors();
-    let peers: [Peer; 5] = [
-        ("green threads", green_rounds),
-        ("without looks", without_looks),
-        ("greenhub, OS threads", greenhub_rounds),
-        ("std", std_rounds),
-        ("tokio", tokio_rounds),
-    ];
-    let places = [("one processor", Place::Together), ("two processors", Place::Apart), ("any processor", Place::Free)];
-    for (name, place) in places {
-        let mut times = peers.map(|_| Vec::new());
+    for (name, place) in PLACES {
+        let mut times = PEERS.map(|_| Vec::new());
         for _ in 0..repetitions {
-            for ((_, rounds), times) in peers.iter().zip(&mut times) {
+            for ((_, rounds), times) in PEERS.iter().zip(&mut times) {
                 times.push(measured(*rounds, place));
             }
         }
         println!("{name}, in µs, median of {repetitions}:");
-        for ((peer, _), mut times) in peers.iter().zip(times) {
+        for ((peer, _), mut times) in PEERS.iter().zip(times) {
             times.sort();
             let (real, processor) = times[times.len() / 2];
-            println!("  {peer:<20} {:>7.2} ({:.2})", micros(real), micros(processor));
+            println!("  {peer:<30} {:>7.2} ({:.2})", micros(real), micros(processor));
         }
     }
     ExitCode::SUCCESS
+}
+
+fn print_figures(figures: &Figures) {
+    for (name, place) in PLACES {
+        let group = format!("a message between OS threads and back, {name}");
+        for (peer, rounds) in PEERS.into_iter().filter(|(peer, _)| figures.wants(&group, peer)) {
+            let (real, processor) = measured(rounds, place);
+            figures.print(&group, peer, Unit::Processor, processor.as_secs_f64() * 1e9);
+            figures.print(&format!("{group}, real time"), peer, Unit::Real, real.as_secs_f64() * 1e9);
+        }
+    }
 }
 
 fn micros(time: Duration) -> f64 {
@@ -70,18 +92,9 @@ fn measured(rounds: fn(Place), place: Place) -> Times {
         settle(place, 0);
         let (begun, watch) = (Instant::now(), Stopwatch::start());
         rounds(place);
-        (begun.elapsed() / ROUNDS as u32, watch.elapsed() / ROUNDS as u32)
+        (begun.elapsed().div_f64(ROUNDS as f64), watch.elapsed().div_f64(ROUNDS as f64))
     };
     thread::spawn(run).join().expect("no panic")
-}
-
-/// Returns the processors that the process may use. An OS thread inherits the restriction of the one that spawns it.
-fn processors() -> &'static [usize] {
-    static ALL: OnceLock<Vec<usize>> = OnceLock::new();
-    ALL.get_or_init(|| {
-        let allowed = sched_getaffinity(None).expect("the system tells");
-        (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect()
-    })
 }
 
 /// Allows the calling OS thread the processors of `place`. `number`: that of the OS thread, 0 or 1.
@@ -92,9 +105,7 @@ fn settle(place: Place, number: usize) {
         Place::Together => all[0],
         Place::Apart => all[number % all.len()],
     };
-    let mut only = CpuSet::new();
-    only.set(chosen);
-    sched_setaffinity(None, &only).expect("the processor is allowed");
+    restrict_to(&[chosen]).expect("the processor is allowed");
 }
 
 /// Defines rounds over the channels of a module with the names of `std::sync::mpsc`, each side by `$run`.
@@ -125,11 +136,11 @@ rounds_by!(green_rounds, mpsc::channel, in_a_green_thread);
 rounds_by!(greenhub_rounds, mpsc::channel, in_place);
 rounds_by!(std_rounds, std_mpsc::channel, in_place);
 
-fn without_looks(place: Place) {
-    let looks = busy_poll_time();
+fn without_busy_polls(place: Place) {
+    let usual = busy_poll_time();
     set_busy_poll_time(None);
     green_rounds(place);
-    set_busy_poll_time(looks);
+    set_busy_poll_time(usual);
 }
 
 fn in_place(run: impl FnOnce()) {
