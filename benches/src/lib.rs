@@ -1,7 +1,8 @@
 //! Shared parts of the benches.
 //!
 //! There are a clock, pairs of connected sockets, and a ring of descriptors of which few are busy. Ping-pong over the
-//! sockets runs in green threads, in tasks, and in plain system calls. [`figures`] prints what a program has measured.
+//! sockets runs in green threads, in tasks, and in plain system calls. Servers of all runtimes run as child processes
+//! under a load of this process. [`figures`] prints what a program has measured.
 //!
 //! Times are processor time, system calls included, unless a bench says otherwise. Other load on the machine affects
 //! processor time less than wall-clock time.
@@ -10,10 +11,12 @@ pub mod awaiting;
 pub mod children;
 pub mod figures;
 pub mod green;
+pub mod load;
 pub mod peers;
 pub mod processors;
 pub mod raw;
 pub mod ring;
+pub mod servers;
 
 use std::hint::black_box;
 use std::io;
