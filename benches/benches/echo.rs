@@ -1,14 +1,17 @@
 //! An echo of 64 bytes over socket pairs and over TCP, with both ends on one OS thread.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use benches::awaiting::{self, Awaited, runtime};
-use benches::{Pair, Stopwatch, green, raw, scaled, tcp_pairs, unix_pairs};
+use benches::figures::skip;
+use benches::{Pair, Stopwatch, green, raise_descriptor_limit, raw, scaled, tcp_pairs, unix_pairs};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use greenhub::future::defer_to_green_thread;
 use greenhub::use_hub;
+use monoio::io::{AsyncReadRent, AsyncReadRentExt, AsyncWriteRent, AsyncWriteRentExt};
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 const BYTES: usize = 64;
@@ -17,6 +20,8 @@ const BYTES: usize = 64;
 trait Kind {
     type Green: From<OwnedFd> + Read + Write + 'static;
     type Tokio: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Smol: TryFrom<OwnedFd, Error = io::Error> + smol::io::AsyncRead + smol::io::AsyncWrite + Unpin + 'static;
+    type Monoio: AsyncReadRent + AsyncWriteRent + 'static;
     type May: FromRawFd + Read + Write + Send + 'static;
 
     const NAME: &str;
@@ -25,6 +30,9 @@ trait Kind {
 
     /// Converts a socket. Must be called on a tokio runtime.
     fn for_tokio(socket: OwnedFd) -> Self::Tokio;
+
+    /// Converts a socket. Must be called on a monoio runtime.
+    fn for_monoio(socket: OwnedFd) -> Self::Monoio;
 }
 
 struct Unix;
@@ -32,6 +40,8 @@ struct Unix;
 impl Kind for Unix {
     type Green = greenhub::os::unix::net::UnixStream;
     type Tokio = tokio::net::UnixStream;
+    type Smol = smol::net::unix::UnixStream;
+    type Monoio = monoio::net::UnixStream;
     type May = may::os::unix::net::UnixStream;
 
     const NAME: &str = "socket pairs";
@@ -45,6 +55,12 @@ impl Kind for Unix {
         socket.set_nonblocking(true).expect("a socket");
         Self::Tokio::from_std(socket).expect("the runtime takes the socket")
     }
+
+    fn for_monoio(socket: OwnedFd) -> Self::Monoio {
+        let socket = std::os::unix::net::UnixStream::from(socket);
+        socket.set_nonblocking(true).expect("a socket");
+        Self::Monoio::from_std(socket).expect("the runtime takes the socket")
+    }
 }
 
 struct Tcp;
@@ -52,6 +68,8 @@ struct Tcp;
 impl Kind for Tcp {
     type Green = greenhub::net::TcpStream;
     type Tokio = tokio::net::TcpStream;
+    type Smol = smol::net::TcpStream;
+    type Monoio = monoio::net::TcpStream;
     type May = may::net::TcpStream;
 
     const NAME: &str = "TCP connections";
@@ -64,6 +82,12 @@ impl Kind for Tcp {
         let socket = std::net::TcpStream::from(socket);
         socket.set_nonblocking(true).expect("a socket");
         Self::Tokio::from_std(socket).expect("the runtime takes the socket")
+    }
+
+    fn for_monoio(socket: OwnedFd) -> Self::Monoio {
+        let socket = std::net::TcpStream::from(socket);
+        socket.set_nonblocking(true).expect("a socket");
+        Self::Monoio::from_std(socket).expect("the runtime takes the socket")
     }
 }
 
@@ -153,16 +177,89 @@ fn may<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     watch.elapsed()
 }
 
+fn smol<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    use smol::io::{AsyncReadExt, AsyncWriteExt};
+    let executor = smol::LocalExecutor::new();
+    let pairs = both(pairs, |socket| K::Smol::try_from(socket).expect("the runtime takes the socket"));
+    let watch = Stopwatch::start();
+    let player = |(mut near, mut far): (K::Smol, K::Smol)| {
+        let bounce = executor.spawn(async move {
+            let mut message = [0; BYTES];
+            for _ in 0..rounds {
+                far.read_exact(&mut message).await.expect("a message comes");
+                far.write_all(&message).await.expect("the peer reads");
+            }
+        });
+        bounce.detach();
+        executor.spawn(async move {
+            let mut message = [7; BYTES];
+            for _ in 0..rounds {
+                near.write_all(&message).await.expect("a message is sent");
+                near.read_exact(&mut message).await.expect("the message comes back");
+            }
+        })
+    };
+    let players: Vec<_> = pairs.into_iter().map(player).collect();
+    smol::block_on(executor.run(async {
+        for player in players {
+            player.await;
+        }
+    }));
+    watch.elapsed()
+}
+
+fn monoio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("a runtime");
+    runtime.block_on(async move {
+        let pairs = both(pairs, K::for_monoio);
+        let watch = Stopwatch::start();
+        let player = |(mut near, mut far): (K::Monoio, K::Monoio)| {
+            monoio::spawn(async move {
+                let mut message = vec![0; BYTES];
+                for _ in 0..rounds {
+                    let (read, received) = far.read_exact(message).await;
+                    read.expect("a message comes");
+                    let (written, sent) = far.write_all(received).await;
+                    written.expect("the peer reads");
+                    message = sent;
+                }
+            });
+            monoio::spawn(async move {
+                let mut message = vec![7; BYTES];
+                for _ in 0..rounds {
+                    let (written, sent) = near.write_all(message).await;
+                    written.expect("a message is sent");
+                    let (read, received) = near.read_exact(sent).await;
+                    read.expect("the message comes back");
+                    message = received;
+                }
+            })
+        };
+        let players: Vec<_> = pairs.into_iter().map(player).collect();
+        for player in players {
+            player.await;
+        }
+        watch.elapsed()
+    })
+}
+
 fn echo<K: Kind>(criterion: &mut Criterion) {
     may::config().set_workers(1);
-    for connections in [1, 1000] {
-        let mut group = criterion.benchmark_group(format!("echo, {connections} {}", K::NAME));
-        group.sampling_mode(SamplingMode::Flat).sample_size(10).measurement_time(Duration::from_secs(3));
+    raise_descriptor_limit().expect("the limit can be raised");
+    for connections in [1, 50, 1000, 10_000] {
+        let name = format!("echo, {connections} {}", K::NAME);
+        if getrlimit(Resource::Nofile).current.is_some_and(|limit| limit < 2 * connections + 100) {
+            skip(&name, "the limit of open files is too low for both ends");
+            continue;
+        }
+        // Enough rounds that registering and closing the sockets cost little, and few enough for a sample.
+        let least = if connections > 1000 { 10 } else { 50 };
+        let mut group = criterion.benchmark_group(name);
+        group.sampling_mode(SamplingMode::Flat).sample_size(10).measurement_time(Duration::from_secs(1));
         let mut bench = |name: &str, run: fn(Vec<Pair>, u64) -> Duration| {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|iterations| {
-                    // Enough rounds that registering and closing the sockets cost little.
-                    let rounds = (iterations / connections).max(50);
+                    let rounds = (iterations / connections).max(least);
                     let elapsed = run(K::pairs(connections as usize), rounds);
                     scaled(elapsed, connections * rounds, iterations)
                 });
@@ -175,6 +272,8 @@ fn echo<K: Kind>(criterion: &mut Criterion) {
         bench("greenhub, sockets of tokio", awaited::<K>);
         bench("tokio", tokio::<K>);
         bench("may", may::<K>);
+        bench("smol", smol::<K>);
+        bench("monoio", monoio::<K>);
     }
 }
 

@@ -68,6 +68,30 @@ fn tokio_channel(rounds: u64) -> Duration {
     })
 }
 
+fn smol_channel(rounds: u64) -> Duration {
+    use smol::channel::unbounded as channel;
+    let ((there, arrived), (back, returned)) = (channel(), channel());
+    let executor = smol::LocalExecutor::new();
+    let watch = Stopwatch::start();
+    let bounce = executor.spawn(async move {
+        while let Ok(number) = arrived.recv().await {
+            let number: u64 = number;
+            back.send(number).await.expect("the receiver lives");
+        }
+    });
+    let send = executor.spawn(async move {
+        for number in 0..rounds {
+            there.send(number).await.expect("the receiver lives");
+            assert_eq!(returned.recv().await, Ok(number));
+        }
+    });
+    smol::future::block_on(executor.run(async {
+        send.await;
+        bounce.await;
+    }));
+    watch.elapsed()
+}
+
 /// Sends between two OS threads, as a program without green threads does.
 fn std_channel(rounds: u64) -> Duration {
     use sync::mpsc::channel;
@@ -275,6 +299,7 @@ fn channels(criterion: &mut Criterion) {
             ("greenhub, tokio's channel", greenhub_future),
             ("tokio", tokio_channel),
             ("may", may_channel),
+            ("smol", smol_channel),
             ("std, two OS threads", std_channel),
             ("greenhub, two OS threads", greenhub_across),
             ("tokio, two OS threads", tokio_across),

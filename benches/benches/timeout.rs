@@ -27,6 +27,15 @@ fn timeouts(criterion: &mut Criterion) {
             bencher.iter_custom(|count| timed(count, || greenhub::with_timeout(LIMIT, || black_box(()))));
             assert!(timers.iter().all(|timer| timer.cancel()));
         });
+        group.bench_function("smol", |bencher| {
+            let mut waiting = Context::from_waker(Waker::noop());
+            let mut timers: Vec<_> = others(armed).map(smol::Timer::after).collect();
+            for timer in &mut timers {
+                assert!(pin!(timer).poll(&mut waiting).is_pending());
+            }
+            let mut arm_and_cancel = || assert!(pin!(smol::Timer::after(LIMIT)).poll(&mut waiting).is_pending());
+            bencher.iter_custom(|count| timed(count, &mut arm_and_cancel));
+        });
         group.bench_function("tokio", |bencher| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
             runtime.block_on(async {

@@ -76,7 +76,7 @@ pub enum Listener {
 impl Listener {
     /// Takes the standard input of this process.
     fn inherited(family: &str) -> io::Result<Listener> {
-        let socket = OwnedFd::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let socket = io::stdin().as_fd().try_clone_to_owned()?;
         match family {
             "tcp" => Ok(Listener::Tcp(socket.into())),
             "unix" => Ok(Listener::Unix(socket.into())),

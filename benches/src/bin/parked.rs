@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use benches::children;
-use benches::figures::{Figures, Unit};
+use benches::figures::{Figures, Unit, skip};
 use benches::peers::Peer;
 use benches::processors::processors;
 
@@ -54,12 +54,12 @@ fn print_figures(figures: &Figures) -> io::Result<()> {
         RUNTIMES.map(|runtime| (runtime, this.clone(), vec!["measure", runtime])).into();
     match Peer::GO.build()? {
         Ok(program) => programs.push((Peer::GO.name, program, vec!["parked"])),
-        Err(missing) => figures.skip(Peer::GO.name, missing),
+        Err(missing) => skip(Peer::GO.name, missing),
     }
     for (count, shown) in COUNTS {
         let group = format!("memory of a parked green thread among {shown}");
         if available_bytes()? < count as u64 * MOST {
-            figures.skip(&group, "the memory does not suffice");
+            skip(&group, "the memory does not suffice");
             continue;
         }
         for (name, program, words) in &programs {
@@ -72,7 +72,7 @@ fn print_figures(figures: &Figures) -> io::Result<()> {
             match bytes {
                 Ok(bytes) => figures.print(&group, name, Unit::Bytes, bytes),
                 Err(error) if *name == "greenhub" => return Err(error),
-                Err(error) => figures.skip(&format!("{group}, {name}"), error),
+                Err(error) => skip(&format!("{group}, {name}"), error),
             }
         }
     }

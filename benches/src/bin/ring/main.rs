@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use benches::children;
-use benches::figures::{Figures, Unit};
+use benches::figures::{Figures, Unit, skip};
 use benches::peers::Peer;
 use benches::processors::processors;
 use benches::raise_descriptor_limit;
@@ -161,7 +161,7 @@ fn print_figures(figures: &Figures) -> Result<(), Failure> {
     for peer in Peer::RINGS.into_iter().filter(|peer| !peer.name.contains(',')) {
         match peer.build()? {
             Ok(program) => rows.push(Row { name: peer.name.to_owned(), program, words: vec![] }),
-            Err(missing) => figures.skip(peer.name, missing),
+            Err(missing) => skip(peer.name, missing),
         }
     }
     let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -172,7 +172,7 @@ fn print_figures(figures: &Figures) -> Result<(), Failure> {
             let group = format!("a message in a ring, {BUSY} of {places} {name} busy");
             let each = if kind == Kind::Pipe { 2 } else { 1 };
             if open_files < (places * each + 100) as u64 {
-                figures.skip(&group, "the limit of open files is too low");
+                skip(&group, "the limit of open files is too low");
                 continue;
             }
             for row in rows.iter().filter(|row| figures.wants(&group, &row.name)) {

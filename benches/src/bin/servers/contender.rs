@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use benches::children::Child;
-use benches::figures::{Figures, Unit};
+use benches::figures::{Figures, Unit, skip};
 use benches::load::Address;
 use benches::peers::Peer;
 use benches::unix_listener;
@@ -32,11 +32,11 @@ impl Contender {
     }
 
     /// A server in C or Go, or `None` if its package is missing, which is printed.
-    pub(crate) fn peer(figures: &Figures, peer: Peer, words: &[&'static str]) -> io::Result<Option<Contender>> {
+    pub(crate) fn peer(peer: Peer, words: &[&'static str]) -> io::Result<Option<Contender>> {
         match peer.build()? {
             Ok(program) => Ok(Some(Contender { name: peer.name, program, words: words.into(), takes_family: false })),
             Err(missing) => {
-                figures.skip(peer.name, missing);
+                skip(peer.name, missing);
                 Ok(None)
             }
         }
@@ -125,7 +125,7 @@ pub(crate) fn print(figures: &Figures, group: &str, name: &str, cost: io::Result
         Err(error) if name.starts_with("greenhub") => {
             return Err(io::Error::other(format!("{group}, {name}: {error}")));
         }
-        Err(error) => figures.skip(&format!("{group}, {name}"), error),
+        Err(error) => skip(&format!("{group}, {name}"), error),
     }
     Ok(())
 }

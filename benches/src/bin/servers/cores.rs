@@ -21,7 +21,7 @@ pub(crate) fn measure_all(figures: &Figures) -> io::Result<()> {
     }
     restrict_to(processors())?;
     let tokio = Contender::this("tokio, multi-thread", "tokio-multi", "work")?;
-    let go = Contender::peer(figures, Peer::GO, &["serve", "work"])?;
+    let go = Contender::peer(Peer::GO, &["serve", "work"])?;
     for (threads, group) in [("1", "a request of 100 µs on 1 OS thread"), ("2", "a request of 100 µs on 2 OS threads")]
     {
         if figures.wants(group, "greenhub") {

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use benches::figures::Figures;
+use benches::figures::{Figures, skip};
 use benches::load::Clients;
 use benches::peers::Peer;
 use benches::processors::{load_and_server, restrict_to};
@@ -22,16 +22,16 @@ const MOST: u64 = 20_000;
 
 pub(crate) fn measure_all(figures: &Figures) -> io::Result<()> {
     let Some((load, server)) = load_and_server() else {
-        figures.skip("servers under load", "they need two processors");
+        skip("servers under load", "they need two processors");
         return Ok(());
     };
     restrict_to(&[load])?;
-    let contenders = contenders(figures)?;
+    let contenders = contenders()?;
     for (family, sockets) in [(Family::Tcp, "TCP connections"), (Family::Unix, "Unix sockets")] {
         for (connections, shown) in [(1, "1"), (50, "50"), (1_000, "1,000"), (10_000, "10,000")] {
             let group = format!("echo under load, {shown} {sockets}");
             if getrlimit(Resource::Nofile).current.is_some_and(|limit| limit < connections as u64 + 100) {
-                figures.skip(&group, "the limit of open files is too low");
+                skip(&group, "the limit of open files is too low");
                 continue;
             }
             for contender in contenders.iter().filter(|contender| figures.wants(&group, contender.name)) {
@@ -46,7 +46,7 @@ pub(crate) fn measure_all(figures: &Figures) -> io::Result<()> {
     Ok(())
 }
 
-fn contenders(figures: &Figures) -> io::Result<Vec<Contender>> {
+fn contenders() -> io::Result<Vec<Contender>> {
     let runtimes = [
         ("greenhub", "greenhub"),
         ("raw epoll", "epoll"),
@@ -61,9 +61,9 @@ fn contenders(figures: &Figures) -> io::Result<Vec<Contender>> {
         .map(|(name, runtime)| Contender::this(name, runtime, "echo"))
         .collect::<io::Result<Vec<_>>>()?;
     for peer in Peer::SERVERS {
-        contenders.extend(Contender::peer(figures, peer, &[])?);
+        contenders.extend(Contender::peer(peer, &[])?);
     }
-    contenders.extend(Contender::peer(figures, Peer::GO, &["serve", "echo"])?);
+    contenders.extend(Contender::peer(Peer::GO, &["serve", "echo"])?);
     Ok(contenders)
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use benches::children;
-use benches::figures::Figures;
+use benches::figures::{Figures, skip};
 use benches::load::{Address, ask_by_http};
 use benches::peers::{Peer, is_installed};
 use benches::processors::load_and_server;
@@ -24,7 +24,7 @@ pub(crate) fn measure_all(figures: &Figures) -> io::Result<()> {
     // The lack of a second processor was printed before.
     let Some((load, server)) = load_and_server() else { return Ok(()) };
     if !is_installed("wrk", "-v")? {
-        figures.skip(GROUP, "no `wrk`: apt-get install wrk");
+        skip(GROUP, "no `wrk`: apt-get install wrk");
         return Ok(());
     }
     let this = Contender::this;
@@ -34,7 +34,7 @@ pub(crate) fn measure_all(figures: &Figures) -> io::Result<()> {
         this("tokio", "tokio", "hyper")?,
         this("raw epoll, without hyper", "epoll", "http")?,
     ];
-    contenders.extend(Contender::peer(figures, Peer::GO, &["serve", "http"])?);
+    contenders.extend(Contender::peer(Peer::GO, &["serve", "http"])?);
     for contender in contenders.iter().filter(|contender| figures.wants(GROUP, contender.name)) {
         let started = Server::start(contender, Family::Tcp, &[server]);
         print(figures, GROUP, contender.name, started.and_then(|server| cost(server, load)))?;
@@ -43,7 +43,7 @@ pub(crate) fn measure_all(figures: &Figures) -> io::Result<()> {
         return Ok(());
     }
     if !is_installed("nginx", "-v")? {
-        figures.skip("nginx", "no `nginx`: apt-get install nginx-light");
+        skip("nginx", "no `nginx`: apt-get install nginx-light");
         return Ok(());
     }
     let folder = Folder::new()?;

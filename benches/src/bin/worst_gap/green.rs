@@ -15,8 +15,11 @@ use crate::{SLEEP, work};
 /// One round of a green thread that never waits.
 type Operation = Box<dyn FnMut()>;
 
+/// A name, and a function that makes an operation.
+type Kind = (&'static str, fn() -> Operation);
+
 /// The kinds of operations, in the order of the tasks.
-pub(crate) const KINDS: [(&str, fn() -> Operation); 4] =
+pub(crate) const KINDS: [Kind; 4] =
     [("socket", socket), ("queue", queue), ("yield", || Box::new(greenhub::thread::yield_now)), ("accept", accept)];
 
 /// Returns the times between the wake-ups.

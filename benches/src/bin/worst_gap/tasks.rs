@@ -18,8 +18,11 @@ use crate::{SLEEP, work};
 /// A task that never waits, until the flag is set.
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// A name, and a function that makes a task.
+type Kind = (&'static str, fn(Arc<AtomicBool>) -> Task);
+
 /// The kinds of operations, in the order of the green threads.
-pub(crate) const KINDS: [(&str, fn(Arc<AtomicBool>) -> Task); 4] = [
+pub(crate) const KINDS: [Kind; 4] = [
     ("socket", |stop| Box::pin(sockets(stop))),
     ("queue", |stop| Box::pin(queue(stop))),
     ("yield", |stop| Box::pin(yields(stop))),
