@@ -1,7 +1,7 @@
 //! The figures of a program, printed as lines that `cargo xtask bench` collects.
 //!
-//! A figure is a line of four fields: group, name, unit and value. A workload or peer that cannot run is a line of three
-//! fields: `skipped`, a name and the reason. Tabs separate the fields. Smaller values are better.
+//! A figure is a line of four fields: group, name, unit and value. A workload or peer that cannot run is a line of
+//! three fields: `skipped`, a name and the reason. Tabs separate the fields. Smaller values are better.
 
 use std::fmt;
 
