@@ -260,7 +260,7 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "mutex", instructions: 145, misses: 20, calls: 1 },
     // Between two OS threads, as below.
     Cost { operation: "across", instructions: 5200, misses: 60_000, calls: 7200 },
-    Cost { operation: "sleep", instructions: 2040, misses: 20, calls: 1010 },
+    Cost { operation: "sleep", instructions: 2040, misses: 40, calls: 1010 },
     Cost { operation: "echo", instructions: 3560, misses: 20, calls: 6010 },
     Cost { operation: "echo1000", instructions: 2280, misses: 43_000, calls: 4040 },
     Cost { operation: "tokio_echo", instructions: 4950, misses: 50, calls: 6260 },

@@ -72,7 +72,11 @@ impl Name {
             #[cfg(target_os = "linux")]
             Name::Abstract(name) => {
                 let address = rustix::net::SocketAddrUnix::new_abstract_name(name).unwrap();
-                rustix::net::bind(&socket, &address).unwrap();
+                // A test that runs at the same time may have a name as short as this one for a moment.
+                while let Err(errno) = rustix::net::bind(&socket, &address) {
+                    assert_eq!(errno, rustix::io::Errno::ADDRINUSE);
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
             }
         }
         socket
