@@ -170,10 +170,11 @@ fn heading(workspace: &Workspace, rounds: usize) -> Result<String> {
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let changed = if output("git", &["status", "--porcelain"])?.is_empty() { "" } else { ", with changes" };
     Ok(format!(
-        "{} × {}, {}; {}; commit {}{changed}; {rounds} rounds.",
+        "{} × {}, {}; {}; commit {}{changed}; rounds: {rounds}.",
         std::thread::available_parallelism()?,
         model.map_or("unknown processor", |(_, model)| model),
-        output("uname", &["-sr"])?,
+        // Without the suffix of the build.
+        output("uname", &["-sr"])?.split('-').next().unwrap_or_default(),
         output("rustc", &["--version"])?,
         output("git", &["rev-parse", "--short", "HEAD"])?,
     ))

@@ -11,17 +11,35 @@ const OWN: &str = "greenhub";
 pub fn page(heading: &str, profiles: &[&str], results: &Results) -> String {
     let mut page = format!(
         "# Results of the benches\n\nWritten by `cargo xtask bench`; [`README.md`](README.md) explains the benches. \
-         Each cell is the median of the\nrounds, then their spread, and in brackets the ratio of greenhub's value to \
-         the cell's: below 1, greenhub needs less.\nPeers in C and Go do not depend on the profile.\n\n{heading}\n"
+         Each cell is the median of the\nrounds, then their spread if there are several, and in brackets the ratio of \
+         greenhub's value to the cell's: below 1,\ngreenhub needs less. Peers in C and Go do not depend on the \
+         profile.\n\n{heading}\n"
     );
     for (name, group) in &results.groups {
         _ = write!(page, "\n## {name}\n\n{}\n\n{}", unit_line(group.unit), table(profiles, group));
     }
     if !results.skipped.is_empty() {
         page.push_str("\n## Skipped\n\n");
-        results.skipped.iter().for_each(|(name, reason)| _ = writeln!(page, "- {name}: {reason}"));
+        results.skipped.iter().for_each(|(name, reason)| _ = writeln!(page, "{}", item(&format!("{name}: {reason}"))));
     }
     page
+}
+
+/// Returns a text as an item of a list, in lines that fit.
+fn item(text: &str) -> String {
+    const WIDTH: usize = 118;
+
+    let (mut item, mut width) = ("-".to_owned(), 0);
+    for word in text.split_whitespace() {
+        let length = word.chars().count() + 1;
+        if width + length > WIDTH {
+            item.push_str("\n ");
+            width = 0;
+        }
+        _ = write!(item, " {word}");
+        width += length;
+    }
+    item
 }
 
 fn unit_line(unit: Unit) -> &'static str {
@@ -60,9 +78,14 @@ fn cell(unit: Unit, values: &[f64], own: Option<f64>) -> String {
     }
     let (least, most) =
         values.iter().fold((f64::MAX, 0.0_f64), |(least, most), &value| (least.min(value), most.max(value)));
-    let spread = (most - least) / middle * 100.0;
+    let spread = if values.len() > 1 {
+        format!(" ±{:.0} %", (most - least) / middle * 50.0)
+    } else {
+        // One round has no spread.
+        String::new()
+    };
     let ratio = own.map_or(String::new(), |own| format!(" ({:.2})", own / middle));
-    format!("{} ±{:.0} %{ratio}", shown(unit, middle), spread / 2.0)
+    format!("{}{spread}{ratio}", shown(unit, middle))
 }
 
 /// Returns a value in the unit that suits it.
@@ -88,8 +111,8 @@ mod tests {
     #[test]
     fn a_cell_has_the_median_the_spread_and_the_ratio() {
         assert_eq!(cell(Unit::Processor, &[110.0, 90.0, 100.0], Some(50.0)), "100.0 ns ±10 % (0.50)");
-        assert_eq!(cell(Unit::Real, &[1500.0], None), "1.50 µs ±0 %");
-        assert_eq!(cell(Unit::Bytes, &[4410.5], None), "4410 B ±0 %");
+        assert_eq!(cell(Unit::Real, &[1500.0], None), "1.50 µs");
+        assert_eq!(cell(Unit::Bytes, &[4410.5], None), "4410 B");
         assert_eq!(cell(Unit::Real, &[0.0], Some(1.0)), "0.0 ns");
         assert_eq!(shown(Unit::Processor, 2.5e6), "2.50 ms");
     }
@@ -105,11 +128,19 @@ mod tests {
             rows,
             [
                 "| | default | thin LTO | fat LTO |",
-                "| greenhub | 10.0 ns ±0 % | – | 8.0 ns ±0 % |",
-                "| a peer | 20.0 ns ±0 % (0.50) | – | – |"
+                "| greenhub | 10.0 ns | – | 8.0 ns |",
+                "| a peer | 20.0 ns (0.50) | – | – |"
             ]
         );
         assert!(page.contains("\n## yield\n\nReal time.\n\n| |") && !page.contains("Skipped"));
+    }
+
+    #[test]
+    fn a_long_item_goes_on_in_the_next_line() {
+        let text = "word ".repeat(30);
+        let item = item(&text);
+        assert!(item.lines().all(|line| line.len() <= 120) && item.lines().count() == 2);
+        assert!(item.starts_with("- word") && item.contains("\n  word"));
     }
 
     #[test]
