@@ -1,11 +1,11 @@
-//! The costs of the hot paths, counted and never timed: instructions and cache misses by valgrind, system calls by
-//! strace.
+//! The costs of the hot paths, counted and never timed: allocations by the program itself, instructions and cache
+//! misses by valgrind, system calls by strace.
 //!
 //! Each operation runs with two counts. The difference of their costs does not include the start and the end of the
 //! program.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -51,6 +51,13 @@ const STRACE: Tool = Tool {
     measures: &[Measure { name: "calls", max: |cost| cost.calls, per: 1000 }],
 };
 
+const PROGRAM: Tool = Tool {
+    name: "allocations of the hot paths",
+    operations: (5_000, 25_000),
+    count: allocations,
+    measures: &[Measure { name: "allocations", max: |cost| cost.allocations, per: 1000 }],
+};
+
 /// The simulated caches: 32 KiB of data in lines of 64 bytes, whatever the processor has.
 const CACHES: [&str; 4] = ["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=8388608,16,64"];
 
@@ -60,6 +67,7 @@ const CACHES: [&str; 4] = ["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,6
 ///
 /// Returns an error if the program cannot be built, or a tool prints no count.
 pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
+    compare(workspace, report, &PROGRAM)?;
     if !cfg!(target_arch = "x86_64") {
         report.skip(VALGRIND.name, "the table is for x86-64");
     } else if !works("valgrind", &["--quiet", "--tool=none", "true"]) {
@@ -136,6 +144,13 @@ fn events(program: &Path, cost: &Cost, count: u64) -> Result<Vec<u64>> {
     Ok(vec![of("Ir")?, of("D1mr")? + of("D1mw")?])
 }
 
+fn allocations(program: &Path, cost: &Cost, count: u64) -> Result<Vec<u64>> {
+    let output = ran(Command::new(program), cost, count)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let count = text.trim().strip_prefix("allocations: ").and_then(|count| count.parse().ok());
+    Ok(vec![count.with_context(|| format!("hot_paths counts no allocations: {text}"))?])
+}
+
 fn calls(program: &Path, cost: &Cost, count: u64) -> Result<Vec<u64>> {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-c"]).arg(program);
@@ -144,12 +159,17 @@ fn calls(program: &Path, cost: &Cost, count: u64) -> Result<Vec<u64>> {
 }
 
 /// Returns what `tool` prints on standard error when it runs `hot_paths`.
-fn output(mut tool: Command, cost: &Cost, count: u64) -> Result<String> {
-    tool.arg(cost.operation).arg(count.to_string()).env_remove("EVENTLET_HUB");
-    let output = tool.output().context("hot_paths")?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{}: {}\n{text}", cost.operation, output.status);
-    Ok(text)
+fn output(tool: Command, cost: &Cost, count: u64) -> Result<String> {
+    Ok(String::from_utf8_lossy(&ran(tool, cost, count)?.stderr).into_owned())
+}
+
+/// Runs an operation of `hot_paths` by `command`.
+fn ran(mut command: Command, cost: &Cost, count: u64) -> Result<Output> {
+    command.arg(cost.operation).arg(count.to_string()).env_remove("EVENTLET_HUB");
+    let output = command.output().context("hot_paths")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {}\n{errors}", cost.operation, output.status);
+    Ok(output)
 }
 
 /// Reads the count of `event` in two of callgrind's lines: `==7== Events    : Ir Dr Dw` has the names in the order of

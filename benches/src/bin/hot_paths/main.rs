@@ -1,7 +1,9 @@
-//! Performs an operation a number of times, for tools that count: `hot_paths PATH COUNT`.
+//! Performs an operation a number of times, for tools that count: `hot_paths PATH COUNT`. Prints its allocations.
 //!
 //! `cargo xtask costs` runs this program with two counts under valgrind and under strace. It divides the differences by
 //! the difference of the counts, and compares the counts per operation with a table.
+
+mod allocations;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     // The tools slow the program down. Without a time limit its turns are the same as without the tools.
     greenhub::hub::set_turn_time(Duration::MAX);
     run(count);
+    println!("allocations: {}", allocations::count());
     ExitCode::SUCCESS
 }
 
