@@ -261,7 +261,7 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "channel", instructions: 1040, misses: 20, calls: 10, allocations: 0 },
     Cost { operation: "mutex", instructions: 145, misses: 20, calls: 1, allocations: 0 },
     // Between two OS threads, as below.
-    Cost { operation: "across", instructions: 8000, misses: 60_000, calls: 7200, allocations: 2000 },
+    Cost { operation: "across", instructions: 8000, misses: 60_000, calls: 7200, allocations: 2600 },
     Cost { operation: "sleep", instructions: 2040, misses: 40, calls: 1010, allocations: 0 },
     Cost { operation: "echo", instructions: 3560, misses: 20, calls: 6010, allocations: 0 },
     Cost { operation: "echo1000", instructions: 2280, misses: 43_000, calls: 4040, allocations: 0 },
