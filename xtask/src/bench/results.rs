@@ -29,7 +29,7 @@ pub struct Group {
     pub benches: BTreeMap<String, Rounds>,
 }
 
-/// What the programs have measured.
+/// The figures that the programs have measured.
 #[derive(Default)]
 pub struct Results {
     pub groups: BTreeMap<String, Group>,

@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_millis(20);
 struct Sleep {
     rung: Mutex<bool>,
     changed: Condvar,
-    /// What the notifier does first.
+    /// A call that the notifier makes first.
     uses: Box<dyn Fn() + Send + Sync>,
 }
 
