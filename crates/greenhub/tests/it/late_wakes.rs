@@ -1,74 +1,20 @@
 //! An OS thread that waits for a primitive is woken when the lock of the primitive is free.
 
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use crate::support::bare_hub::Bare;
 use crate::support::{alone, run};
-use greenhub::hub::{Hub, Key, Lease, Notify, Ready, Rearm, Watched};
 use greenhub::park::BiasedMutex;
 use greenhub::sync::{Event, Queue};
-use greenhub::{Interest, spawn, use_hub_with};
+use greenhub::{spawn, use_hub_with};
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// The sleep of a hub without descriptors.
-struct Sleep {
-    rung: Mutex<bool>,
-    changed: Condvar,
-    /// A call that the notifier makes first.
-    uses: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Sleep {
-    /// Makes this OS thread use a hub whose notifier calls `uses`.
-    fn install(uses: impl Fn() + Send + Sync + 'static) {
-        let sleep = Arc::new(Sleep { rung: Mutex::default(), changed: Condvar::new(), uses: Box::new(uses) });
-        use_hub_with(move || Ok(Bare(sleep))).unwrap();
-    }
-}
-
-impl Notify for Sleep {
-    fn notify(&self) {
-        (self.uses)();
-        *self.rung.lock().unwrap() = true;
-        self.changed.notify_one();
-    }
-}
-
-struct Bare(Arc<Sleep>);
-
-impl Hub for Bare {
-    fn name(&self) -> &'static str {
-        "bare"
-    }
-
-    fn rearm(&self) -> Rearm {
-        Rearm::Explicit
-    }
-
-    fn watch(&mut self, _: Key, _: BorrowedFd<'_>, _: Interest, _: Lease) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn forget(&mut self, _: Key, _: Option<BorrowedFd<'_>>) {}
-
-    fn wait(&mut self, _: &Watched, timeout: Option<Duration>, _: &mut Ready) -> io::Result<()> {
-        let timeout = timeout.unwrap_or(Duration::from_secs(3600));
-        let waited = self.0.changed.wait_timeout_while(self.0.rung.lock().unwrap(), timeout, |rung| !*rung);
-        *waited.unwrap().0 = false;
-        Ok(())
-    }
-
-    fn after_fork(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn notifier(&mut self) -> Option<Arc<dyn Notify>> {
-        Some(self.0.clone())
-    }
+/// Makes this OS thread use a hub without descriptors, whose notifier calls `uses`.
+fn use_bare_hub(uses: impl Fn() + Send + Sync + 'static) {
+    use_hub_with(move || Ok(Bare::using(uses))).unwrap();
 }
 
 #[test]
@@ -77,7 +23,7 @@ fn the_notifier_of_a_waiters_hub_may_use_the_queue_that_it_waits_for() {
         let queue = Arc::new(Queue::new());
         let (lengths, seen) = mpsc::sync_channel(8);
         let used = Arc::clone(&queue);
-        Sleep::install(move || lengths.send(used.len()).unwrap());
+        use_bare_hub(move || lengths.send(used.len()).unwrap());
         let items = Arc::clone(&queue);
         let waiter = spawn(move || items.get().expect("an item"));
         let other = std::thread::spawn(move || {
@@ -99,7 +45,7 @@ fn the_notifiers_of_several_waiters_may_use_the_event_that_they_wait_for() {
                 let event = Arc::clone(&event);
                 std::thread::spawn(move || {
                     let used = Arc::clone(&event);
-                    Sleep::install(move || assert!(used.ready()));
+                    use_bare_hub(move || assert!(used.ready()));
                     spawn(move || event.wait()).join().unwrap().unwrap();
                 })
             })
@@ -121,7 +67,7 @@ fn a_notifier_that_panics_is_reported_and_holds_no_other_wake_up_back() {
                 let (event, panics) = (Arc::clone(&event), Arc::clone(&panics));
                 std::thread::spawn(move || {
                     if is_first {
-                        Sleep::install(move || assert!(!panics.load(Ordering::SeqCst), "as the test demands"));
+                        use_bare_hub(move || assert!(!panics.load(Ordering::SeqCst), "as the test demands"));
                     }
                     // The first one is not woken by its notifier.
                     let waited = move || event.wait_timeout(10 * SHORT).is_ok() || is_first;

@@ -6,82 +6,15 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::bare_hub::{Bare, Bell, Counts};
 use crate::support::hubs::{Tap, use_tapped_hub};
 use crate::support::run;
 use greenhub::hub::{Hub, Key, Lease, LoopErrorKind, Notify, Ready, Rearm, Watched, interrupt_on};
 use greenhub::thread::yield_now;
 use greenhub::{Interest, get_hub, spawn, use_hub, use_hub_with};
-
-/// Counts how often a notifier was requested and called, and how often its hub began to wait.
-#[derive(Default)]
-struct Counts {
-    asked: AtomicUsize,
-    called: AtomicUsize,
-    waits: AtomicUsize,
-}
-
-/// A flag that a thread can wait for.
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<bool>,
-    changed: Condvar,
-    counts: Arc<Counts>,
-}
-
-impl Notify for Bell {
-    fn notify(&self) {
-        self.counts.called.fetch_add(1, Ordering::SeqCst);
-        *self.rung.lock().unwrap() = true;
-        self.changed.notify_one();
-    }
-}
-
-/// A hub that watches no descriptors.
-struct Bare(Arc<Bell>);
-
-impl Bare {
-    fn new(counts: &Arc<Counts>) -> Bare {
-        Bare(Arc::new(Bell { counts: Arc::clone(counts), ..Bell::default() }))
-    }
-}
-
-impl Hub for Bare {
-    fn name(&self) -> &'static str {
-        "bare"
-    }
-
-    fn rearm(&self) -> Rearm {
-        Rearm::Explicit
-    }
-
-    fn watch(&mut self, _: Key, _: BorrowedFd<'_>, _: Interest, _: Lease) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn forget(&mut self, _: Key, _: Option<BorrowedFd<'_>>) {}
-
-    fn wait(&mut self, _: &Watched, timeout: Option<Duration>, _: &mut Ready) -> io::Result<()> {
-        let timeout = timeout.unwrap_or(Duration::from_secs(3600));
-        if !timeout.is_zero() {
-            self.0.counts.waits.fetch_add(1, Ordering::SeqCst);
-        }
-        let waited = self.0.changed.wait_timeout_while(self.0.rung.lock().unwrap(), timeout, |rung| !*rung);
-        *waited.unwrap().0 = false;
-        Ok(())
-    }
-
-    fn after_fork(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn notifier(&mut self) -> Option<Arc<dyn Notify>> {
-        self.0.counts.asked.fetch_add(1, Ordering::SeqCst);
-        Some(self.0.clone())
-    }
-}
 
 /// Gives the default hub a notifier that wakes nothing.
 struct Silent(Arc<Bell>);

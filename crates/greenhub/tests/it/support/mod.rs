@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "the programs for the features use a part of it")]
 
 pub(crate) mod async_pair;
+pub(crate) mod bare_hub;
 pub(crate) mod closed_port;
 pub(crate) mod counting;
 pub(crate) mod descriptors;
