@@ -112,7 +112,8 @@
 //! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
 //! | write a hub | [`Hub`](hub::Hub), [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
 //! | wake a hub from another OS thread | [`HubRef::remote`] |
-//! | leave a wait on Ctrl-C | [`interrupt_on`](hub::interrupt_on) |
+//! | wait for Ctrl-C or another signal | [`signal`] |
+//! | end the wait of the main greenlet on Ctrl-C | [`interrupt_on`](hub::interrupt_on) |
 //! | redirect reports of unhandled panics and failures | [`set_report_stream`](debug::set_report_stream) |
 //! | inspect a running hub | [`debug`], [`HubRef::stats`] |
 //! | test timeouts without waiting | [`ManualClock`](hub::ManualClock) |
@@ -219,7 +220,9 @@ mod registry;
 struct Readme;
 
 pub use greenstd::greenpool::GreenPool;
-pub use greenstd::{debug, fs, greenpool, io, local, net, os, pools, process, select, sync, thread, time, tpool};
+pub use greenstd::{
+    debug, fs, greenpool, io, local, net, os, pools, process, select, signal, sync, thread, time, tpool,
+};
 pub use hub_core::hub::Interest;
 pub use hub_core::{
     Builder, GreenError, GreenThread, HubRef, Timeout, Trampoline, TrampolineError, get_hub, kill, scope, shield,

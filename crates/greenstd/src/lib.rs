@@ -125,6 +125,7 @@ pub mod os;
 pub mod pools;
 pub mod process;
 pub mod select;
+pub mod signal;
 pub mod sync;
 pub mod thread;
 pub mod time;

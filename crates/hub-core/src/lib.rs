@@ -145,7 +145,7 @@ pub mod internal {
     pub use crate::api::registration::listen_shared;
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;
-    pub use crate::api::signal::{SignalLatch, latch_on, why_not_caught};
+    pub use crate::api::signal::{SignalLatch, SignalWait, latch_on, why_not_caught};
     pub use crate::api::spawn::spawn_at;
     pub use crate::api::timer_handle::schedule_shared;
     pub use crate::api::use_hub::use_hub_descriptor;

@@ -9,8 +9,8 @@
 //! The loop is a greenlet of its own, launched by the first call that blocks. Its state is [`MainLoop`], which outlives
 //! it: the next call that blocks launches an ended loop again. The parts of the state have files of their own, with
 //! private fields: [`clock`], [`hub_slot`], [`descriptors`], [`callback_table`], [`calls`], [`waker_table`], [`marks`],
-//! [`reports`], [`embedding`], [`end_requests`], [`standstill`], [`liveness`], [`phases`], [`counters`]. They do not
-//! depend on the loop. A turn is in [`turn`].
+//! [`reports`], [`embedding`], [`end_requests`], [`standstill`], [`signal_wait`], [`liveness`], [`phases`],
+//! [`counters`]. They do not depend on the loop. A turn is in [`turn`].
 //!
 //! No cell is borrowed while foreign code runs (hubs, callbacks, destructors), nor when a greenlet is left; except the
 //! table of descriptors, which the hub's `wait` reads. The hub is taken out of its cell for the time of a call, so a
@@ -75,6 +75,7 @@ pub(crate) mod read_hint;
 pub(crate) mod remote;
 mod replace_hub;
 mod reports;
+mod signal_wait;
 mod single_turns;
 mod standstill;
 pub(crate) mod stats;
@@ -98,6 +99,7 @@ use self::liveness::Liveness;
 use self::marks::Marks;
 use self::phases::Phases;
 use self::reports::Reports;
+use self::signal_wait::SignalWaits;
 use self::standstill::Standstill;
 use self::waker_table::Wakers;
 
@@ -132,6 +134,7 @@ pub(crate) struct MainLoop {
     embedding: Embedding,
     ending: Ending,
     standstill: Standstill,
+    signal_waits: SignalWaits,
     busy_poll: BusyPoll,
     liveness: Liveness,
     phases: Phases,

@@ -145,6 +145,7 @@ const HUB_CORE: Layers = Layers {
                 &["main_loop/end_requests"],
                 &["main_loop/hub_slot"],
                 &["main_loop/reports"],
+                &["main_loop/signal_wait"],
                 &["main_loop/waker_table"],
                 &["main_loop/callback_table"],
                 &["main_loop/calls"],

@@ -11,6 +11,7 @@ mod auto_traits;
 mod bells;
 mod blocking;
 mod busy_poll;
+mod caught_signals;
 mod chat_example;
 mod cluster;
 mod cluster_example;

@@ -25,7 +25,7 @@ pub enum WaitError {
 
 impl WaitError {
     /// Returns the error of a wait without a limit.
-    pub(super) fn without_limit(self) -> LoopError {
+    pub(crate) fn without_limit(self) -> LoopError {
         match self {
             WaitError::Loop(error) => error,
             WaitError::TimedOut => unreachable!("a wait without a limit does not time out"),

@@ -1,4 +1,5 @@
-//! Signals that end the main loop, as Ctrl-C does in Eventlet, and signals that set a flag of a loop.
+//! Signals that end the main loop, as Ctrl-C does in Eventlet, signals that green threads wait for, and signals that
+//! set a flag of a loop.
 //!
 //! Ground rule: the code that runs in a handler is async-signal-safe. It uses atomics, and writes once to a descriptor
 //! of the core's own. It runs no code of a hub, which is foreign code. It owns what it uses: its part of the mailbox or
@@ -6,13 +7,16 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use signal_hook::SigId;
 use signal_hook::low_level::{register, unregister};
 
 use super::hub_ref::try_get_hub;
+use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::local;
+use crate::main_loop::deadline::Deadline;
 use crate::main_loop::latch::Latch;
 use crate::main_loop::remote::Mailbox;
 
@@ -34,7 +38,8 @@ pub struct InterruptOn {
 
 /// Makes `signal` interrupt the main loop of this OS thread. Does not switch.
 ///
-/// With `SIGINT` a program leaves its blocking call on Ctrl-C, instead of being killed by it.
+/// With `SIGINT` a program leaves its blocking call on Ctrl-C, instead of being killed by it. A program that is to end
+/// in order waits for the signal in a green thread instead: see `greenhub::signal`.
 ///
 /// The signal may be delivered to any OS thread of the process. Other users of the `signal-hook` crate in the program
 /// get it as well. It does not keep a loop alive that has nothing else to wait for.
@@ -89,6 +94,63 @@ impl InterruptOn {
 impl Drop for InterruptOn {
     fn drop(&mut self) {
         unregister(self.id);
+        self.mailbox.remove_signal();
+    }
+}
+
+/// A wait of the calling greenlet for signals. Their handlers wake its loop while this value exists.
+///
+/// A loop with such a wait has not come to a standstill. The handler leaves no trace but the wake-up: the caller has
+/// registered another handler before, which sets a flag, and checks the flag between [`begin`](SignalWait::begin) and
+/// the first park, and after each park.
+#[derive(Debug)]
+pub struct SignalWait {
+    ids: Vec<SigId>,
+    mailbox: Arc<Mailbox>,
+    /// The loop is that of this OS thread.
+    not_send: PhantomData<*mut ()>,
+}
+
+impl SignalWait {
+    /// Begins a wait for `signals`, and builds the hub if there is none. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the hub cannot be built, or the system refuses a signal.
+    pub fn begin(signals: impl IntoIterator<Item = c_int>) -> Result<SignalWait, LoopError> {
+        let main_loop = &local::get().main_loop;
+        main_loop.ensure_hub()?;
+        let mailbox = main_loop.mailbox().ok_or(LoopErrorKind::Hub)?;
+        mailbox.add_signal();
+        let mut wait = SignalWait { ids: Vec::new(), mailbox, not_send: PhantomData };
+        for signal in signals {
+            let mailbox = Arc::clone(&wait.mailbox);
+            // SAFETY: `Mailbox::wake_signal_waits_in_handler` is async-signal-safe: it uses atomics, and writes once to
+            // a descriptor of the core's own. `signal-hook` preserves `errno` and drops the closure outside of
+            // handlers.
+            let id = unsafe { register(signal, move || mailbox.wake_signal_waits_in_handler()) };
+            wait.ids.push(id.map_err(|error| LoopError::wait_failed(main_loop.name(), error))?);
+        }
+        Ok(wait)
+    }
+
+    /// Parks until one of the signals has come, or until the deadline. Returns false at the deadline. Switches.
+    ///
+    /// It may return before a signal has come.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the caller cannot wait, and the error that the main loop has for the main greenlet.
+    pub fn park(&self, deadline: &mut Deadline) -> Result<bool, LoopError> {
+        local::get().main_loop.wait_for_signal(deadline)
+    }
+}
+
+impl Drop for SignalWait {
+    fn drop(&mut self) {
+        for id in self.ids.drain(..) {
+            unregister(id);
+        }
         self.mailbox.remove_signal();
     }
 }

@@ -43,7 +43,7 @@ impl MainLoop {
         inbox.replace_bell(bell)
     }
 
-    /// Returns the longest wait, if a signal that interrupts the loop cannot end the wait.
+    /// Returns the longest wait, if a signal that notifies the loop cannot end the wait.
     pub(super) fn longest_deaf_wait(&self) -> Option<Duration> {
         const LONGEST: Duration = Duration::from_millis(50);
 

@@ -19,6 +19,7 @@ use super::marks::Marks;
 use super::phases::Phases;
 use super::remote::{Inbox, Message};
 use super::reports::Reports;
+use super::signal_wait::SignalWaits;
 use super::standstill::Standstill;
 use super::thread_end;
 use super::waker_table::Wakers;
@@ -54,6 +55,7 @@ impl Driver for MainLoop {
             ending: Ending::default(),
             embedding: Embedding::default(),
             standstill: Standstill::default(),
+            signal_waits: SignalWaits::default(),
             busy_poll: BusyPoll::new(),
             wakeup: Cell::new(None),
             wakers: Wakers::default(),

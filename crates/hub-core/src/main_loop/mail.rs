@@ -58,6 +58,9 @@ impl MainLoop {
         if inbox.take_interrupt() {
             self.interrupt();
         }
+        if inbox.take_signalled() {
+            self.signal_waits.wake_all();
+        }
         let generation = fork::generation();
         for message in messages.drain(..) {
             match message {
@@ -87,6 +90,9 @@ impl MainLoop {
         inbox.take(&mut messages);
         if inbox.take_interrupt() {
             self.interrupt();
+        }
+        if inbox.take_signalled() {
+            self.signal_waits.wake_all();
         }
         for message in messages {
             match message {

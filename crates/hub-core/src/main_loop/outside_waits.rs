@@ -5,6 +5,7 @@ use super::deadline::Deadline;
 use super::parked::Parked;
 use super::reach;
 use super::standstill::WakeSource;
+use crate::base::wait_reason::WaitReason;
 use crate::error::{HubError, LoopError};
 use crate::greenlet::control::{ControlRef, Kind, State, Wake};
 use crate::greenlet::driver::Driver;
@@ -75,6 +76,21 @@ impl MainLoop {
         })
     }
 
+    /// Parks until a signal handler has notified this loop, or until the deadline. Returns false at the deadline.
+    /// Switches.
+    ///
+    /// The caller has registered the handler, and checks before and afterwards whether its signal has arrived.
+    pub(crate) fn wait_for_signal(&self, deadline: &mut Deadline) -> Result<bool, LoopError> {
+        let park = Park::current(WaitReason::Signal)?;
+        let waiting = self.signal_waits.begin(park.waiter());
+        let wake = self.park_limited(park, deadline)?;
+        drop(waiting);
+        if wake == Wake::Exit {
+            run::throw_exit();
+        }
+        Ok(wake != Wake::Deadline)
+    }
+
     fn park_limited(&self, park: Park, deadline: &mut Deadline) -> Result<Wake, LoopError> {
         let timer = deadline.arm(&mut self.timers.borrow_mut(), Target::park(park.waiter()));
         let armed = timer.map(|timer| ParkTimer { main_loop: self, timer });
@@ -89,7 +105,7 @@ impl MainLoop {
     #[inline(never)]
     pub(super) fn wake_source(&self, local: &Local) -> WakeSource {
         let waits = matches!(local.main.state(), State::Parked | State::Switched);
-        if !waits || self.is_kept_by_descriptors() || self.phases.any_counted() {
+        if !waits || self.is_kept_by_descriptors() || self.phases.any_counted() || self.signal_waits.any() {
             return WakeSource::Here;
         }
         if let Some(inbox) = self.inbox.get() {

@@ -10,7 +10,7 @@
 //!
 //! The poster that replaces SLEEPING rings, once. Every other poster finds mail and does not ring. So there is at most
 //! one ring for each sleep. A ring that is put off may come after another event has ended the sleep; it costs a turn of
-//! the loop then. The state is a word instead of a lock, because `interrupt_in_handler` runs in signal handlers, and
+//! the loop then. The state is a word instead of a lock, because `notify_in_handler` runs in signal handlers, and
 //! because a fork could leave the lock held by an OS thread that the child does not have.
 //!
 //! Ground rules:
@@ -109,11 +109,13 @@ fn is_node(head: *mut Node) -> bool {
 pub(crate) struct Mailbox {
     head: AtomicPtr<Node>,
     interrupted: AtomicBool,
+    /// Whether the waits for signals are to be woken.
+    signalled: AtomicBool,
     /// The number of users' handles. They keep an otherwise finished loop waiting.
     users: AtomicUsize,
     /// A lower bound of the handles that pending jobs hold.
     jobs: AtomicUsize,
-    /// The number of signals that interrupt this loop.
+    /// The number of signals whose handlers notify this loop.
     signals: AtomicUsize,
     ringing: AtomicUsize,
     bell: UnsafeCell<Option<Bell>>,
@@ -190,12 +192,24 @@ impl Mailbox {
     /// [`has_signals`](Inbox::has_signals).
     pub(crate) fn interrupt_in_handler(&self) {
         self.interrupted.store(true, Release);
+        self.notify_in_handler();
+    }
+
+    /// Makes the loop wake its waits for signals, from a signal handler. Async-signal-safe.
+    ///
+    /// It does not ring the notifier of a hub, like [`interrupt_in_handler`](Mailbox::interrupt_in_handler).
+    pub(crate) fn wake_signal_waits_in_handler(&self) {
+        self.signalled.store(true, Release);
+        self.notify_in_handler();
+    }
+
+    fn notify_in_handler(&self) {
         if let Ok(Some(ring)) = self.put(notice) {
             ring.now_in_handler();
         }
     }
 
-    /// Adds a signal that interrupts this loop.
+    /// Adds a signal whose handler notifies this loop.
     pub(crate) fn add_signal(&self) {
         self.signals.fetch_add(1, Relaxed);
     }
@@ -381,6 +395,7 @@ impl Inbox {
         let mailbox = Mailbox {
             head: AtomicPtr::new(EMPTY),
             interrupted: AtomicBool::new(false),
+            signalled: AtomicBool::new(false),
             users: AtomicUsize::new(0),
             jobs: AtomicUsize::new(0),
             signals: AtomicUsize::new(0),
@@ -425,13 +440,19 @@ impl Inbox {
         self.mailbox.interrupted.load(Acquire) && self.mailbox.interrupted.swap(false, AcqRel)
     }
 
+    /// Returns whether the waits for signals are to be woken, once for each request. Call it after
+    /// [`take`](Inbox::take) has returned true.
+    pub(crate) fn take_signalled(&self) -> bool {
+        self.mailbox.signalled.load(Acquire) && self.mailbox.signalled.swap(false, AcqRel)
+    }
+
     /// Makes posters ring from here on. Returns false if there is mail: the loop must not sleep then.
     pub(crate) fn prepare_sleep(&self) -> bool {
         let prepared = self.mailbox.head.compare_exchange(EMPTY, SLEEPING, AcqRel, Relaxed);
         prepared.map_or_else(|head| head == SLEEPING, |_| true)
     }
 
-    /// Returns whether signals interrupt this loop.
+    /// Returns whether the handlers of signals notify this loop.
     pub(crate) fn has_signals(&self) -> bool {
         self.mailbox.signals.load(Relaxed) != 0
     }
