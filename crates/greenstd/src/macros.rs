@@ -76,6 +76,7 @@ macro_rules! socket_common {
             /// # Panics
             ///
             /// Panics if the system refuses to make the socket non-blocking, which it does for no open socket.
+            #[track_caller]
             fn from(socket: $std) -> $name {
                 $name::from(OwnedFd::from(socket))
             }
@@ -87,6 +88,7 @@ macro_rules! socket_common {
             /// # Panics
             ///
             /// Panics if the system refuses to make it non-blocking, which it does for no open socket.
+            #[track_caller]
             fn from(fd: OwnedFd) -> $name {
                 match Socket::from_fd(fd) {
                     Ok(socket) => $name(socket),
@@ -103,6 +105,7 @@ macro_rules! socket_common {
             /// # Panics
             ///
             /// Panics if the socket was closed.
+            #[track_caller]
             fn from(socket: $name) -> OwnedFd {
                 match socket.0.into_fd() {
                     Ok(fd) => fd,
@@ -281,9 +284,9 @@ macro_rules! socket_poll {
 }
 
 /// The iterator over the connections of a listener, and the implementation of `Accept`. `$address` converts a peer's
-/// address.
+/// address, and `$text` returns it as a text.
 macro_rules! socket_incoming {
-    ($listener:ident, $stream:ident, $address:path) => {
+    ($listener:ident, $stream:ident, $address:path, $text:path) => {
         /// An iterator that infinitely accepts connections on a listener, std's `Incoming`.
         ///
         /// Waiting for the next connection parks the green thread. Unlike std's, it ends when the listener is [closed](
@@ -340,6 +343,10 @@ macro_rules! socket_incoming {
             fn is_closed(&self) -> bool {
                 self.0.is_closed()
             }
+
+            fn peer_name(address: &SocketAddr) -> Option<String> {
+                $text(address)
+            }
         }
     };
 }
@@ -371,6 +378,7 @@ macro_rules! pipe_common {
             ///
             /// The open file description stays blocking for other handles of it; yet no operation here blocks the OS
             /// thread.
+            #[track_caller]
             fn from(fd: OwnedFd) -> $name {
                 $name(Stream::shared(fd))
             }
@@ -382,6 +390,7 @@ macro_rules! pipe_common {
             /// # Panics
             ///
             /// Panics if the pipe was closed.
+            #[track_caller]
             fn from(pipe: $name) -> OwnedFd {
                 match pipe.0.into_fd() {
                     Ok(fd) => fd,
@@ -396,6 +405,7 @@ macro_rules! pipe_common {
             /// # Panics
             ///
             /// Panics if the pipe was closed.
+            #[track_caller]
             fn from(pipe: $name) -> std::process::Stdio {
                 OwnedFd::from(pipe).into()
             }

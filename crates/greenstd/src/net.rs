@@ -47,6 +47,12 @@ fn client(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     if address.is_none() { Err(Errno::CONNABORTED.into()) } else { sender(address) }
 }
 
+/// Returns the address of a peer as a text.
+#[expect(clippy::unnecessary_wraps, reason = "the peers of other sockets have no name")]
+fn text(address: &SocketAddr) -> Option<String> {
+    Some(address.to_string())
+}
+
 /// Converts the sender's address of a datagram.
 fn sender(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     address.and_then(|address| address.try_into().ok()).ok_or_else(foreign_address)

@@ -29,6 +29,7 @@ impl<'fd> PollFd<'fd> {
     /// # Panics
     ///
     /// Panics if `fd` does, as a socket of this crate that was closed.
+    #[track_caller]
     pub fn new(fd: &'fd impl AsFd, interest: Interest) -> PollFd<'fd> {
         PollFd { fd: fd.as_fd(), interest, readiness: Readiness::NONE }
     }
@@ -95,7 +96,7 @@ fn poll_within(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<
             if !parked && !std::thread::panicking() {
                 // A caller that finds a ready descriptor at each call must let the other green threads run all the
                 // same.
-                hub_core::yield_now();
+                hub_core::try_sleep(Duration::ZERO)?;
             }
             return Ok(ready);
         }

@@ -8,5 +8,5 @@ pub use std::thread::{available_parallelism, panicking};
 
 pub use hub_core::{
     Builder, GreenThread as JoinHandle, Scope, ScopedGreenThread as ScopedJoinHandle, Thread, ThreadId, current, park,
-    park_timeout, scope, sleep, spawn, yield_now,
+    park_timeout, scope, sleep, spawn, try_sleep, yield_now,
 };

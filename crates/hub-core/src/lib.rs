@@ -78,7 +78,7 @@ pub use api::registration::Registration;
 pub use api::scope::{Scope, ScopedGreenThread, scope};
 pub use api::shield::shield;
 pub use api::signal::{InterruptOn, interrupt_on};
-pub use api::sleep::{sleep, yield_now};
+pub use api::sleep::{sleep, try_sleep, yield_now};
 pub use api::spawn::{spawn, spawn_after, spawn_after_local, spawn_n};
 pub use api::stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy, stack_policy};
 pub use api::thread::{Thread, ThreadId, current, park, park_timeout};
@@ -146,7 +146,7 @@ pub mod internal {
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;
     pub use crate::api::signal::{SignalLatch, SignalWait, latch_on, why_not_caught};
-    pub use crate::api::spawn::spawn_at;
+    pub use crate::api::spawn::{spawn_at, spawn_named_at};
     pub use crate::api::timer_handle::schedule_shared;
     pub use crate::api::use_hub::use_hub_descriptor;
     pub use crate::base::contain::drop_contained;

@@ -49,6 +49,7 @@ mod group;
 mod growth;
 mod hostile_hubs;
 mod hubs;
+mod interrupted_waits;
 mod job_leftovers;
 mod late_operations;
 mod late_wakes;

@@ -22,7 +22,7 @@ mod system {
 
     use hub_core::hub::Interest;
     use hub_core::internal::PiecewiseWait;
-    use hub_core::{HubError, TrampolineError, trampoline};
+    use hub_core::{TrampolineError, trampoline};
     use rustix::event::{PollFd, PollFlags, Timespec};
     use rustix::fs::{FileType, Mode, OFlags};
     use rustix::io::Errno;
@@ -76,12 +76,7 @@ mod system {
                 match file.open(&name) {
                     Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
                         wait.check()?;
-                        // A hub that cannot be built is an error here, where `sleep` would panic.
-                        match hub_core::try_get_hub() {
-                            // While the OS thread ends, `sleep` needs no hub.
-                            Ok(_) | Err(HubError::ThreadEnding) => hub_core::sleep(pause),
-                            Err(error) => return Err(error.into()),
-                        }
+                        hub_core::try_sleep(pause)?;
                         pause = (pause * 2).min(LONGEST_PAUSE);
                     }
                     result => break result?,

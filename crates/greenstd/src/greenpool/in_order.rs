@@ -128,7 +128,7 @@ where
             match source.next() {
                 Some(item) => {
                     let f = Rc::clone(&self.f);
-                    self.results.0.push_back(admission.spawn(self.spawned_at, move || f(item)));
+                    self.results.0.push_back(admission.spawn(self.spawned_at, None, move || f(item)));
                 }
                 None => self.source = None,
             }

@@ -140,17 +140,18 @@ pub(crate) enum Admission {
 }
 
 impl Admission {
-    /// Spawns `f`. `spawned_at` is the location in the code of the pool's user.
+    /// Spawns `f`. `spawned_at` is the location in the code of the pool's user. A call in place has no name.
     pub(crate) fn spawn<T: 'static>(
         self,
         spawned_at: &'static Location<'static>,
+        name: Option<&str>,
         f: impl FnOnce() -> T + 'static,
     ) -> GreenThread<T> {
         match self {
             Admission::InPlace => hub_core::internal::run_in_place_at(spawned_at, f),
             Admission::Permit(mut permit) => {
                 let (pool, slot, serial) = permit.take_slot();
-                let green = hub_core::internal::spawn_at(spawned_at, move || {
+                let green = hub_core::internal::spawn_named_at(spawned_at, name, move || {
                     // Released after the captures of `f` are dropped.
                     let _permit = permit;
                     f()
@@ -230,7 +231,7 @@ impl GreenPool {
         T: 'static,
     {
         let spawned_at = Location::caller();
-        Ok(self.admit()?.spawn(spawned_at, f))
+        Ok(self.admit()?.spawn(spawned_at, None, f))
     }
 
     /// Like [`spawn`](GreenPool::spawn), without a handle: a failure is reported. Switches if the pool is full.

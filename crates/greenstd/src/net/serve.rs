@@ -43,6 +43,9 @@ use crate::greenpool::{Admission, GreenPool};
 ///     fn is_closed(&self) -> bool {
 ///         self.0.is_closed()
 ///     }
+///     fn peer_name(address: &SocketAddr) -> Option<String> {
+///         TcpListener::peer_name(address)
+///     }
 /// }
 /// # let prompt = Prompt(TcpListener::bind("127.0.0.1:0")?);
 /// # let _client = TcpStream::connect(prompt.0.local_addr()?)?;
@@ -69,6 +72,14 @@ pub trait Accept: fmt::Debug {
 
     /// Returns true if the listener was closed, which explains an error.
     fn is_closed(&self) -> bool;
+
+    /// Returns the name of a peer, after which the green thread of its handler is named.
+    ///
+    /// The default is no name.
+    fn peer_name(address: &Self::Address) -> Option<String> {
+        let _ = address;
+        None
+    }
 }
 
 /// A connection, the peer's address, and the ticket of its admission.
@@ -113,9 +124,16 @@ pub enum ServeError {
     /// An OS thread of a [`Cluster`](super::Cluster) panicked outside of a handler.
     #[error("an OS thread of the server panicked: {0}")]
     Panic(Panic),
-    /// The caller cannot wait.
+    /// The caller cannot wait, or the main loop has ended its wait: it was interrupted by a signal, for example.
     #[error(transparent)]
     Loop(#[from] LoopError),
+}
+
+impl ServeError {
+    /// Returns the error of a server whose attempt to accept has failed.
+    fn of_accept(error: io::Error) -> ServeError {
+        LoopError::from_io_error(&error).map_or(ServeError::Accept(error), ServeError::Loop)
+    }
 }
 
 impl From<ServeError> for io::Error {
@@ -174,11 +192,12 @@ pub fn serve<L: Accept, R: 'static>(
 
 /// Accepts connections until `stop` is stopped or the listener is closed. Switches.
 ///
-/// It calls `handler` with each connection in a green thread of `pool`. While the pool is full nothing is accepted:
-/// connections wait in the backlog of the system. Several servers may share a pool, and a [`StopServe`]. The handler
-/// owns the stream, so the stream is closed when the handler ends, unless it was moved elsewhere. A handler that panics
-/// or returns an `Err` is [reported](hub_core::spawn), and the server goes on. It also goes on when a handler is
-/// killed.
+/// It calls `handler` with each connection in a green thread of `pool`. The green thread has the name of the
+/// [peer](Accept::peer_name), and the caller's location as the place of its spawn. While the pool is full nothing is
+/// accepted: connections wait in the backlog of the system. Several servers may share a pool, and a [`StopServe`]. The
+/// handler owns the stream, so the stream is closed when the handler ends, unless it was moved elsewhere. A handler
+/// that panics or returns an `Err` is [reported](hub_core::spawn), and the server goes on. It also goes on when a
+/// handler is killed.
 ///
 /// A lack of descriptors or memory ends no server, nor does a connection that failed before it was accepted. Such an
 /// error is [reported](hub_core::set_report_stream) once, until a connection is accepted again. After a lack, the next
@@ -214,8 +233,9 @@ pub fn serve<L: Accept, R: 'static>(
 ///
 /// # Errors
 ///
-/// Returns [`ServeError::Accept`] if accepting fails permanently; [`ServeError::Inside`] from a green thread of the
-/// pool, or an error if the caller cannot wait. The handlers run on.
+/// Returns [`ServeError::Accept`] if accepting fails permanently, and [`ServeError::Inside`] from a green thread of the
+/// pool. Returns [`ServeError::Loop`] if the caller cannot wait, and if the main loop ends the wait of the main
+/// greenlet: after a signal of [`interrupt_on`](hub_core::interrupt_on), for example. The handlers run on.
 #[track_caller]
 pub fn serve_until<L: Accept, R: 'static>(
     stop: &StopServe,
@@ -238,13 +258,13 @@ pub(super) fn serve_at<L: Accept, R: 'static>(
         return Err(ServeError::Inside);
     }
     let handler = Rc::new(handler);
-    let mut server = Server { called_at, listener, pool, handler, handlers: Group::new(), accepted: 0 };
-    let end = {
-        let stopped = Watch::new(called_at, stop, StopServe::wait);
-        stopped.guard(|| server.accept_all(stop))?.unwrap_or(Ok(ServeEnd::Stopped))?
-    };
-    let (killed, left) = server.drain(stop)?;
-    Ok(Served { end, accepted: server.accepted, killed, left })
+    let server = Server { called_at, listener, pool, handler, handlers: Group::new(), accepted: 0 };
+    let served = server.run(stop);
+    // The watchers end now. A caller whose OS thread ends next would abandon them.
+    let ended = hub_core::try_sleep(Duration::ZERO);
+    let served = served?;
+    ended?;
+    Ok(served)
 }
 
 struct Server<'a, L, F> {
@@ -263,6 +283,15 @@ const UNWINDING: Duration = Duration::from_secs(2);
 const BURST: u64 = 64;
 
 impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<'_, L, F> {
+    fn run(mut self, stop: &StopServe) -> Result<Served, ServeError> {
+        let end = {
+            let stopped = Watch::new(self.called_at, stop, StopServe::wait);
+            stopped.guard(|| self.accept_all(stop))?.unwrap_or(Ok(ServeEnd::Stopped))?
+        };
+        let (killed, left) = self.drain(stop)?;
+        Ok(Served { end, accepted: self.accepted, killed, left })
+    }
+
     fn accept_all(&mut self, stop: &StopServe) -> Result<ServeEnd, ServeError> {
         let mut pauses = Pauses::begin();
         while !stop.is_stopped() {
@@ -279,7 +308,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
                     self.accepted += 1;
                     self.handle(stream, address, admission);
                     if self.accepted.is_multiple_of(BURST) {
-                        hub_core::yield_now();
+                        hub_core::try_sleep(Duration::ZERO)?;
                     }
                 }
                 Ok(None) => {}
@@ -287,9 +316,9 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
                 Err(error) => match Failure::of(&error) {
                     Some(failure) => {
                         drop(admission);
-                        pauses.next(self.listener, failure, error).map_err(ServeError::Accept)?;
+                        pauses.next(self.listener, failure, error).map_err(ServeError::of_accept)?;
                     }
-                    None => return Err(ServeError::Accept(error)),
+                    None => return Err(ServeError::of_accept(error)),
                 },
             }
         }
@@ -297,8 +326,8 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
     }
 
     fn handle(&self, stream: L::Stream, address: L::Address, admission: Admission) {
-        let handler = Rc::clone(&self.handler);
-        self.handlers.add(&admission.spawn(self.called_at, move || handler(stream, address)));
+        let (handler, name) = (Rc::clone(&self.handler), L::peer_name(&address));
+        self.handlers.add(&admission.spawn(self.called_at, name.as_deref(), move || handler(stream, address)));
     }
 
     /// Waits for the handlers, and kills the late ones. Returns how many were killed, and how many are left.
@@ -349,9 +378,12 @@ impl<'a> Watch<'a> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        // The watcher ends by itself: this may be dropped while unwinding, and without unwinding nothing could kill it.
-        self.over.set(true);
-        self.stop.wake_watchers();
+        if !self.green.cancel() {
+            // The watcher ends by itself: this may be dropped while unwinding, and without unwinding nothing could kill
+            // it.
+            self.over.set(true);
+            self.stop.wake_watchers();
+        }
     }
 }
 
@@ -374,7 +406,8 @@ impl Pauses {
     ///
     /// # Errors
     ///
-    /// Returns `error` where nothing may switch and the panicking grace is used up.
+    /// Returns `error` where nothing may switch and the panicking grace is used up. Returns the error of the main loop
+    /// if the loop refuses or ends the pause.
     pub(crate) fn next<L: Accept>(&mut self, listener: &L, failure: Failure, error: io::Error) -> io::Result<()> {
         if self.wait.is_over() {
             return Err(error);
@@ -389,13 +422,11 @@ impl Pauses {
         // Each failure has removed a connection from the backlog, so the next attempt follows at once. Too many
         // failures in a row have another cause.
         if failure == Failure::Connection && self.failures <= BURST {
-            hub_core::yield_now();
-            return Ok(());
+            return hub_core::try_sleep(Duration::ZERO).map_err(io::Error::from);
         }
         let pause = self.last.map_or(Pauses::FIRST, |last| (last * 2).min(Pauses::LONGEST));
         self.last = Some(pause);
-        hub_core::sleep(pause);
-        Ok(())
+        hub_core::try_sleep(pause).map_err(io::Error::from)
     }
 }
 

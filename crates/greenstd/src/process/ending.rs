@@ -49,7 +49,7 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
             return timed_out(child, timeout);
         }
         match hub_core::try_get_hub() {
-            Ok(_) => hub_core::sleep(pause.min(left)),
+            Ok(_) => hub_core::try_sleep(pause.min(left))?,
             Err(error @ HubError::InHub) => return Err(error.into()),
             // Without a hub there are no green threads that a sleep of the OS thread would delay.
             #[expect(clippy::disallowed_methods, reason = "an OS thread without a hub has no green threads")]

@@ -33,32 +33,56 @@ use crate::wait::grace::Grace;
 /// # Panics
 ///
 /// Panics in a callback of the main loop, in a poll of a future, if the hub cannot be built or fails, and in the main
-/// greenlet if the loop is interrupted. The message is that of the [`LoopError`]. A loop that is aborted ends the sleep
-/// early.
+/// greenlet if the loop is interrupted. The message is that of the [`LoopError`], which [`try_sleep`] returns. A loop
+/// that is aborted ends the sleep early.
+#[track_caller]
 pub fn sleep(duration: Duration) {
-    if duration.is_zero() && run::must_not_switch() {
-        return;
-    }
-    let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
-    if let Err(error) = slept {
-        end_refused_sleep(&error, duration);
+    match try_sleep(duration) {
+        Ok(()) => {}
+        Err(error) if error.kind() == LoopErrorKind::Aborted => {}
+        Err(error) => panic!("sleep: {error}"),
     }
 }
 
-/// Ends a sleep that the main loop has refused or ended with an error.
-#[cold]
-fn end_refused_sleep(error: &LoopError, duration: Duration) {
-    match error.kind() {
-        LoopErrorKind::Aborted => {}
-        #[expect(clippy::disallowed_methods, reason = "the OS thread has ended for its green threads")]
-        LoopErrorKind::ThreadEnding => std::thread::sleep(duration),
-        LoopErrorKind::Panicking => {
-            let grace = Grace::begin();
-            #[expect(clippy::disallowed_methods, reason = "no green thread can run during a panic")]
-            std::thread::sleep(duration.min(grace.left()));
-        }
-        _ => panic!("sleep: {error}"),
+/// Like [`sleep`], but returns an error where `sleep` panics. Switches.
+///
+/// The main greenlet of a program that ends on Ctrl-C sleeps in this way.
+///
+/// ```
+/// use greenhub::hub::{LoopErrorKind, interrupt_on};
+/// use greenhub::thread::try_sleep;
+/// use std::time::Duration;
+/// const SIGINT: i32 = 2;
+/// let _interrupt = interrupt_on(SIGINT)?;
+/// # signal_hook::low_level::raise(SIGINT)?;
+/// let interrupted = try_sleep(Duration::from_secs(3600)).unwrap_err(); // Ctrl-C is typed now
+/// assert_eq!(interrupted.kind(), LoopErrorKind::Interrupted);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// Returns an error in a callback of the main loop, in a poll of a future, and if the hub cannot be built or fails. In
+/// the main greenlet, returns the error by which the loop has ended: it was interrupted or aborted.
+pub fn try_sleep(duration: Duration) -> Result<(), LoopError> {
+    if duration.is_zero() && run::must_not_switch() {
+        return Ok(());
     }
+    let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
+    slept.or_else(|error| block_for(error, duration))
+}
+
+/// Sleeps after a refusal with the whole OS thread, if no green thread can run there.
+#[cold]
+fn block_for(refused: LoopError, duration: Duration) -> Result<(), LoopError> {
+    let time = match refused.kind() {
+        LoopErrorKind::ThreadEnding => duration,
+        LoopErrorKind::Panicking => duration.min(Grace::begin().left()),
+        _ => return Err(refused),
+    };
+    #[expect(clippy::disallowed_methods, reason = "no green thread can run during a panic, or after the last one")]
+    std::thread::sleep(time);
+    Ok(())
 }
 
 fn sleep_for(duration: Duration) -> Result<(), LoopError> {
@@ -110,10 +134,22 @@ impl Drop for ArmedTimer {
 /// The same as [`sleep`].
 #[doc(alias = "idle")]
 #[inline(always)]
+#[track_caller]
 pub fn yield_now() {
-    if let Err(error) = run::yield_now()
-        && !run::must_not_switch()
-    {
-        end_refused_sleep(&error, Duration::ZERO);
+    if let Err(error) = run::yield_now() {
+        end_refused_yield(error);
+    }
+}
+
+#[cold]
+#[track_caller]
+fn end_refused_yield(error: LoopError) {
+    if run::must_not_switch() {
+        return;
+    }
+    match block_for(error, Duration::ZERO) {
+        Ok(()) => {}
+        Err(error) if error.kind() == LoopErrorKind::Aborted => {}
+        Err(error) => panic!("yield_now: {error}"),
     }
 }

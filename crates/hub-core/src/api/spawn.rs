@@ -133,6 +133,20 @@ pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() 
     GreenThread { task: NewTask::new(local, f, place).begin() }
 }
 
+/// Like [`spawn_at`], with a name.
+#[inline]
+pub fn spawn_named_at<T: 'static>(
+    place: &'static Location<'static>,
+    name: Option<&str>,
+    f: impl FnOnce() -> T + 'static,
+) -> GreenThread<T> {
+    let task = NewTask::new(local::get(), f, place);
+    if let Some(name) = name {
+        task.set_name(name);
+    }
+    GreenThread { task: task.begin() }
+}
+
 /// Spawns a green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
 ///
 /// It pays for many short green threads whose results are not needed. A spawn and the run of an empty closure take

@@ -180,6 +180,28 @@ impl LoopError {
         }
     }
 
+    /// Returns the error of the main loop for which an I/O operation failed.
+    ///
+    /// Operations with std's signature return an [`io::Error`], whose kind does not tell an interruption from other
+    /// errors. Returns `None` for an error that does not come from the main loop.
+    ///
+    /// ```
+    /// use greenhub::hub::{LoopError, LoopErrorKind};
+    /// use std::io::Read;
+    /// let remote = greenhub::get_hub().remote();
+    /// let (mut reader, _writer) = greenhub::io::pipe()?;
+    /// greenhub::spawn(move || remote.interrupt());
+    /// let error = reader.read(&mut [0]).unwrap_err();
+    /// assert_eq!(LoopError::from_io_error(&error).map(|error| error.kind()), Some(LoopErrorKind::Interrupted));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn from_io_error(error: &io::Error) -> Option<LoopError> {
+        let cause = error.get_ref()?;
+        let of_loop = cause.downcast_ref::<LoopError>().cloned();
+        of_loop.or_else(|| cause.downcast_ref::<HubError>().map(|error| error.clone().into()))
+    }
+
     #[cold]
     fn new(cause: Cause) -> LoopError {
         LoopError(Arc::new(cause))

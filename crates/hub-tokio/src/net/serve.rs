@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hub_core::future::{sleep, try_block_on};
 use hub_core::hub::warn;
-use hub_core::internal::{KillProgress, kill_progress, request_exit};
+use hub_core::internal::{KillProgress, kill_progress, request_exit, spawn_named_at};
 use hub_core::{GreenError, GreenThread, GreenletId, LoopError, current_id};
 use rustix::io::Errno;
 use tokio::net::TcpStream;
@@ -128,7 +129,7 @@ impl Handlers {
             }
             // The outcome of a kill that is striking is known after a bounded number of turns.
             if progress.contains(&KillProgress::Striking) {
-                hub_core::yield_now();
+                hub_core::try_sleep(Duration::ZERO)?;
             } else {
                 try_block_on(unless(sleep(left), self.all_ended()))?;
             }
@@ -172,6 +173,8 @@ pub struct Served {
 
 /// Accepts connections, and handles each in a green thread of `handlers`. Switches.
 ///
+/// The green thread has the peer's address as its name, and the caller's location as the place of its spawn.
+///
 /// It ends by an error, or by a kill or a timeout of the caller. The handlers go on then. The result of a handler is
 /// dropped. A panic is reported. If the system lacks resources such as descriptors, it tries again with growing pauses.
 /// Eventlet's `SimpleSpawnFactory`, from its years on Twisted. [`serve_until`] ends gracefully.
@@ -180,6 +183,7 @@ pub struct Served {
 ///
 /// Returns the error with which the listener can accept no more.
 #[doc(alias = "SimpleSpawnFactory")]
+#[track_caller]
 pub fn serve<R>(
     listener: &Listener,
     handlers: &Handlers,
@@ -219,13 +223,16 @@ pub fn serve<R>(
 ///
 /// Returns the error with which the listener can accept no more, and an error if the caller cannot wait. The handlers
 /// go on then.
+#[track_caller]
 pub fn serve_until<R>(
     stop: &StopServe,
     listener: &Listener,
     handlers: &Handlers,
     handler: impl Fn(GreenTransport<TcpStream>, SocketAddr) -> R + 'static,
 ) -> io::Result<Served> {
-    run(stop, listener, handlers, move |stream, peer| drop(handler(GreenTransport::new(stream), peer)))
+    run(Location::caller(), stop, listener, handlers, move |stream, peer| {
+        drop(handler(GreenTransport::new(stream), peer))
+    })
 }
 
 /// Like [`serve`], for connections that begin with a handshake. Switches.
@@ -252,6 +259,7 @@ pub fn serve_until<R>(
 /// # Errors
 ///
 /// Returns the error with which the listener can accept no more.
+#[track_caller]
 pub fn serve_established<T, F, R>(
     listener: &Listener,
     handlers: &Handlers,
@@ -272,6 +280,7 @@ where
 /// # Errors
 ///
 /// Returns the errors of [`serve_until`].
+#[track_caller]
 pub fn serve_established_until<T, F, R>(
     stop: &StopServe,
     listener: &Listener,
@@ -283,7 +292,7 @@ pub fn serve_established_until<T, F, R>(
 where
     F: Future<Output = io::Result<T>>,
 {
-    run(stop, listener, handlers, move |stream, peer| {
+    run(Location::caller(), stop, listener, handlers, move |stream, peer| {
         match wait(None, establish(stream)).and_then(|established| established) {
             Ok(stream) => drop(handler(GreenTransport::new(stream), peer)),
             Err(error) => failed(error, peer),
@@ -296,6 +305,7 @@ const UNWINDING: Duration = Duration::from_secs(2);
 
 /// Runs a server: `handle` in a green thread for each connection.
 fn run(
+    called_at: &'static Location<'static>,
     stop: &StopServe,
     listener: &Listener,
     handlers: &Handlers,
@@ -306,7 +316,8 @@ fn run(
     let handle = Rc::new(handle);
     let accepted = accept_all(stop, listener, |stream, peer| {
         let handle = Rc::clone(&handle);
-        let green = hub_core::spawn(move || handle(stream, peer));
+        let name = peer.to_string();
+        let green = spawn_named_at(called_at, Some(&name), move || handle(stream, peer));
         handlers.add(&green);
         own.add(&green);
     })?;

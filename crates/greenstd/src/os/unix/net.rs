@@ -54,6 +54,11 @@ fn client(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     Ok(peer_name(address))
 }
 
+/// Returns the name of a peer as a text. Most clients have no name.
+fn text(address: &SocketAddr) -> Option<String> {
+    address.as_pathname().map(|path| path.display().to_string())
+}
+
 fn known_name(address: SocketAddrAny) -> io::Result<SocketAddr> {
     /// The bytes before the path: the family, and on some systems the length.
     const FAMILY: usize = 2;
