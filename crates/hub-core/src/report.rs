@@ -1,10 +1,11 @@
 //! The report stream, for failures that no caller receives as a result.
 
+mod standard_error;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,8 @@ use std::sync::{Arc, RwLock, mpsc};
 use std::time::Duration;
 
 use crate::error::{ExitKind, GreenError, MAX_THROWS};
+
+pub(crate) use standard_error::write_counts;
 
 /// A failure or a warning that no caller receives as a result.
 #[derive(Debug)]
@@ -172,6 +175,32 @@ impl fmt::Display for Report {
     }
 }
 
+impl Report {
+    /// Returns a text that failures of one kind have in common: those at one place with one error.
+    ///
+    /// `None` for a report that is never repeated for the same reason.
+    fn kind_of_failure(&self) -> Option<String> {
+        match self {
+            Report::Unhandled { name, error, .. } => Some(format!("unhandled, {}: {error}", place(name))),
+            Report::JobFailed { job, error, .. } => Some(format!("job, {job}: {error}")),
+            Report::GreenletFailed { made_at, error } => Some(format!("greenlet, {made_at}: {error}")),
+            Report::LinkFailed { name, error } => Some(format!("link, {}: {error}", place(name))),
+            Report::CallbackFailed { operation, made_at, error } => {
+                Some(format!("callback, {operation}, {made_at:?}: {error}"))
+            }
+            Report::Refused { greenlet, exit } => Some(format!("refused, {}: {exit}", place(greenlet))),
+            Report::Blocked { name, .. } => Some(format!("blocked, {}", place(name))),
+            Report::Warning(text) => Some(text.clone()),
+            Report::Quiet { .. } | Report::Deadlock { .. } | Report::Abandoned { .. } => None,
+        }
+    }
+}
+
+/// Returns the description of a green thread without its name.
+fn place(description: &str) -> &str {
+    description.rfind("spawned at ").map_or(description, |index| &description[index..])
+}
+
 /// Removes the path from the type name of a `Result`.
 fn without_path(result: &str) -> &str {
     result.strip_prefix("core::result::").unwrap_or(result)
@@ -237,8 +266,11 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 
 /// Sends reports to `stream` instead of standard error, for the whole process. Does not switch.
 ///
-/// The stream must not block: it is called in the middle of the main loop and at the end of OS threads. The default, a
-/// write to standard error, blocks the OS thread if standard error is a full pipe. If the stream panics, the panic is
+/// The default writes each report to standard error by one call. Of failures that repeat within a second, at the same
+/// place with the same error, it writes the first at once and then their number.
+///
+/// The stream must not block: it is called in the middle of the main loop and at the end of OS threads. The default
+/// blocks the OS thread if standard error is a full pipe. If the stream panics, the panic is
 /// ignored and that report is lost. The present stream cannot be read back, because another OS thread may replace it.
 ///
 /// ```
@@ -329,8 +361,7 @@ pub(crate) fn tell(report: Report) {
         let stream = STREAM.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         match stream {
             Some(stream) => stream(&report),
-            // Ignores errors, so that a closed standard error does not end the program.
-            None => drop(writeln!(std::io::stderr(), "greenhub: {report}")),
+            None => standard_error::write(&report),
         }
     }));
     if let Err(payload) = outcome {

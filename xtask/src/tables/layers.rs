@@ -55,7 +55,7 @@ const HUB_CORE: Layers = Layers {
                 &["error/panic"],
                 &["error/timeout"],
                 &["error", "error/linked", "error/loop_error"],
-                &["report"],
+                &["report", "report/standard_error"],
                 &["hub"],
                 &["timer_queue/heap"],
                 &["timer_queue/wheel"],

@@ -79,6 +79,7 @@ mod port_forwarder_example;
 mod process;
 mod producer_consumer_example;
 mod recursive_fetch_example;
+mod repeated_reports;
 mod running_in_place;
 mod select;
 mod serve;

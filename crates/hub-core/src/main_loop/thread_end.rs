@@ -58,6 +58,7 @@ fn end(this: &Local) {
         this.pin();
     }
     let sent = this.main_loop.close();
+    report::write_counts();
     if me != this.main {
         // `exit` was called in a greenlet, so the process ends. The main greenlet is suspended in frames that use this
         // state, and the main loop may be the caller.
