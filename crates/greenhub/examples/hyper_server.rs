@@ -17,6 +17,7 @@ use clap::Parser;
 use greenhub::GreenPool;
 use greenhub::future::{AsyncIo, GreenTimer, block_on, sleep};
 use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
+use greenhub::signal::{SIGINT, SIGTERM, Signals};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -24,7 +25,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 
 use crate::cli::Failure;
-use crate::cli::signals::Signals;
 
 /// The largest body that `/echo` answers with.
 const LARGEST: usize = 1 << 20;
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.address.as_str();
     let listener =
         ListenOptions::new().listen(address).map_err(Failure::doing(format!("cannot listen on {address}")))?;
@@ -75,7 +75,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let (last, farewell) = (stop.clone(), options.farewell);
     greenhub::spawn(move || {
         // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait(None);
+        let _ = signals.wait();
         last.stop_within(farewell);
     });
     let (pool, requests) = (GreenPool::new(options.most as usize), Rc::new(Cell::new(0)));

@@ -16,9 +16,9 @@ use std::time::Duration;
 use clap::Parser;
 use greenhub::GreenPool;
 use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
+use greenhub::signal::{SIGINT, SIGTERM, Signals};
 
 use crate::cli::Failure;
-use crate::cli::signals::Signals;
 
 /// Forwards connections to another address.
 ///
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let from = options.from.as_str();
     let listener = ListenOptions::new().listen(from).map_err(Failure::doing(format!("cannot listen on {from}")))?;
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
@@ -73,7 +73,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let (last, farewell) = (stop.clone(), options.farewell);
     greenhub::spawn(move || {
         // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait(None);
+        let _ = signals.wait();
         last.stop_within(farewell);
     });
     let (pool, totals) = (GreenPool::new(options.most as usize), Rc::new(Totals::default()));

@@ -18,9 +18,9 @@ use std::time::Duration;
 use clap::Parser;
 use greenhub::GreenPool;
 use greenhub::net::{ListenOptions, Served, StopServe, TcpStream, serve_until};
+use greenhub::signal::{SIGINT, SIGTERM, Signals};
 
 use crate::cli::Failure;
-use crate::cli::signals::Signals;
 use crate::room::Room;
 
 /// A chat server: sends each line of a client to all other clients.
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.listen.as_str();
     let failed = Failure::doing(format!("cannot listen on {address}"));
     let listener = ListenOptions::new().listen(address).map_err(failed)?;
@@ -74,7 +74,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let (closing, last) = (Rc::clone(&room), stop.clone());
     greenhub::spawn(move || {
         // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait(None);
+        let _ = signals.wait();
         last.stop_within(FAREWELL);
         closing.close();
     });

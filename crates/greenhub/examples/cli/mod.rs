@@ -2,8 +2,6 @@
 
 #![allow(dead_code, reason = "each example uses a part of it")]
 
-pub(crate) mod signals;
-
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use greenhub::net::{Cluster, ServeError, Served};
+use greenhub::signal::{SIGINT, SIGTERM, Signals};
 
 use crate::cli::Failure;
-use crate::cli::signals::Signals;
 use crate::http::{Response, Rules};
 use crate::site::Site;
 
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let site = Site::read(&options.directory, u64::from(options.memory) << 20)
         .map_err(|error| Failure::Run(format!("cannot read {}: {error}", options.directory.display())))?;
     let (site, responses) = (Arc::new(site), Arc::new(AtomicU64::new(0)));
@@ -94,7 +94,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let stop = server.stop();
     greenhub::spawn(move || {
         // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait(None);
+        let _ = signals.wait();
         stop.stop_within(options.farewell);
     });
     let ends = server.join().map_err(Failure::doing("cannot join the OS threads"))?;

@@ -13,6 +13,8 @@ mod report;
 mod server;
 mod system;
 
+use greenhub::signal::{SIGINT, SIGTERM, Signals};
+use greenhub::sync::WaitError;
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::io;
@@ -25,12 +27,20 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::cli::Failure;
-use crate::cli::signals::Signals;
 use crate::options::{Mode, Options};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::server::Server;
 use crate::system::Calls;
+
+/// Waits for Ctrl-C, or until the time of the run is over. Switches.
+fn wait_for_end(signals: &Signals, time: Option<Duration>) -> Result<(), WaitError> {
+    let Some(time) = time else { return Ok(signals.wait().map(drop)?) };
+    match signals.wait_timeout(time) {
+        Ok(_) | Err(WaitError::TimedOut) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 /// The state that all green threads of a run share.
 struct Run {
@@ -118,7 +128,7 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
     system::fit_to_hub(options, hub.name()).map_err(Failure::Run)?;
     system::raise_descriptor_limit(options).map_err(Failure::Run)?;
     system::require_memory(options).map_err(Failure::Run)?;
-    let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let run = Run::new();
 
     let (server, addresses) = match options.mode() {
@@ -143,7 +153,7 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
     let started = Instant::now();
     let clients = client::start(&run, connected, options.bytes);
     if connections > 0 || addresses.is_empty() {
-        signals.wait(options.duration()).map_err(Failure::doing("waiting for the end"))?;
+        wait_for_end(&signals, options.duration()).map_err(Failure::doing("waiting for the end"))?;
     }
 
     // Measure memory now: every connection is open, and its green threads are parked.

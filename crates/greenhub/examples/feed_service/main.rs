@@ -27,9 +27,9 @@ use greenhub::GreenPool;
 use greenhub::greenpool::GreenPile;
 use greenhub::hub::LoopError;
 use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
+use greenhub::signal::{SIGINT, SIGTERM, Signals};
 
 use crate::cli::Failure;
-use crate::cli::signals::Signals;
 use crate::http::{Response, Rules};
 
 /// A feed service: returns the titles of the feeds whose URLs are posted to it.
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.listen.as_str();
     let failed = Failure::doing(format!("cannot listen on {address}"));
     let listener = ListenOptions::new().listen(address).map_err(failed)?;
@@ -98,7 +98,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let (last, farewell) = (stop.clone(), options.timeout.saturating_add(FAREWELL));
     greenhub::spawn(move || {
         // Stop after an error, too: without the signals nothing else could stop the service.
-        let _ = signals.wait(None);
+        let _ = signals.wait();
         last.stop_within(farewell);
     });
     let feeds = GreenPool::new(options.pool.into());
