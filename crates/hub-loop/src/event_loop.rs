@@ -35,6 +35,7 @@ use crate::watcher::Watch;
 ///
 /// Panics if the hub cannot be built, as [`get_hub`](hub_core::get_hub) does.
 #[must_use]
+#[track_caller]
 pub fn event_loop() -> Loop {
     Loop { state: State::here() }
 }

@@ -119,6 +119,7 @@ impl<T> GreenTransport<T> {
     /// # Panics
     ///
     /// Panics if it would have to wait where nothing may wait: see [`block_on`].
+    #[track_caller]
     pub fn get_ref(&self) -> TransportRef<'_, T> {
         TransportRef(self.io.try_lock().unwrap_or_else(|_| block_on(self.io.lock())))
     }

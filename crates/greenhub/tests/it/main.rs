@@ -69,6 +69,7 @@ mod net;
 mod notifiers;
 mod offload;
 mod panic_payloads;
+mod panic_places;
 mod parker;
 mod peers;
 mod phases;

@@ -307,6 +307,7 @@ impl From<File> for OwnedFd {
     /// # Panics
     ///
     /// Panics if `into_std` returns an error.
+    #[track_caller]
     fn from(file: File) -> OwnedFd {
         match file.into_std() {
             Ok(file) => file.into(),
@@ -321,6 +322,7 @@ impl From<File> for std::process::Stdio {
     /// # Panics
     ///
     /// Panics if [`into_std`](File::into_std) returns an error.
+    #[track_caller]
     fn from(file: File) -> std::process::Stdio {
         OwnedFd::from(file).into()
     }

@@ -105,6 +105,7 @@ impl Stdin {
     /// # Panics
     ///
     /// Panics if the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
+    #[track_caller]
     pub fn lock(&self) -> StdinLock<'static> {
         StdinLock { buffer: BUFFER.lock().unwrap_or_else(PoisonError::into_inner) }
     }
@@ -118,6 +119,7 @@ impl Stdin {
     /// # Panics
     ///
     /// Like [`lock`](Stdin::lock).
+    #[track_caller]
     pub fn read_line(&self, line: &mut String) -> io::Result<usize> {
         self.lock().read_line(line)
     }
@@ -129,6 +131,7 @@ impl Stdin {
     /// # Panics
     ///
     /// Like [`lock`](Stdin::lock).
+    #[track_caller]
     pub fn lines(self) -> Lines<StdinLock<'static>> {
         self.lock().lines()
     }
@@ -278,6 +281,7 @@ macro_rules! output {
             ///
             /// Panics if the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
             #[must_use]
+            #[track_caller]
             pub fn lock(&self) -> $lock<'static> {
                 match self.take() {
                     Ok(lock) => lock,

@@ -38,6 +38,7 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// # Panics
 ///
 /// Panics if the system refuses an OS thread. [`Builder::spawn`] returns the error instead.
+#[track_caller]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,

@@ -125,6 +125,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     ///
     /// The same as [`with`](LocalKey::with).
+    #[track_caller]
     pub fn get(&'static self) -> T
     where
         T: Copy,
@@ -137,6 +138,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     ///
     /// The same as [`with`](LocalKey::with).
+    #[track_caller]
     pub fn take(&'static self) -> T
     where
         T: Default,
@@ -149,6 +151,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     ///
     /// The same as [`with`](LocalKey::with).
+    #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
         self.with(|cell| cell.replace(value))
     }
@@ -160,6 +163,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// # Panics
     ///
     /// The same as [`with`](LocalKey::with). Also panics if the value is mutably borrowed.
+    #[track_caller]
     pub fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         self.with(|cell| f(&cell.borrow()))
     }
@@ -169,6 +173,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// # Panics
     ///
     /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
+    #[track_caller]
     pub fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> R {
         self.with(|cell| f(&mut cell.borrow_mut()))
     }
@@ -190,6 +195,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// # Panics
     ///
     /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
+    #[track_caller]
     pub fn take(&'static self) -> T
     where
         T: Default,
@@ -202,6 +208,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// # Panics
     ///
     /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
+    #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
         self.with(|cell| cell.replace(value))
     }

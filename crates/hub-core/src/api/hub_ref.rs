@@ -42,6 +42,7 @@ use crate::wait::thread_pool;
 #[doc(alias = "get_hub_noargs")]
 #[doc(alias = "get_event_loop")]
 #[must_use]
+#[track_caller]
 pub fn get_hub() -> HubRef {
     match try_get_hub() {
         Ok(hub) => hub,
@@ -205,6 +206,7 @@ impl HubRef {
     #[doc(alias = "run_callback_threadsafe")]
     #[doc(alias = "call_soon_threadsafe")]
     #[must_use]
+    #[track_caller]
     pub fn remote(&self) -> Remote {
         match local::get().main_loop.mailbox() {
             Some(mailbox) => Remote::new(&mailbox),

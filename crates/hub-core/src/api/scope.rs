@@ -84,6 +84,7 @@ pub struct ScopedGreenThread<'scope, T> {
 ///
 /// In a destructor of a thread-local that runs after the OS thread's green threads have ended, each closure runs on the
 /// stack of the caller when it is joined.
+#[track_caller]
 pub fn scope<'env, F, R>(f: F) -> R
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,

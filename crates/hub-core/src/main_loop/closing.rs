@@ -40,6 +40,7 @@ impl MainLoop {
     /// # Panics
     ///
     /// Panics inside the hub's `wait`, which may be using the number: the caller must not close it there.
+    #[track_caller]
     fn give_up<R>(&self, fd: RawFd, change: fn(&mut Descriptors, RawFd) -> R) -> R {
         match self.with_table(|table| change(table, fd)) {
             Some(changed) => changed,

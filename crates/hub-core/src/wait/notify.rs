@@ -31,6 +31,7 @@ use crate::greenlet::local;
 /// Panics inside the `wait` of a hub, which may be using the number.
 #[doc(alias = "cancel_wait")]
 #[doc(alias = "closing_fd")]
+#[track_caller]
 pub fn notify_close(fd: RawFd) {
     number_changed(fd);
 }
@@ -42,6 +43,7 @@ pub fn notify_close(fd: RawFd) {
 /// # Panics
 ///
 /// The same as [`notify_close`].
+#[track_caller]
 pub fn notify_opened(fd: RawFd) {
     number_changed(fd);
 }

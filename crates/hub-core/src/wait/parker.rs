@@ -150,6 +150,7 @@ impl Parker {
     /// Panics if another greenlet made the parker. A parker that was made before its OS thread had a greenlet belongs
     /// to the OS thread: it never panics, and blocks the OS thread.
     #[inline]
+    #[track_caller]
     pub fn park(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
         let parked = self.park_deferring_exit(deadline)?;
         if parked == Parked::Exit {
@@ -173,6 +174,7 @@ impl Parker {
     ///
     /// The same as [`park`](Parker::park).
     #[inline(always)]
+    #[track_caller]
     pub fn park_deferring_exit(self, deadline: &mut Deadline) -> Result<Parked, LoopError> {
         let wait = self.wait;
         // The end of the park retires the ticket, so `Drop` must not run.

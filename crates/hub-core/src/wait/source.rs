@@ -579,6 +579,7 @@ impl AsFd for Source {
     /// # Panics
     ///
     /// Panics if the source was closed.
+    #[track_caller]
     fn as_fd(&self) -> BorrowedFd<'_> {
         let lent = Entered::open(&*self.inner).and_then(|entered| entered.lend());
         if lent.is_err() {

@@ -75,6 +75,7 @@ impl Park {
     ///
     /// Panics if another greenlet is running.
     #[inline]
+    #[track_caller]
     pub(crate) fn begun(number: u32, ticket: u64) -> Result<Park, LoopError> {
         let control = current();
         assert_eq!(control.number(), number, "a greenlet parks in a wait that another greenlet has made");
