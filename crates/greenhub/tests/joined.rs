@@ -118,6 +118,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
         &[
             "a_hub_works_again_after_abort",
             "a_kill_by_main_loses_no_error_of_the_loop",
+            "a_put_of_main_that_an_interrupt_ends_after_close_returns_its_item",
             "a_remote_interrupts_an_idle_hub",
             "a_shielded_sleep_ends_with_its_loop",
             "abort_does_not_wait_for_far_timers",
@@ -343,6 +344,7 @@ mod suite {
     mod swallowed_exits;
     mod sync_event;
     mod sync_queue;
+    mod sync_queue_close;
     mod sync_random;
     mod sync_semaphore;
     mod sync_std;

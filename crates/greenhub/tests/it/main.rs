@@ -103,6 +103,7 @@ mod std_thread;
 mod swallowed_exits;
 mod sync_event;
 mod sync_queue;
+mod sync_queue_close;
 mod sync_random;
 mod sync_semaphore;
 mod sync_std;

@@ -753,11 +753,14 @@ fn debug_output_shows_size_items_and_waiters() {
         (0..2).for_each(|item| queue.put(item).unwrap());
         let green = putter(&queue, 3);
         let text = format!("{queue:?}");
-        assert_eq!(text, "Queue { capacity: Some(2), items: 2, getting: 0, putting: 1, unfinished: 2 }");
+        assert_eq!(text, "Queue { capacity: Some(2), items: 2, getting: 0, putting: 1, closed: false, unfinished: 2 }");
         queue.get().unwrap();
         green.join().unwrap();
         let light = LightQueue::<()>::new();
-        assert_eq!(format!("{light:?}"), "LightQueue { capacity: None, items: 0, getting: 0, putting: 0 }");
+        assert_eq!(
+            format!("{light:?}"),
+            "LightQueue { capacity: None, items: 0, getting: 0, putting: 0, closed: false }"
+        );
     });
 }
 

@@ -68,8 +68,8 @@ impl<T> Channel<T> {
             match self.queue.put(item) {
                 Ok(()) => return Ok(()),
                 Err(PutError::Loop { error, .. }) => return Err(error),
-                // Does not occur: a put without a limit returns neither.
-                Err(PutError::Full(back) | PutError::TimedOut(back)) => item = back,
+                // Does not occur: the put has no limit, and a channel is never closed.
+                Err(PutError::Full(back) | PutError::TimedOut(back) | PutError::Closed(back)) => item = back,
             }
         }
     }
@@ -85,8 +85,8 @@ impl<T> Channel<T> {
             match self.queue.get() {
                 Ok(item) => return item,
                 Err(GetError::Loop(error)) => return Err(error.into()),
-                // Does not occur: a get without a limit returns neither.
-                Err(GetError::Empty | GetError::TimedOut) => {}
+                // Does not occur: the get has no limit, and a channel is never closed.
+                Err(GetError::Empty | GetError::TimedOut | GetError::Closed) => {}
             }
         }
     }
@@ -102,7 +102,7 @@ impl<T> Channel<T> {
         match self.queue.get_timeout(timeout) {
             Ok(item) => item,
             Err(GetError::Loop(error)) => Err(error.into()),
-            Err(GetError::Empty | GetError::TimedOut) => Err(GreenError::TimedOut),
+            Err(GetError::Empty | GetError::TimedOut | GetError::Closed) => Err(GreenError::TimedOut),
         }
     }
 

@@ -1,16 +1,22 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
-use std::io;
+use std::iter;
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::mem;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LoopError, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, WaitReason};
 
-use super::order::{Fifo, Lifo, Order, Priority};
+use super::order::{Fifo, Order};
 use super::wait_queue::{Unserved, Wait, WaitQueue};
+
+mod error;
+mod joinable;
+
+pub use error::{GetError, PutError};
+pub use joinable::{LifoQueue, OrderedQueue, PriorityQueue, Queue, TooManyTasksDone};
 
 /// A [`LightQueue`] whose items leave in the order `O`, with the same promises.
 pub struct OrderedLightQueue<T, O> {
@@ -23,7 +29,11 @@ struct State<T, O> {
     capacity: usize,
     getters: WaitQueue,
     /// The waiters for room, each with its item as payload.
-    putters: WaitQueue<T>,
+    putters: WaitQueue<Offer<T>>,
+    next_offer: u64,
+    /// The offers of waiting putters after the queue was closed; each putter takes its own back.
+    returned: Vec<Offer<T>>,
+    is_closed: bool,
     /// The number of getters that were granted and have not run since. As many items belong to them.
     promised: usize,
     /// The number of items that were put and not reported done.
@@ -33,95 +43,24 @@ struct State<T, O> {
     panic: Option<PanicPayload>,
 }
 
+/// The item of a waiting putter.
+struct Offer<T> {
+    number: u64,
+    item: T,
+}
+
 type PanicPayload = Box<dyn Any + Send>;
+
+/// The end of a get without an item.
+enum NoItem {
+    Closed,
+    /// The order has panicked.
+    Panic(PanicPayload),
+}
 
 thread_local! {
     /// Whether an order that calls out is running on this OS thread, under the lock of a queue.
     static ORDERING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The reason why an item was not put.
-#[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum PutError<T> {
-    /// There is no room now. Holds the item.
-    #[error("the queue is full")]
-    Full(T),
-    /// There was no room in time. Holds the item.
-    #[error("timed out: the queue is full")]
-    TimedOut(T),
-    /// The caller cannot wait, or its wait failed. Holds the item, unless a getter took it before the error came.
-    #[error("{error}")]
-    Loop {
-        /// The reason.
-        error: LoopError,
-        /// The item, unless a getter took it.
-        item: Option<T>,
-    },
-}
-
-/// The reason why no item was returned.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GetError {
-    /// There is no item now.
-    #[error("the queue is empty")]
-    Empty,
-    /// There was no item in time.
-    #[error("timed out: the queue is empty")]
-    TimedOut,
-    /// The caller cannot wait, or its wait failed.
-    #[error(transparent)]
-    Loop(#[from] LoopError),
-}
-
-impl<T> fmt::Debug for PutError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PutError::Full(_) => f.write_str("Full(..)"),
-            PutError::TimedOut(_) => f.write_str("TimedOut(..)"),
-            PutError::Loop { error, .. } => f.debug_struct("Loop").field("error", error).finish_non_exhaustive(),
-        }
-    }
-}
-
-impl<T> From<Unserved<T>> for PutError<T> {
-    fn from(ended: Unserved<T>) -> PutError<T> {
-        match ended {
-            Unserved::TimedOut(item) => PutError::TimedOut(item),
-            Unserved::Failed(error, item) => PutError::Loop { error, item },
-        }
-    }
-}
-
-impl From<Unserved> for GetError {
-    fn from(ended: Unserved) -> GetError {
-        match ended {
-            Unserved::TimedOut(()) => GetError::TimedOut,
-            Unserved::Failed(error, _) => GetError::Loop(error),
-        }
-    }
-}
-
-impl<T> From<PutError<T>> for io::Error {
-    /// Drops the item.
-    fn from(error: PutError<T>) -> io::Error {
-        match error {
-            PutError::Full(_) => io::Error::new(io::ErrorKind::WouldBlock, error.to_string()),
-            PutError::TimedOut(_) => io::Error::new(io::ErrorKind::TimedOut, error.to_string()),
-            PutError::Loop { error, .. } => error.into(),
-        }
-    }
-}
-
-impl From<GetError> for io::Error {
-    fn from(error: GetError) -> io::Error {
-        match error {
-            GetError::Empty => io::Error::new(io::ErrorKind::WouldBlock, error),
-            GetError::TimedOut => io::Error::new(io::ErrorKind::TimedOut, error),
-            GetError::Loop(error) => error.into(),
-        }
-    }
 }
 
 impl<T, O: Order<T>> State<T, O> {
@@ -181,8 +120,45 @@ impl<T, O: Order<T>> State<T, O> {
 
     /// Moves the item of the first putter into the queue.
     fn admit_putter(&mut self) -> bool {
-        let item = self.putters.grant_payload();
-        item.map(|item| self.push(item)).is_some()
+        let offer = self.putters.grant_payload();
+        offer.map(|offer| self.push(offer.item)).is_some()
+    }
+
+    /// Admits the putters whose items are granted to getters.
+    fn admit_promised(&mut self) {
+        while self.items.len() < self.promised && self.admit_putter() {}
+    }
+
+    /// Closes the queue: waiting putters get their items back, and waiting getters end.
+    fn close(&mut self) {
+        self.is_closed = true;
+        while let Some(offer) = self.putters.grant_payload() {
+            self.returned.push(offer);
+        }
+        // Getters wait only while each item is granted to a getter before them. These woken getters find no item.
+        while self.getters.grant() {
+            self.promised += 1;
+        }
+    }
+
+    /// Reports the work for `count` items as done.
+    fn finish(&mut self, count: usize) {
+        self.unfinished = self.unfinished.saturating_sub(count);
+        if self.unfinished == 0 {
+            self.joiners.grant_all();
+        }
+    }
+
+    /// Returns the number of a new offer. No number is zero.
+    fn number_offer(&mut self) -> u64 {
+        self.next_offer += 1;
+        self.next_offer
+    }
+
+    /// Returns the item of an offer that the end of the queue has put back.
+    fn take_back(&mut self, number: u64) -> Option<T> {
+        let index = self.returned.iter().position(|offer| offer.number == number)?;
+        Some(self.returned.swap_remove(index).item)
     }
 
     /// Grants getters while there are more items, and admits putters while there is room.
@@ -236,12 +212,12 @@ struct PutWait<T, O>(PhantomData<(T, O)>);
 
 impl<T, O: Order<T>> Wait for PutWait<T, O> {
     type State = State<T, O>;
-    type Payload = T;
+    type Payload = Offer<T>;
 
     const REASON: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
-    fn queue(state: &mut State<T, O>) -> &mut WaitQueue<T> {
+    fn queue(state: &mut State<T, O>) -> &mut WaitQueue<Offer<T>> {
         &mut state.putters
     }
 
@@ -285,6 +261,9 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
             capacity,
             getters: WaitQueue::default(),
             putters: WaitQueue::default(),
+            next_offer: 0,
+            returned: Vec::new(),
+            is_closed: false,
             promised: 0,
             unfinished: 0,
             joiners: WaitQueue::default(),
@@ -306,7 +285,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns [`PutError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main
+    /// Returns [`PutError::Closed`] if the queue is closed, before or during the wait. Returns [`PutError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main
     /// loop ends the wait of the main greenlet by an error.
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         self.put_within(item, Deadline::none())
@@ -325,18 +304,36 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
 
     fn put_within(&self, item: T, mut deadline: Deadline) -> Result<(), PutError<T>> {
         self.refuse_use_by_order();
-        let panic = PutWait::wait(&self.state, &mut deadline, item, |state, item| match item {
-            Some(item) if state.unpromised() >= state.capacity => Err(item),
-            Some(item) => {
-                state.push(item);
-                state.settle();
-                Ok(state.take_panic())
+        let mut number = 0;
+        let put = PutWait::wait(&self.state, &mut deadline, Offer { number, item }, |state, offer| match offer {
+            Some(offer) if state.is_closed => Ok(Err(offer.item)),
+            Some(mut offer) if state.unpromised() >= state.capacity => {
+                if number == 0 {
+                    number = state.number_offer();
+                    offer.number = number;
+                }
+                Err(offer)
             }
-            // The granting side has taken the item.
-            None => Ok(state.take_panic()),
-        })?;
-        throw(panic);
-        Ok(())
+            Some(offer) => {
+                state.push(offer.item);
+                state.settle();
+                Ok(Ok(state.take_panic()))
+            }
+            // The granting side has taken the item, or has put it back.
+            None => Ok(state.take_back(number).map_or_else(|| Ok(state.take_panic()), Err)),
+        });
+        match put {
+            Ok(Ok(panic)) => {
+                throw(panic);
+                Ok(())
+            }
+            Ok(Err(item)) => Err(PutError::Closed(item)),
+            Err(Unserved::TimedOut(offer)) => Err(PutError::TimedOut(offer.item)),
+            Err(Unserved::Failed(error, offer)) => {
+                let item = offer.map(|offer| offer.item).or_else(|| self.lock().take_back(number));
+                Err(PutError::Loop { error, item })
+            }
+        }
     }
 
     /// Panics in a call from an order: the OS thread would wait for the lock that it holds.
@@ -354,15 +351,18 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns [`PutError::Full`] if the queue is full.
+    /// Returns [`PutError::Full`] if the queue is full, and [`PutError::Closed`] if it is closed.
     #[doc(alias = "put_nowait")]
     pub fn try_put(&self, item: T) -> Result<(), PutError<T>> {
         let mut state = self.lock();
+        if state.is_closed {
+            return Err(PutError::Closed(item));
+        }
         if !state.has_room() {
             return Err(PutError::Full(item));
         }
         // Putters that wait for a getter came before this call.
-        while state.items.len() < state.promised && state.admit_putter() {}
+        state.admit_promised();
         state.push(item);
         state.settle();
         let panic = state.take_panic();
@@ -375,7 +375,8 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns [`GetError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main
+    /// Returns [`GetError::Closed`] if the queue is closed and no item is left, or none that is not granted to another
+    /// getter. Returns [`GetError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main
     /// loop ends the wait of the main greenlet by an error.
     pub fn get(&self) -> Result<T, GetError> {
         self.get_within(Deadline::none())
@@ -396,32 +397,118 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         self.refuse_use_by_order();
         let got = GetWait::wait(&self.state, &mut deadline, (), |state, ungranted| {
             match ungranted {
-                Some(()) if !state.has_more() => return Err(()),
+                Some(()) if !state.has_more() => {
+                    return if state.is_closed { Ok(Err(NoItem::Closed)) } else { Err(()) };
+                }
                 Some(()) => {}
                 None => state.promised -= 1,
             }
-            match state.take() {
-                Some(item) => Ok(Ok(item)),
-                // Without a panic, the putter that this getter was granted for has left.
-                None => state.take_panic().map(Err).ok_or(()),
+            match (state.take(), state.is_closed) {
+                (Some(item), _) => Ok(Ok(item)),
+                (None, is_closed) => match state.take_panic() {
+                    Some(payload) => Ok(Err(NoItem::Panic(payload))),
+                    None if is_closed => Ok(Err(NoItem::Closed)),
+                    // The putter that this getter was granted for has left.
+                    None => Err(()),
+                },
             }
         })?;
-        Ok(got.unwrap_or_else(|payload| resume_unwind(payload)))
+        got.or_else(|none| match none {
+            NoItem::Closed => Err(GetError::Closed),
+            NoItem::Panic(payload) => resume_unwind(payload),
+        })
     }
 
     /// Removes the next item if there is one, Eventlet's `get_nowait`. Does not switch.
     ///
     /// # Errors
     ///
-    /// Returns [`GetError::Empty`] if there is none.
+    /// Returns [`GetError::Empty`] if there is none, and [`GetError::Closed`] if the queue is closed as well.
     #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> Result<T, GetError> {
         let mut state = self.lock();
         let item = if state.has_more() { state.take() } else { None };
         let panic = if item.is_none() { state.take_panic() } else { None };
+        let is_closed = state.is_closed;
         drop(state);
         throw(panic);
-        item.ok_or(GetError::Empty)
+        item.ok_or(if is_closed { GetError::Closed } else { GetError::Empty })
+    }
+
+    /// Closes the queue: no more items can be put, and the items that are left are still delivered. Does not switch.
+    ///
+    /// gevent's and Python's `shutdown`. A put fails from then on, and so does each put that waits; the error holds the
+    /// item. A get returns the items that are left, and then ends with [`GetError::Closed`], as does each get that
+    /// waits. What was granted before stays: an item that a waiting putter hands to a granted getter is delivered.
+    ///
+    /// ```
+    /// use greenhub::sync::{GetError, PutError, Queue};
+    /// use std::sync::Arc;
+    /// let jobs = Arc::new(Queue::new());
+    /// let worker = jobs.clone();
+    /// let green = greenhub::spawn(move || {
+    ///     let mut done = Vec::new();
+    ///     while let Ok(job) = worker.get() {
+    ///         done.push(job);
+    ///     }
+    ///     done
+    /// });
+    /// (1..=3).try_for_each(|job| jobs.put(job))?;
+    /// jobs.close();
+    /// assert!(matches!(jobs.put(4), Err(PutError::Closed(4))));
+    /// assert_eq!(green.join()?, [1, 2, 3]);
+    /// assert!(matches!(jobs.get(), Err(GetError::Closed)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if the [order](Order) does. The queue is closed then.
+    #[doc(alias = "shutdown")]
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.admit_promised();
+        state.close();
+        let panic = state.take_panic();
+        drop(state);
+        throw(panic);
+    }
+
+    /// Closes the queue and returns the items that no get has returned. Does not switch.
+    ///
+    /// `shutdown(immediate=True)` of gevent and Python. The items leave in the order of the queue, and count as done
+    /// for [`join`](OrderedQueue::join). Waiting putters get their items back in their errors. A getter that was
+    /// granted an item and has not run since gets [`GetError::Closed`], as each other getter does.
+    ///
+    /// ```
+    /// use greenhub::sync::{GetError, Queue};
+    /// let jobs = Queue::new();
+    /// (1..=3).try_for_each(|job| jobs.put(job))?;
+    /// assert_eq!(jobs.close_now(), [1, 2, 3]);
+    /// jobs.join()?;
+    /// assert!(matches!(jobs.get(), Err(GetError::Closed)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if the [order](Order) does. The items that have not left by then are dropped.
+    #[doc(alias = "shutdown")]
+    pub fn close_now(&self) -> Vec<T> {
+        // Outside of the lock: the constructor of an order is user code, and may panic.
+        let empty = O::default();
+        let mut state = self.lock();
+        state.close();
+        let mut left = mem::replace(&mut state.items, empty);
+        state.finish(left.len());
+        drop(state);
+        iter::from_fn(|| left.pop()).collect()
+    }
+
+    /// Returns true if the queue is closed. Does not switch.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
     }
 
     /// Returns the number of items for newcomers, Eventlet's `qsize`. Does not switch.
@@ -509,19 +596,15 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         let capacity = self.capacity();
         let state = self.lock();
         let (items, getting, putting) = (state.unpromised(), state.getters.len(), state.putters.len());
+        let is_closed = state.is_closed;
         // The formatter is user code and may switch: hold no lock while calling it.
         drop(state);
         let mut shown = f.debug_struct(name);
         shown.field("capacity", &capacity).field("items", &items);
-        shown.field("getting", &getting).field("putting", &putting);
+        shown.field("getting", &getting).field("putting", &putting).field("closed", &is_closed);
         shown
     }
 }
-
-/// A [`Queue`] whose items leave in the order `O`.
-///
-/// It is an [`OrderedLightQueue`] that also counts unfinished items.
-pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 
 /// A queue between putters and getters. Eventlet's `LightQueue`.
 ///
@@ -552,138 +635,3 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
-
-/// A [`LightQueue`] that also counts unfinished items. Eventlet's `Queue`.
-///
-/// Callers can wait until all items are reported done.
-///
-/// ```
-/// use greenhub::sync::Queue;
-/// use std::sync::Arc;
-/// let jobs: Arc<Queue<u32>> = Arc::default();
-/// (1..=3).try_for_each(|n| jobs.put(n))?;
-/// let worker = jobs.clone();
-/// greenhub::thread::spawn(move || {
-///     while let Ok(_job) = worker.get() {
-///         worker.task_done().unwrap();
-///     }
-/// });
-/// jobs.join()?;
-/// assert!(jobs.is_empty());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[doc(alias = "JoinableQueue")]
-#[doc(alias = "SimpleQueue")]
-pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
-
-/// A [`Queue`] that returns the smallest item first. Eventlet's `PriorityQueue`.
-///
-/// Equal items leave in the order in which they were put.
-///
-/// Items are compared under the lock of the queue. In a comparison a wait or a yield fails or panics, as in the main
-/// loop, and a use of a queue with such an order panics. A panic of a comparison reaches the operation and loses no
-/// item: see [`Order`].
-///
-/// ```
-/// use greenhub::sync::PriorityQueue;
-/// let queue = PriorityQueue::new();
-/// for (priority, job) in [(2, "later"), (1, "first"), (2, "last")] {
-///     queue.try_put((priority, job))?;
-/// }
-/// assert_eq!(queue.try_get()?, (1, "first"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub type PriorityQueue<T> = OrderedQueue<T, Priority<T>>;
-
-/// A [`Queue`] that returns the item first that was put last.
-///
-/// ```
-/// use greenhub::sync::LifoQueue;
-/// let queue = LifoQueue::new();
-/// queue.try_put("old")?;
-/// queue.try_put("new")?;
-/// assert_eq!(queue.try_get()?, "new");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub type LifoQueue<T> = OrderedQueue<T, Lifo<T>>;
-
-/// The error of a `task_done` without an unfinished item.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("task_done was called more often than items were put")]
-#[non_exhaustive]
-pub struct TooManyTasksDone;
-
-impl<T, O: Order<T>> OrderedQueue<T, O> {
-    /// Creates a queue without a limit.
-    #[must_use]
-    pub fn new() -> Self {
-        OrderedQueue(OrderedLightQueue::new())
-    }
-
-    /// Creates a queue that is full with `capacity` items. With zero, a put meets a get.
-    #[must_use]
-    pub fn bounded(capacity: usize) -> Self {
-        OrderedQueue(OrderedLightQueue::bounded(capacity))
-    }
-
-    /// Reports the work for one item as done. Does not switch.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`TooManyTasksDone`] if all items were reported done before.
-    pub fn task_done(&self) -> Result<(), TooManyTasksDone> {
-        let mut state = self.lock();
-        state.unfinished = state.unfinished.checked_sub(1).ok_or(TooManyTasksDone)?;
-        if state.unfinished == 0 {
-            state.joiners.grant_all();
-        }
-        Ok(())
-    }
-
-    /// Waits until all items that were put are reported done. Switches if it waits.
-    ///
-    /// Items of waiting putters do not count.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
-    /// wait of the main greenlet by an error.
-    pub fn join(&self) -> Result<(), LoopError> {
-        self.refuse_use_by_order();
-        let joined = JoinWait::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| match ungranted {
-            Some(()) if state.unfinished != 0 => Err(()),
-            _ => Ok(()),
-        });
-        match joined {
-            Ok(()) | Err(Unserved::TimedOut(())) => Ok(()),
-            Err(Unserved::Failed(error, _)) => Err(error),
-        }
-    }
-
-    /// Returns the number of items that are not reported done. Does not switch.
-    #[doc(alias = "unfinished_tasks")]
-    #[must_use]
-    pub fn unfinished(&self) -> usize {
-        self.lock().unfinished
-    }
-}
-
-impl<T, O> Deref for OrderedQueue<T, O> {
-    type Target = OrderedLightQueue<T, O>;
-
-    fn deref(&self) -> &OrderedLightQueue<T, O> {
-        &self.0
-    }
-}
-
-impl<T, O: Order<T>> Default for OrderedQueue<T, O> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<T, O: Order<T>> fmt::Debug for OrderedQueue<T, O> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.describe(f, "Queue").field("unfinished", &self.unfinished()).finish()
-    }
-}

@@ -465,7 +465,8 @@ impl CappedSemaphore {
 impl From<GetError> for WaitError {
     fn from(error: GetError) -> WaitError {
         match error {
-            GetError::Empty | GetError::TimedOut => WaitError::TimedOut,
+            // The queue of a semaphore is never closed.
+            GetError::Empty | GetError::TimedOut | GetError::Closed => WaitError::TimedOut,
             GetError::Loop(error) => WaitError::Loop(error),
         }
     }
@@ -474,7 +475,7 @@ impl From<GetError> for WaitError {
 impl From<PutError<()>> for WaitError {
     fn from(error: PutError<()>) -> WaitError {
         match error {
-            PutError::Full(()) | PutError::TimedOut(()) => WaitError::TimedOut,
+            PutError::Full(()) | PutError::TimedOut(()) | PutError::Closed(()) => WaitError::TimedOut,
             PutError::Loop { error, .. } => WaitError::Loop(error),
         }
     }

@@ -149,6 +149,92 @@ fn items_of_a_queue_are_neither_lost_nor_duplicated_and_all_are_done() {
     });
 }
 
+/// Puts until the queue is closed.
+fn put_until_closed(queue: &Queue<usize>, fate: &Fate, putter: usize, random: &mut Rng) {
+    for item in (0..100).map(|n| 100 * putter + n) {
+        let done = match random.usize(..4) {
+            0 => Some(queue.put_timeout(item, random.moment())),
+            1 => Some(queue.try_put(item)),
+            _ => patiently(random, || queue.put(item)),
+        };
+        match done {
+            Some(Ok(())) => fate.put(item),
+            Some(Err(PutError::Full(back) | PutError::TimedOut(back))) => {
+                assert_eq!(back, item);
+                fate.refused.lock().unwrap().insert(back);
+                pause(random);
+            }
+            Some(Err(PutError::Closed(back))) => {
+                assert_eq!(back, item);
+                fate.refused.lock().unwrap().insert(back);
+                return;
+            }
+            Some(Err(error)) => panic!("{error}"),
+            None => {}
+        }
+    }
+}
+
+fn get_until_closed(queue: &Queue<usize>, fate: &Fate, getter: usize, random: &mut Rng) {
+    loop {
+        let got = match random.usize(..4) {
+            0 => queue.get_timeout(random.moment()),
+            1 => queue.try_get(),
+            _ => patiently(random, || queue.get()).unwrap_or(Err(GetError::Empty)),
+        };
+        match got {
+            Ok(item) => {
+                fate.got(getter, item);
+                queue.task_done().unwrap();
+            }
+            Err(GetError::Empty | GetError::TimedOut) => yield_now(),
+            Err(GetError::Closed) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn items_of_a_queue_that_is_closed_are_neither_lost_nor_duplicated() {
+    storms("items_of_a_queue_that_is_closed_are_neither_lost_nor_duplicated", |pair, seed| {
+        let queue: Arc<Queue<usize>> = Arc::new(Queue::bounded([0, 1, 3, usize::MAX][seed as usize % 4]));
+        let fate = Arc::new(Fate::default());
+        let hubs = [0, 1].map(|hub| {
+            let (queue, fate) = (queue.clone(), fate.clone());
+            on_hub(pair[hub], 2 * seed + hub as u64, 6, move || {
+                let mut jobs = Vec::new();
+                for number in (0..4).map(|n| 10 * hub + n) {
+                    let (own, own_fate) = (queue.clone(), fate.clone());
+                    jobs.push(job(move |random| put_until_closed(&own, &own_fate, number, random)));
+                    let (own, own_fate) = (queue.clone(), fate.clone());
+                    jobs.push(job(move |random| get_until_closed(&own, &own_fate, number, random)));
+                }
+                jobs
+            })
+        });
+        let (own, own_fate) = (queue.clone(), fate.clone());
+        let plain = std::thread::spawn(move || {
+            while let Ok(item) = own.get() {
+                own_fate.got(20, item);
+                own.task_done().unwrap();
+            }
+        });
+        let mut random = Rng::with_seed(seed);
+        (0..4).for_each(|_| std::thread::sleep(random.moment()));
+        if seed % 2 == 0 {
+            queue.close();
+        } else {
+            queue.close_now().into_iter().for_each(|item| fate.got(21, item));
+        }
+        // The waits without a limit end.
+        plain.join().unwrap();
+        hubs.into_iter().for_each(|hub| hub.join().unwrap());
+        queue.join().unwrap();
+        assert_eq!((queue.len(), queue.unfinished(), queue.getting(), queue.putting()), (0, 0, 0, 0));
+        fate.check();
+    });
+}
+
 #[test]
 fn items_of_an_unbounded_channel_are_neither_lost_nor_duplicated() {
     storms("items_of_an_unbounded_channel_are_neither_lost_nor_duplicated", |pair, seed| {

@@ -77,6 +77,7 @@ enum Outcome {
     Got(usize),
     Done,
     Late,
+    Closed,
     Killed,
 }
 
@@ -110,6 +111,9 @@ struct Model {
     /// The number of woken getters, each of which was granted an item.
     promised: usize,
     unfinished: usize,
+    is_closed: bool,
+    /// The putters whose items the end of the queue has put back.
+    returned: Vec<usize>,
     now: u32,
 }
 
@@ -165,7 +169,42 @@ impl Model {
         Some(item)
     }
 
+    fn close(&mut self) {
+        while self.items.len() < self.promised && self.take_in() {}
+        self.end_waits();
+    }
+
+    fn close_now(&mut self) -> Vec<usize> {
+        self.end_waits();
+        let mut left = Vec::new();
+        while !self.items.is_empty() {
+            left.push(self.items.remove((self.next)(&self.items)).number);
+        }
+        for _ in &left {
+            self.task_done();
+        }
+        if self.unfinished == 0 {
+            self.wake_joiners();
+        }
+        left
+    }
+
+    fn end_waits(&mut self) {
+        self.is_closed = true;
+        while let Some(putter) = self.putters.pop_front() {
+            self.returned.push(putter);
+            self.wake(putter);
+        }
+        while let Some(getter) = self.getters.pop_front() {
+            self.promised += 1;
+            self.wake(getter);
+        }
+    }
+
     fn try_put(&mut self, item: Item) -> bool {
+        if self.is_closed {
+            return false;
+        }
         let room = self.free() < self.capacity;
         let wanted = self.items.len() + self.putters.len() < self.promised + self.getters.len();
         if !room && !wanted {
@@ -188,11 +227,15 @@ impl Model {
         }
         self.unfinished -= 1;
         if self.unfinished == 0 {
-            while let Some(joiner) = self.joiners.pop_front() {
-                self.wake(joiner);
-            }
+            self.wake_joiners();
         }
         true
+    }
+
+    fn wake_joiners(&mut self) {
+        while let Some(joiner) = self.joiners.pop_front() {
+            self.wake(joiner);
+        }
     }
 
     fn resize(&mut self, capacity: usize) {
@@ -207,8 +250,10 @@ impl Model {
                 let waits = match wish {
                     Wish::Get => match self.try_get() {
                         Some(item) => return self.end(actor, Outcome::Got(item.number)),
+                        None if self.is_closed => return self.end(actor, Outcome::Closed),
                         None => &mut self.getters,
                     },
+                    Wish::Put(_) if self.is_closed => return self.end(actor, Outcome::Closed),
                     Wish::Put(item) if self.free() < self.capacity => {
                         self.push(item);
                         self.settle();
@@ -228,6 +273,7 @@ impl Model {
                 self.promised -= 1;
                 match self.pop() {
                     Some(item) => self.end(actor, Outcome::Got(item.number)),
+                    None if self.is_closed => self.end(actor, Outcome::Closed),
                     // A kill strikes when the actor would wait again.
                     None if killed => self.end(actor, Outcome::Killed),
                     // The putter of the granted item has left. The getter returns to its place in order of arrival.
@@ -238,6 +284,7 @@ impl Model {
                     }
                 }
             }
+            (State::Woken(_), Wish::Put(_)) if self.returned.contains(&actor) => self.end(actor, Outcome::Closed),
             (State::Woken(_), _) => self.end(actor, Outcome::Done),
             (State::Waiting | State::Ended(_), _) => {}
         }
@@ -294,19 +341,33 @@ fn act<O: Order<Item>>(queue: &OrderedQueue<Item, O>, wish: Wish, patience: Pati
         _ => None,
     };
     let wait = || match (wish, limit) {
-        (Wish::Get, None) => Outcome::Got(queue.get().unwrap().number),
-        (Wish::Get, Some(limit)) => match queue.get_timeout(limit) {
-            Err(GetError::TimedOut) => Outcome::Late,
+        (Wish::Get, None) => match queue.get() {
+            Err(GetError::Closed) => Outcome::Closed,
             got => Outcome::Got(got.unwrap().number),
         },
-        (Wish::Put(item), None) => {
-            queue.put(item).unwrap();
-            Outcome::Done
-        }
+        (Wish::Get, Some(limit)) => match queue.get_timeout(limit) {
+            Err(GetError::TimedOut) => Outcome::Late,
+            Err(GetError::Closed) => Outcome::Closed,
+            got => Outcome::Got(got.unwrap().number),
+        },
+        (Wish::Put(item), None) => match queue.put(item) {
+            Err(PutError::Closed(back)) => {
+                assert_eq!(back.number, item.number);
+                Outcome::Closed
+            }
+            put => {
+                put.unwrap();
+                Outcome::Done
+            }
+        },
         (Wish::Put(item), Some(limit)) => match queue.put_timeout(item, limit) {
             Err(PutError::TimedOut(back)) => {
                 assert_eq!(back.number, item.number);
                 Outcome::Late
+            }
+            Err(PutError::Closed(back)) => {
+                assert_eq!(back.number, item.number);
+                Outcome::Closed
             }
             put => {
                 put.unwrap();
@@ -343,6 +404,8 @@ fn compare<O: Order<Item> + 'static>(seeds: u64, next: fn(&[Item]) -> usize) {
             joiners: VecDeque::new(),
             promised: 0,
             unfinished: 0,
+            is_closed: false,
+            returned: Vec::new(),
             now: 0,
         };
         let outcomes: Rc<RefCell<Vec<Outcome>>> = Rc::default();
@@ -384,10 +447,20 @@ fn compare<O: Order<Item> + 'static>(seeds: u64, next: fn(&[Item]) -> usize) {
                     queue.resize(capacity);
                     model.resize(capacity);
                 }
-                11 | 12 if !greens.is_empty() => {
+                11 if !greens.is_empty() => {
                     let victim = random.usize(..greens.len());
                     greens[victim].kill();
                     model.kill(victim);
+                }
+                // One queue of three is closed, so that the others run to the end with waiters.
+                12 if seed % 3 == 0 && step > 20 && random.usize(..2) == 0 => {
+                    if random.usize(..2) == 0 {
+                        queue.close();
+                        model.close();
+                    } else {
+                        let left: Vec<_> = queue.close_now().into_iter().map(|item| item.number).collect();
+                        assert_eq!(left, model.close_now(), "{at}");
+                    }
                 }
                 13 => {
                     while !model.ready.is_empty() {
