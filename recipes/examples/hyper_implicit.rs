@@ -16,7 +16,7 @@ use recipes::web::{AnyError, post, respond};
 use tokio::net::TcpListener;
 
 fn main() -> Result<(), AnyError> {
-    greenhub::use_hub("tokio")?; // or EVENTLET_HUB=tokio in the environment
+    greenhub::use_hub("tokio")?; // or GREENHUB_HUB=tokio in the environment
     let _hub = greenhub::get_hub(); // builds the hub, whose runtime the calls below need
     let (address, _server) = serve(|path, body| {
         sleep(Duration::from_millis(10)); // parks the green thread of this request

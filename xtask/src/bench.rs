@@ -146,7 +146,7 @@ impl Program {
             }
             Program::Figures(_) => _ = command.arg("--figures"),
         }
-        command.args(only).env_remove("EVENTLET_HUB");
+        command.args(only).env_remove("GREENHUB_HUB").env_remove("EVENTLET_HUB");
         let output = process::collect(&mut command, LIMIT).with_context(|| self.name())?;
         ensure!(output.status.success(), "{}: {}", self.name(), String::from_utf8_lossy(&output.stderr));
         let printed = String::from_utf8_lossy(&output.stdout);

@@ -165,7 +165,7 @@ fn output(tool: Command, cost: &Cost, count: u64) -> Result<String> {
 
 /// Runs an operation of `hot_paths` by `command`.
 fn ran(mut command: Command, cost: &Cost, count: u64) -> Result<Output> {
-    command.arg(cost.operation).arg(count.to_string()).env_remove("EVENTLET_HUB");
+    command.arg(cost.operation).arg(count.to_string()).env_remove("GREENHUB_HUB").env_remove("EVENTLET_HUB");
     let output = command.output().context("hot_paths")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {}\n{errors}", cost.operation, output.status);

@@ -286,6 +286,7 @@ pub const MANY_RUNS: (&str, &str) = ("GREENHUB_RUNS", "200");
 
 /// Variables that would change a test run. Each step starts without them.
 pub const VARIABLES: &[&str] = &[
+    "GREENHUB_HUB",
     "EVENTLET_HUB",
     "GREENHUB_WAKEUP",
     "GREENHUB_GUARD",

@@ -154,7 +154,7 @@ pub fn green(command: &mut Command, hub: &Hub) {
 }
 
 fn select_facade(command: &mut Command, hub: &Hub) {
-    command.args(["-p", "greenhub", "--features", GREEN_FEATURES]).env("EVENTLET_HUB", hub.name);
+    command.args(["-p", "greenhub", "--features", GREEN_FEATURES]).env("GREENHUB_HUB", hub.name);
     run_side_by_side(command);
 }
 
@@ -263,7 +263,7 @@ fn bundled_libevent(workspace: &Workspace, report: &mut Report) {
     }
     let mut command = workspace.cargo();
     command.args(["test", "-p", "greenhub", "--features", NAME, "--test", "it", "hubs::"]);
-    command.env("EVENTLET_HUB", "libevent").env("CARGO_TARGET_DIR", workspace.root.join("target/bundled"));
+    command.env("GREENHUB_HUB", "libevent").env("CARGO_TARGET_DIR", workspace.root.join("target/bundled"));
     report.run_tests(NAME, command);
 }
 

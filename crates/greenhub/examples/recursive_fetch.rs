@@ -48,7 +48,7 @@ struct Options {
     #[arg(long, value_name = "S", default_value = "10", value_parser = cli::seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
+    /// Hub to use [default: the one in GREENHUB_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }

@@ -19,7 +19,7 @@ use greenhub::os::unix::net::UnixStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Makes the hub available to `use_hub("example.org:counting-poll")` and `EVENTLET_HUB=counting-poll`.
+/// Makes the hub available to `use_hub("example.org:counting-poll")` and `GREENHUB_HUB=counting-poll`.
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: "example.org:counting-poll",
     aliases: &["counting-poll"],

@@ -54,7 +54,7 @@ struct Options {
     #[arg(long)]
     verbose: bool,
 
-    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
+    /// Hub to use [default: the one in GREENHUB_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }

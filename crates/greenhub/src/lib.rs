@@ -109,7 +109,7 @@
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`](park::Source) |
 //! | wait for several descriptors at once | [`select`] |
 //! | react to descriptors, timers, signals, child processes and files by callbacks | `gevent` (feature `loop`): gevent's event loop with its watchers |
-//! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
+//! | choose a hub | [`use_hub`], `GREENHUB_HUB`, [`get_default_hub`] |
 //! | write a hub | [`Hub`](hub::Hub), [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
 //! | wake a hub from another OS thread | [`HubRef::remote`] |
 //! | wait for Ctrl-C or another signal | [`signal`] |
@@ -128,11 +128,12 @@
 //!
 //! 1. The OS thread chose a hub: [`use_hub`]`("epoll")` chooses by name, [`use_hub_with`]`(MyHub::new)` a hub of your
 //!    own. `use_hub(None)` withdraws the choice.
-//! 2. The environment variable `EVENTLET_HUB` names a hub.
+//! 2. The environment variable `GREENHUB_HUB` names a hub. If it is not set, Eventlet's `EVENTLET_HUB` does.
 //! 3. The default is the first of epoll, kqueue, poll and select that is compiled in and available:
 //!    [`get_default_hub`].
 //!
-//! A name that is empty, unknown, not compiled in or not available is an error. No other hub is chosen in its place.
+//! A name that is empty, unknown, not compiled in or not available is an error, which says which variable it was read
+//! from. No other hub is chosen in its place, and an empty `GREENHUB_HUB` does not lead to `EVENTLET_HUB`.
 //! I/O returns the error as an `io::Error`, [`try_get_hub`] as a [`HubError`](hub::HubError). [`sleep`] and [`get_hub`]
 //! panic with its message.
 //!
@@ -147,7 +148,7 @@
 //!
 //! | name | alias | feature | system | how to reach it |
 //! |---|---|---|---|---|
-//! | `epoll` | `epolls` | `epoll` (default) | Linux, Android | no choice, `use_hub("epoll")`, `EVENTLET_HUB=epoll` |
+//! | `epoll` | `epolls` | `epoll` (default) | Linux, Android | no choice, `use_hub("epoll")`, `GREENHUB_HUB=epoll` |
 //! | `kqueue` | | `kqueue` (default) | FreeBSD, OpenBSD, DragonFly, macOS, iOS | no choice, or by name |
 //! | `poll` | | `poll` (default) | Unix | by name; no choice, if neither of the above is compiled in and available |
 //! | `select` | `selects` | `select` (default) | Unix; descriptors below `FD_SETSIZE` | by name; no choice, if none of the above is |

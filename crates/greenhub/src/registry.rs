@@ -6,8 +6,9 @@ use std::sync::{PoisonError, RwLock};
 use hub_core::HubError;
 use hub_core::hub::HubDescriptor;
 
-/// The environment variable that names the hub of every OS thread without a choice of its own.
-const VARIABLE: &str = "EVENTLET_HUB";
+/// The environment variables that name the hub of every OS thread without a choice of its own. The first that is set
+/// counts: `EVENTLET_HUB` may be meant for a Python program in the same environment.
+const VARIABLES: [&str; 2] = ["GREENHUB_HUB", "EVENTLET_HUB"];
 
 /// A hub of this project, compiled in or not.
 struct Known {
@@ -104,21 +105,24 @@ impl Known {
         self.name == name || self.aliases.contains(&name)
     }
 
-    fn find(&self) -> Result<HubDescriptor, HubError> {
+    fn find(&self, variable: Option<&'static str>) -> Result<HubDescriptor, HubError> {
         if !self.exists_here {
-            return Err(HubError::Unavailable { name: self.name.to_owned() });
+            return Err(HubError::Unavailable { name: self.name.to_owned(), variable });
         }
-        let descriptor = self
-            .descriptor
-            .ok_or_else(|| HubError::NotCompiled { name: self.name.to_owned(), feature: self.feature })?;
-        available(descriptor)
+        let descriptor = self.descriptor.ok_or_else(|| HubError::NotCompiled {
+            name: self.name.to_owned(),
+            feature: self.feature,
+            variable,
+        })?;
+        available(descriptor, variable)
     }
 }
 
 /// Chooses the hub of the calling OS thread. Does not switch.
 ///
-/// `Some` chooses a hub by name. `None` chooses the hub that the environment variable `EVENTLET_HUB` names or, without
-/// the variable, the first available of epoll, kqueue, poll and select. Eventlet's `use_hub`.
+/// `Some` chooses a hub by name. `None` chooses the hub that the environment variable `GREENHUB_HUB` names or, without
+/// the variable, Eventlet's `EVENTLET_HUB`; without both, the first available of epoll, kqueue, poll and select.
+/// Eventlet's `use_hub`.
 ///
 /// The names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, `tokio`, Eventlet's spellings `epolls`, `selects`,
 /// `pyevent`, `twistedr` and `asyncio`, and the names and aliases of hubs added by [`register_hub`]. `libevent` and
@@ -150,12 +154,13 @@ impl Known {
 /// - [`HubError::Build`] if the hub is `tokio` and cannot be built.
 ///
 /// After an error the current hub stays, except after a failed build.
+#[doc(alias = "GREENHUB_HUB")]
 #[doc(alias = "EVENTLET_HUB")]
 #[doc(alias = "GEVENT_LOOP")]
 #[doc(alias = "set_hub")]
 pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubError> {
     let descriptor = match name.into() {
-        Some(name) => find(name, false)?,
+        Some(name) => find(name, None)?,
         None => choose_by_default()?,
     };
     hub_core::internal::use_hub_descriptor(Some(descriptor))?;
@@ -166,7 +171,7 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
     Ok(())
 }
 
-/// Adds a hub to those that [`use_hub`] and `EVENTLET_HUB` find by name. Does not switch.
+/// Adds a hub to those that [`use_hub`] and `GREENHUB_HUB` find by name. Does not switch.
 ///
 /// The hub is known on every OS thread of the process. It is never chosen by default. Its name and aliases may contain
 /// `.`, `:` and `-`.
@@ -182,7 +187,7 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 ///     available: || true,
 ///     build: default.build, // for a hub of your own: || Ok(Box::new(MyHub::new()?))
 /// })?;
-/// use_hub("mine")?; // or EVENTLET_HUB=mine
+/// use_hub("mine")?; // or GREENHUB_HUB=mine
 /// assert_eq!(get_hub().name(), default.name);
 /// # Ok::<(), greenhub::hub::HubError>(())
 /// ```
@@ -197,7 +202,7 @@ pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
     names.extend(descriptor.aliases);
     for (i, &name) in names.iter().enumerate() {
         if name.trim().is_empty() {
-            return Err(HubError::EmptyName { from_environment: false });
+            return Err(HubError::EmptyName { variable: None });
         }
         let is_taken = known().any(|known| known.answers_to(name))
             || registered.iter().any(|other| other.answers_to(name))
@@ -212,7 +217,7 @@ pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
 
 /// Returns the preferred hub of this system. Does not switch.
 ///
-/// It is the first of epoll, kqueue, poll and select that is compiled in and available, whatever `EVENTLET_HUB` says.
+/// It is the first of epoll, kqueue, poll and select that is compiled in and available, whatever the environment says.
 /// Eventlet's `get_default_hub`.
 ///
 /// ```
@@ -232,37 +237,39 @@ pub fn get_default_hub() -> Result<&'static HubDescriptor, HubError> {
 
 /// Returns the hub that the environment names, or the preferred one.
 fn choose_by_default() -> Result<HubDescriptor, HubError> {
-    match env::var_os(VARIABLE) {
-        Some(name) => find(&name.to_string_lossy(), true),
-        None => get_default_hub().copied(),
+    for variable in VARIABLES {
+        if let Some(name) = env::var_os(variable) {
+            return find(&name.to_string_lossy(), Some(variable));
+        }
     }
+    get_default_hub().copied()
 }
 
 fn known() -> impl Iterator<Item = &'static Known> {
     PREFERENCE.iter().chain(&ON_DEMAND)
 }
 
-fn find(name: &str, from_environment: bool) -> Result<HubDescriptor, HubError> {
+fn find(name: &str, variable: Option<&'static str>) -> Result<HubDescriptor, HubError> {
     if name.trim().is_empty() {
-        return Err(HubError::EmptyName { from_environment });
+        return Err(HubError::EmptyName { variable });
     }
     if let Some(known) = known().find(|known| known.answers_to(name)) {
-        return known.find();
+        return known.find(variable);
     }
     let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(&descriptor) = registered.iter().find(|descriptor| descriptor.answers_to(name)) {
         // The probe is foreign code: it may call `register_hub`, which takes the lock.
         drop(registered);
-        return available(descriptor);
+        return available(descriptor, variable);
     }
     let names: Vec<&str> = known().map(|known| known.name).chain(registered.iter().map(|it| it.name)).collect();
-    Err(HubError::Unknown { name: name.to_owned(), known: names.join(", "), from_environment })
+    Err(HubError::Unknown { name: name.to_owned(), known: names.join(", "), variable })
 }
 
-fn available(descriptor: HubDescriptor) -> Result<HubDescriptor, HubError> {
+fn available(descriptor: HubDescriptor, variable: Option<&'static str>) -> Result<HubDescriptor, HubError> {
     if (descriptor.available)() {
         Ok(descriptor)
     } else {
-        Err(HubError::Unavailable { name: descriptor.name.to_owned() })
+        Err(HubError::Unavailable { name: descriptor.name.to_owned(), variable })
     }
 }

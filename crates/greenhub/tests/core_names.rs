@@ -13,7 +13,7 @@ fn a_program_of_core_names_gets_the_hub_of_the_facade() {
     });
     assert_eq!(green.join().unwrap(), 7);
     let name = hub_core::get_hub().name();
-    match env::var("EVENTLET_HUB") {
+    match env::var("GREENHUB_HUB").or_else(|_| env::var("EVENTLET_HUB")) {
         Ok(chosen) => assert_eq!(name, chosen),
         Err(_) => assert!(["epoll", "kqueue", "poll", "select"].contains(&name), "{name}"),
     }

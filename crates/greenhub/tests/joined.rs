@@ -230,7 +230,7 @@ mod support {
 
     /// Runs a test on a new OS thread, in a green thread of a loop that a runtime of Tokio drives.
     ///
-    /// The hub is the default one, or that of `EVENTLET_HUB`.
+    /// The hub is the default one, or that of `GREENHUB_HUB`.
     pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
         if is_excepted(name) {
             return crate::it_support::run(name, test);

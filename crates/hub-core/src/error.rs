@@ -28,38 +28,44 @@ pub use self::timeout::Timeout;
 #[non_exhaustive]
 pub enum HubError {
     /// The name was empty or blank.
-    #[error("need to specify a hub: the name is empty{}; give one such as \"epoll\", or none for the default", origin(.from_environment))]
+    #[error("need to specify a hub: the name is empty{}; give one such as \"epoll\", or none for the default", origin(*.variable))]
     EmptyName {
-        /// Whether the name came from `EVENTLET_HUB`.
-        from_environment: bool,
+        /// The environment variable that the name was read from.
+        variable: Option<&'static str>,
     },
     /// No hub has that name.
-    #[error("there is no hub named {name:?}{}: known are {known}; register_hub makes one of your own known", origin(.from_environment))]
+    #[error("there is no hub named {name:?}{}: known are {known}; register_hub makes one of your own known", origin(*.variable))]
     Unknown {
         /// The requested name.
         name: String,
         /// The known names.
         known: String,
-        /// Whether the name came from `EVENTLET_HUB`.
-        from_environment: bool,
+        /// The environment variable that the name was read from.
+        variable: Option<&'static str>,
     },
     /// The hub exists, but this build is without it.
     #[error(
-        "the hub {name:?} is not compiled in: build greenhub with the feature `{feature}`, or choose another by use_hub or EVENTLET_HUB"
+        "the hub {name:?}{} is not compiled in: build greenhub with the feature `{feature}`, or choose another by use_hub or GREENHUB_HUB",
+        origin(*.variable)
     )]
     NotCompiled {
         /// The name of the hub.
         name: String,
         /// The Cargo feature that contains the hub.
         feature: &'static str,
+        /// The environment variable that the name was read from.
+        variable: Option<&'static str>,
     },
     /// The hub exists, but not on this system.
     #[error(
-        "the selected hub {name:?} is not available on this system: choose another by use_hub or EVENTLET_HUB, or leave the choice open"
+        "the selected hub {name:?}{} is not available on this system: choose another by use_hub or GREENHUB_HUB, or leave the choice open",
+        origin(*.variable)
     )]
     Unavailable {
         /// The name of the hub.
         name: String,
+        /// The environment variable that the name was read from.
+        variable: Option<&'static str>,
     },
     /// No hub is compiled in and available.
     #[error(
@@ -94,8 +100,8 @@ pub enum HubError {
     ThreadEnding,
 }
 
-fn origin(from_environment: &bool) -> &'static str {
-    if *from_environment { " (from EVENTLET_HUB)" } else { "" }
+fn origin(variable: Option<&'static str>) -> String {
+    variable.map(|variable| format!(" (from {variable})")).unwrap_or_default()
 }
 
 /// The reason why a plain greenlet could not be switched to, or be given a parent.

@@ -40,7 +40,7 @@ use hub_core::hub::HubDescriptor;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use hub::{EpollHub, Paths, Trigger};
 
-/// The descriptor of the epoll hub, for `use_hub` and `EVENTLET_HUB`.
+/// The descriptor of the epoll hub, for `use_hub` and `GREENHUB_HUB`.
 ///
 /// The environment variable `GREENHUB_EPOLL` is a comma-separated list of [`Paths`] to force: `edge`
 /// ([`Trigger::Edge`]) and `millis` (no [`precise_wait`](Paths::precise_wait)). Test suites run over these paths with

@@ -67,7 +67,7 @@ use hub_core::hub::HubDescriptor;
 pub use convert::{Event, Filter};
 pub use hub::{Kevent, KqueueHub};
 
-/// The descriptor of the kqueue hub, for `use_hub` and `EVENTLET_HUB`.
+/// The descriptor of the kqueue hub, for `use_hub` and `GREENHUB_HUB`.
 ///
 /// The hub is not available on systems without kqueue.
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {

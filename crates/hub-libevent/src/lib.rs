@@ -53,7 +53,7 @@ use hub_core::hub::HubDescriptor;
 #[cfg(unix)]
 pub use hub::LibeventHub;
 
-/// The descriptor of the libevent hub, for `use_hub` and `EVENTLET_HUB`.
+/// The descriptor of the libevent hub, for `use_hub` and `GREENHUB_HUB`.
 #[cfg(unix)]
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,

@@ -25,7 +25,7 @@ use hub_core::hub::HubDescriptor;
 
 pub use hub::PollHub;
 
-/// The descriptor of the poll hub, for `use_hub` and `EVENTLET_HUB`.
+/// The descriptor of the poll hub, for `use_hub` and `GREENHUB_HUB`.
 pub const DESCRIPTOR: HubDescriptor =
     HubDescriptor { name: hub::NAME, aliases: &[], available: || true, build: || Ok(Box::new(PollHub::new()?)) };
 

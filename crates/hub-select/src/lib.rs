@@ -29,7 +29,7 @@ use hub_core::hub::HubDescriptor;
 
 pub use hub::SelectHub;
 
-/// The descriptor of the select hub, for `use_hub` and `EVENTLET_HUB`.
+/// The descriptor of the select hub, for `use_hub` and `GREENHUB_HUB`.
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,
     aliases: &["selects"],

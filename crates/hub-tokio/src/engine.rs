@@ -26,7 +26,7 @@ thread_local! {
 /// `None` if the hub is another one, or not built yet: [`hub_core::get_hub`] builds it. [`Handle::current`] is the same
 /// runtime, unless the program has entered another one.
 ///
-/// `EVENTLET_HUB=tokio` alone builds no hub before the first wait. Until then `tokio::spawn` panics, and so does a
+/// `GREENHUB_HUB=tokio` alone builds no hub before the first wait. Until then `tokio::spawn` panics, and so does a
 /// timer or a socket of Tokio: "there is no reactor running". A program that begins with one of them calls
 /// [`hub_core::get_hub`] first. `greenhub::use_hub` builds the hub if it chooses `tokio`.
 ///

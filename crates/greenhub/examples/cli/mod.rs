@@ -66,7 +66,7 @@ fn first_line(message: &str) -> String {
 
 /// Chooses and builds the hub of the calling OS thread.
 ///
-/// `None` chooses the hub that `EVENTLET_HUB` names, or the best available one.
+/// `None` chooses the hub that `GREENHUB_HUB` names, or the best available one.
 pub(crate) fn use_hub(name: Option<&str>) -> Result<HubRef, Failure> {
     greenhub::use_hub(name).and_then(|()| greenhub::try_get_hub()).map_err(|error| match error {
         HubError::Build { .. } => Failure::Run(error.to_string()),

@@ -61,7 +61,7 @@ struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     memory: u32,
 
-    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
+    /// Hub to use [default: the one in GREENHUB_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }

@@ -32,7 +32,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     connect: Option<String>,
 
-    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
+    /// Hub to use [default: the one in GREENHUB_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     pub(crate) hub: Option<String>,
 

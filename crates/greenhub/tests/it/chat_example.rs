@@ -283,7 +283,7 @@ fn wrong_arguments_are_refused_with_status_2() {
 #[test]
 fn an_unknown_hub_is_refused_with_status_2() {
     refuses(&run(&["--hub", "nope"]), 2, &["nope"]);
-    refuses(&example::run(chat(&[]).env("EVENTLET_HUB", "nope")), 2, &["nope", "EVENTLET_HUB"]);
+    refuses(&example::run(chat(&[]).env("GREENHUB_HUB", "nope")), 2, &["nope", "GREENHUB_HUB"]);
 }
 
 #[test]

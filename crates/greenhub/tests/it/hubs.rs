@@ -72,17 +72,20 @@ impl Hub for Mine {
 ///
 /// Returns false in that process, and true in the parent after the child has succeeded.
 fn with_environment(test: &str, hub: Option<&str>) -> bool {
+    let variables: Vec<_> = hub.map(|hub| ("EVENTLET_HUB", hub)).into_iter().collect();
+    with_variables(test, &variables)
+}
+
+/// Like [`with_environment`], with these variables alone to choose a hub.
+fn with_variables(test: &str, variables: &[(&str, &str)]) -> bool {
     if support::is_child() {
         return false;
     }
     let output = support::rerun(test, |command: &mut Command| {
-        match hub {
-            Some(hub) => command.env("EVENTLET_HUB", hub),
-            None => command.env_remove("EVENTLET_HUB"),
-        };
+        command.env_remove("GREENHUB_HUB").env_remove("EVENTLET_HUB").envs(variables.iter().copied());
     });
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{hub:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{variables:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "{test} is not the name of a test");
     true
 }
@@ -268,7 +271,7 @@ fn an_empty_name_is_an_error() {
     support::run("an_empty_name_is_an_error", || {
         for name in ["", " ", "\t\n"] {
             let error = use_hub(name).unwrap_err();
-            assert!(matches!(error, HubError::EmptyName { from_environment: false }), "{error:?}");
+            assert!(matches!(error, HubError::EmptyName { variable: None }), "{error:?}");
         }
         assert!(!has_hub());
     });
@@ -282,7 +285,7 @@ fn an_empty_name_in_the_environment_is_an_error() {
     }
     support::run(TEST, || {
         for error in [try_get_hub().unwrap_err(), use_hub(None).unwrap_err()] {
-            assert!(matches!(error, HubError::EmptyName { from_environment: true }), "{error:?}");
+            assert!(matches!(error, HubError::EmptyName { variable: Some("EVENTLET_HUB") }), "{error:?}");
         }
     });
 }
@@ -291,7 +294,7 @@ fn an_empty_name_in_the_environment_is_an_error() {
 fn an_unknown_name_is_an_error_that_quotes_it() {
     support::run("an_unknown_name_is_an_error_that_quotes_it", || {
         let error = use_hub("nope").unwrap_err();
-        assert!(matches!(&error, HubError::Unknown { name, from_environment: false, .. } if name == "nope"));
+        assert!(matches!(&error, HubError::Unknown { name, variable: None, .. } if name == "nope"));
         let text = error.to_string();
         assert!(text.contains("\"nope\"") && text.contains("epoll"), "{text}");
         assert!(!has_hub());
@@ -314,6 +317,55 @@ fn an_unknown_name_in_the_environment_is_an_error_that_quotes_it() {
 }
 
 #[test]
+fn greenhub_hub_comes_before_eventlet_hub() {
+    const TEST: &str = "greenhub_hub_comes_before_eventlet_hub";
+    if with_variables(TEST, &[("GREENHUB_HUB", "select"), ("EVENTLET_HUB", "asyncio-of-python")]) {
+        return;
+    }
+    support::run(TEST, || assert_eq!(get_hub().name(), "select"));
+}
+
+#[test]
+fn greenhub_hub_alone_chooses_the_hub() {
+    const TEST: &str = "greenhub_hub_alone_chooses_the_hub";
+    if with_variables(TEST, &[("GREENHUB_HUB", "select")]) {
+        return;
+    }
+    support::run(TEST, || assert_eq!(get_hub().name(), "select"));
+}
+
+#[test]
+fn an_empty_greenhub_hub_is_an_error_and_does_not_lead_to_eventlet_hub() {
+    const TEST: &str = "an_empty_greenhub_hub_is_an_error_and_does_not_lead_to_eventlet_hub";
+    let python = ("EVENTLET_HUB", "poll");
+    if ["", "  "].into_iter().all(|name| with_variables(TEST, &[("GREENHUB_HUB", name), python])) {
+        return;
+    }
+    support::run(TEST, || {
+        for error in [try_get_hub().unwrap_err(), use_hub(None).unwrap_err()] {
+            assert!(matches!(error, HubError::EmptyName { variable: Some("GREENHUB_HUB") }), "{error:?}");
+            assert!(error.to_string().contains("(from GREENHUB_HUB)"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn the_error_of_a_hub_names_the_variable_that_it_was_read_from() {
+    const TEST: &str = "the_error_of_a_hub_names_the_variable_that_it_was_read_from";
+    for name in ["nope", if cfg!(target_os = "linux") { "kqueue" } else { "epoll" }] {
+        for variable in ["GREENHUB_HUB", "EVENTLET_HUB"] {
+            if !with_variables(TEST, &[(variable, name), ("EXPECTED", variable)]) {
+                let expected = format!("(from {})", std::env::var("EXPECTED").unwrap());
+                return support::run(TEST, move || {
+                    let text = try_get_hub().unwrap_err().to_string();
+                    assert!(text.contains(&expected), "{text}");
+                });
+            }
+        }
+    }
+}
+
+#[test]
 #[cfg_attr(feature = "tokio", ignore = "tokio is compiled in")]
 fn a_hub_in_the_environment_that_is_not_compiled_in_is_an_error_that_names_its_feature() {
     const TEST: &str = "a_hub_in_the_environment_that_is_not_compiled_in_is_an_error_that_names_its_feature";
@@ -331,7 +383,7 @@ fn a_hub_foreign_to_this_system_is_an_error_that_names_it() {
     support::run("a_hub_foreign_to_this_system_is_an_error_that_names_it", || {
         let foreign = if cfg!(target_os = "linux") { "kqueue" } else { "epoll" };
         let error = use_hub(foreign).unwrap_err();
-        assert!(matches!(&error, HubError::Unavailable { name } if name == foreign), "{error:?}");
+        assert!(matches!(&error, HubError::Unavailable { name, .. } if name == foreign), "{error:?}");
         assert!(error.to_string().contains(foreign));
     });
 }

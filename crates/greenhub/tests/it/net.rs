@@ -697,7 +697,7 @@ fn a_missing_hub_is_an_error_of_the_call() {
     const NAME: &str = "a_missing_hub_is_an_error_of_the_call";
     if !support::is_child() {
         let output = support::rerun(NAME, |command| {
-            command.env("EVENTLET_HUB", "no-such-hub");
+            command.env("GREENHUB_HUB", "no-such-hub");
         });
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         return;

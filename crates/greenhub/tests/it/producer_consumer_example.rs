@@ -201,8 +201,8 @@ fn wrong_arguments_are_refused_with_status_2() {
 #[test]
 fn an_unknown_hub_is_refused_with_status_2() {
     refuses(&run(&["--hub", "nope", "http://127.0.0.1:1/"]), 2, &["nope"]);
-    let output = example::run(checker(&["http://127.0.0.1:1/"]).env("EVENTLET_HUB", "nope"));
-    refuses(&output, 2, &["nope", "EVENTLET_HUB"]);
+    let output = example::run(checker(&["http://127.0.0.1:1/"]).env("GREENHUB_HUB", "nope"));
+    refuses(&output, 2, &["nope", "GREENHUB_HUB"]);
 }
 
 #[cfg(target_os = "linux")]

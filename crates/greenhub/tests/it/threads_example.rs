@@ -159,7 +159,7 @@ fn wrong_arguments_are_refused_with_status_2() {
 #[test]
 fn an_unknown_hub_is_refused_with_status_2() {
     refuses(&run(&["--hub", "nope"], &["x"]), 2, &["nope"]);
-    refuses(&example::run(threads(&[], &["x"]).env("EVENTLET_HUB", "nope")), 2, &["nope", "EVENTLET_HUB"]);
+    refuses(&example::run(threads(&[], &["x"]).env("GREENHUB_HUB", "nope")), 2, &["nope", "GREENHUB_HUB"]);
 }
 
 #[test]

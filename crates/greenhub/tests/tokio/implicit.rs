@@ -473,7 +473,7 @@ fn a_panic_in_a_task_is_its_own() {
 fn the_variable_alone_enters_the_context_when_the_hub_is_built() {
     const TEST: &str = "the_variable_alone_enters_the_context_when_the_hub_is_built";
     if !is_child() {
-        return assert_succeeded(&rerun(TEST, |command| _ = command.env("EVENTLET_HUB", "tokio")));
+        return assert_succeeded(&rerun(TEST, |command| _ = command.env("GREENHUB_HUB", "tokio")));
     }
     let early = catch_unwind(|| drop(tokio::spawn(async {})));
     assert!(early.is_err());

@@ -67,7 +67,7 @@ use super::watched::{Key, Watched};
 #[doc(alias = "BaseHub")]
 #[doc(alias = "reactor")]
 pub trait Hub {
-    /// Returns the canonical name, as in `EVENTLET_HUB`.
+    /// Returns the canonical name, as in `GREENHUB_HUB`.
     fn name(&self) -> &'static str;
 
     /// Returns how a descriptor lent for life reports again. Constant for the life of the hub.
