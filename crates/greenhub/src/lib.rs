@@ -96,7 +96,8 @@
 //! | replace name resolution | [`net::Resolver`] |
 //! | use files, pipes, standard input | [`fs`], [`io`] |
 //! | start child processes and talk to them | [`process`] |
-//! | limit how long an operation takes | [`with_timeout`], the timeouts of sockets |
+//! | limit how long an operation takes | [`with_timeout`], [`timeout_at`](time::timeout_at), the timeouts of sockets |
+//! | do something at regular times | [`time::interval`] |
 //! | supervise jobs that panic | [`is_exit`](greenthread::is_exit), whose example is a supervisor; [`exit_kind`](greenthread::exit_kind) |
 //! | clean up despite a kill, a timeout or a link | [`shield`], which also lists where exits are delivered |
 //! | bound concurrency | [`GreenPool`], [`GreenPile`](greenpool::GreenPile) |

@@ -50,6 +50,7 @@ mod growth;
 mod hostile_hubs;
 mod hubs;
 mod interrupted_waits;
+mod intervals;
 mod job_leftovers;
 mod late_operations;
 mod late_wakes;

@@ -53,6 +53,7 @@ use crate::timer_queue::TimerId;
 /// # Panics
 ///
 /// Panics if `f` does.
+#[doc(alias = "timeout")]
 #[doc(alias = "start_new")]
 #[doc(alias = "fail_after")]
 #[doc(alias = "move_on_after")]
