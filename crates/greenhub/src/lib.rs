@@ -101,6 +101,7 @@
 //! | supervise jobs that panic | [`is_exit`](greenthread::is_exit), whose example is a supervisor; [`exit_kind`](greenthread::exit_kind) |
 //! | clean up despite a kill, a timeout or a link | [`shield`], which also lists where exits are delivered |
 //! | bound concurrency | [`GreenPool`], [`GreenPile`](greenpool::GreenPile) |
+//! | limit a rate | [`sync::RateLimiter`] |
 //! | observe the end of a green thread, or share it | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
 //! | join or kill several green threads | [`Group`](greenpool::Group) |
 //! | run blocking code on a pool of OS threads | [`tpool`] |

@@ -3,7 +3,7 @@
 //! Single tests that a joined loop does not allow are in [`EXCEPTIONS`]. These modules are left out whole:
 //!
 //! - `dropped_sockets`, `edge`, `foreign_wait`, `hostile_hubs`, `hubs`, `intervals`, `lent_numbers`, `meddling_hubs`,
-//!   `notifiers`, `poll_and_select`, `turns`, `without_hub`: they replace the hub, which is refused as long as the loop is joined.
+//!   `notifiers`, `poll_and_select`, `rate_limiter`, `turns`, `without_hub`: they replace the hub, which is refused as long as the loop is joined.
 //! - `embedded`: it embeds the loop itself.
 //! - `greenlets`: it switches to the main greenlet, which is the parent of all its greenlets.
 //! - `late_operations`, `thread_end`: they shut the loop down and end its OS thread.
@@ -52,6 +52,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "a_poll_inside_the_wait_of_a_hub_is_armed_after_it",
             "a_poll_inside_the_wait_of_a_hub_is_refused_beside_a_parked_reader",
             "a_priority_queue_matches_its_model",
+            "a_rate_limiter_matches_its_model",
             "a_queue_matches_its_model",
             "a_queued_wake_up_survives_a_change_of_hub",
             "a_read_timeout_holds_despite_spurious_reports",

@@ -39,6 +39,7 @@ mod once_lock;
 mod order;
 mod poison;
 mod queue;
+mod rate_limiter;
 mod rwlock;
 mod semaphore;
 mod wait_error;
@@ -59,6 +60,7 @@ pub use order::{Fifo, Lifo, Order, Priority};
 pub use queue::{
     GetError, LifoQueue, LightQueue, OrderedLightQueue, OrderedQueue, PriorityQueue, PutError, Queue, TooManyTasksDone,
 };
+pub use rate_limiter::{RateLimitError, RateLimiter};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use semaphore::difference;
 pub use semaphore::{AboveLimit, BoundedSemaphore, CappedSemaphore, Semaphore, SemaphoreGuard, TooManyReleases};

@@ -141,6 +141,7 @@ pub mod internal {
     pub use linkme;
 
     pub use crate::api::hook::hook_shared;
+    pub use crate::api::hub_ref::present_time;
     pub use crate::api::kill::{kill_progress, request_exit, request_exit_with};
     pub use crate::api::registration::listen_shared;
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};

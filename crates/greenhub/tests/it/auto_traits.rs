@@ -12,7 +12,8 @@ use greenhub::park::Source;
 use greenhub::process::{Child, ChildStdin, ChildStdout, Command};
 use greenhub::sync::{
     Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex,
-    MutexGuard, Once, OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
+    MutexGuard, Once, OnceLock, PriorityQueue, Queue, RateLimiter, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Semaphore, mpsc,
 };
 use greenhub::thread::{Scope, Thread};
 use greenhub::{GreenError, GreenPool, GreenThread, HubRef, Timeout, Trampoline, TrampolineError};
@@ -125,6 +126,7 @@ const _: () = {
     shared::<Semaphore>();
     shared::<BoundedSemaphore>();
     shared::<CappedSemaphore>();
+    shared::<RateLimiter>();
 };
 assert_not!(Send: Event<std::cell::Cell<u8>>, Queue<std::rc::Rc<u8>>, Channel<std::rc::Rc<u8>>);
 

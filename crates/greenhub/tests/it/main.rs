@@ -80,6 +80,7 @@ mod pools;
 mod port_forwarder_example;
 mod process;
 mod producer_consumer_example;
+mod rate_limiter;
 mod recursive_fetch_example;
 mod repeated_reports;
 mod running_in_place;

@@ -5,6 +5,7 @@
 mod hubs;
 mod items;
 mod queue_model;
+mod rates;
 mod storm;
 mod wake_model;
 mod wakes;

@@ -81,6 +81,13 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
     }
 }
 
+/// Returns the present time by the clock of this OS thread's hub.
+///
+/// An OS thread without green threads uses the system's clock, as its waits do.
+pub fn present_time() -> Time {
+    local::try_get().map_or_else(Time::monotonic, |local| local.main_loop.now())
+}
+
 /// Returns whether this OS thread has a hub. Never builds one.
 ///
 /// ```
