@@ -332,6 +332,7 @@ pub const DEPENDENCIES: &[Dependencies] = &[
         normal: &["greenhub", "greenstd", "hub-core", "*"],
         dev: &["greenhub", "greenstd", "hub-core", "*"],
     },
+    Dependencies { package: "guide", normal: &["greenhub", "hub-tokio"], dev: &["hub-core", "hub-testkit"] },
     Dependencies { package: RECIPES, normal: &["greenhub", "hub-tokio"], dev: &[] },
     Dependencies { package: "xtask", normal: &[], dev: &[] },
 ];
