@@ -5,7 +5,9 @@ mod conformance;
 mod contract;
 mod dependencies;
 mod facade;
+mod guide;
 mod layers;
+mod links;
 mod modules;
 mod packages;
 mod paths;
@@ -26,13 +28,15 @@ type Check = (&'static str, fn(&Workspace) -> Faults);
 
 /// Runs every check.
 pub fn run(workspace: &Workspace, report: &mut Report) {
-    let checks: [Check; 7] = [
+    let checks: [Check; 9] = [
         ("tidy: dependencies between crates", dependencies::check),
         ("tidy: layers inside a crate", layers::check),
         ("tidy: shape of a backend", backends::check),
         ("tidy: root of the facade", facade::check),
         ("tidy: conformance map", conformance::check),
         ("tidy: packages", packages::check),
+        ("tidy: chapters of the guide", guide::check),
+        ("tidy: links", links::check),
         ("tidy: sources", sources::check),
     ];
     let contract: Check = ("tidy: contract of a hub", contract::check);
