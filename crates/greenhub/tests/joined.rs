@@ -3,7 +3,8 @@
 //! Single tests that a joined loop does not allow are in [`EXCEPTIONS`]. These modules are left out whole:
 //!
 //! - `dropped_sockets`, `edge`, `foreign_wait`, `hostile_hubs`, `hubs`, `intervals`, `lent_numbers`, `meddling_hubs`,
-//!   `notifiers`, `poll_and_select`, `rate_limiter`, `turns`, `without_hub`: they replace the hub, which is refused as long as the loop is joined.
+//!   `notifiers`, `poll_and_select`, `rate_limiter`, `turns`, `without_hub`: they replace the hub, which is refused as
+//!   long as the loop is joined.
 //! - `embedded`: it embeds the loop itself.
 //! - `greenlets`: it switches to the main greenlet, which is the parent of all its greenlets.
 //! - `late_operations`, `thread_end`: they shut the loop down and end its OS thread.

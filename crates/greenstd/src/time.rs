@@ -2,7 +2,8 @@
 //!
 //! Reading a clock never blocks, so std's items are unchanged. [`sleep_until`], [`timeout_at`] and [`interval`] have
 //! Tokio's names. They wait by the clock of the hub: with a [`ManualClock`](hub_core::hub::ManualClock) a test of them
-//! takes no time. [`thread::sleep`](crate::thread::sleep) and [`with_timeout`](hub_core::with_timeout()) take durations.
+//! takes no time. [`thread::sleep`](crate::thread::sleep) and [`with_timeout`](hub_core::with_timeout()) take
+//! durations.
 
 mod interval;
 

@@ -285,8 +285,9 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Returns [`PutError::Closed`] if the queue is closed, before or during the wait. Returns [`PutError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main
-    /// loop ends the wait of the main greenlet by an error.
+    /// Returns [`PutError::Closed`] if the queue is closed, before or during the wait. Returns [`PutError::Loop`] where
+    /// the caller may not wait (in the main loop, while panicking), and if the main loop ends the wait of the main
+    /// greenlet by an error.
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         self.put_within(item, Deadline::none())
     }
@@ -376,8 +377,8 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// # Errors
     ///
     /// Returns [`GetError::Closed`] if the queue is closed and no item is left, or none that is not granted to another
-    /// getter. Returns [`GetError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the main
-    /// loop ends the wait of the main greenlet by an error.
+    /// getter. Returns [`GetError::Loop`] where the caller may not wait (in the main loop, while panicking), and if the
+    /// main loop ends the wait of the main greenlet by an error.
     pub fn get(&self) -> Result<T, GetError> {
         self.get_within(Deadline::none())
     }

@@ -106,8 +106,8 @@ impl Interval {
 
     /// Waits for the next tick, and returns the instant at which it was due. Switches.
     ///
-    /// A tick that is due comes at once, after each ready green thread has run once. An exit that ends the wait takes no
-    /// tick: the next call waits for the same one.
+    /// A tick that is due comes at once, after each ready green thread has run once. An exit that ends the wait takes
+    /// no tick: the next call waits for the same one.
     ///
     /// # Panics
     ///

@@ -17,7 +17,7 @@ use crate::support::hubs::use_manual_clock;
 use crate::support::random::{Moment, Rng};
 use crate::support::run;
 
-/// The unit of the model's time. Limits are odd and differ, and all other times are even, so no two events come at once.
+/// The unit of the model's time. Limits are odd and differ, and all other times are even: no two events come at once.
 const HALF: Duration = Duration::from_millis(1);
 /// The time of one permit, in halves.
 const PERIOD: u64 = 4;
@@ -123,7 +123,7 @@ fn a_rate_limiter_matches_its_model() {
                 let at = format!("seed {seed}, step {step}");
                 let permits = 1 + random.u64(..burst);
                 match random.usize(..10) {
-                    0..=3 if model.now % 2 == 0 => {
+                    0..=3 if model.now.is_multiple_of(2) => {
                         let mut limit = 1 + 2 * random.u64(..6);
                         while model.line.iter().any(|(_, _, deadline)| *deadline == Some(model.now + limit)) {
                             limit += 2;
@@ -142,7 +142,7 @@ fn a_rate_limiter_matches_its_model() {
                         settle();
                         model.arrive(permits, if let Patience::Endless = patience { None } else { Some(limit) });
                     }
-                    4 if model.now % 2 == 0 => assert_eq!(
+                    4 if model.now.is_multiple_of(2) => assert_eq!(
                         limiter.try_acquire_many(permits as u32),
                         model.line.is_empty() && model.take(permits),
                         "{at}"
