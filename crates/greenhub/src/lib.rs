@@ -76,7 +76,7 @@
 //! | [`with_timeout`] | returns a [`Timeout`], which has this one cause |
 //! | [`Trampoline::wait`] | returns `Custom` with the error of [`timeout_error`](Trampoline::timeout_error), if one was set |
 //! | [`Parker::park`](park::Parker::park), [`park_deferring_exit`](park::Parker::park_deferring_exit) | return [`Parked::TimedOut`](park::Parked::TimedOut): the primitive that calls them looks for a grant first |
-//! | [`ReadyList::next`](park::ReadyList::next) | returns `None`: a wait for several objects, which is made of it, returns those that were ready |
+//! | [`ReadyList::next`](park::ReadyList::next), [`next_with`](park::ReadyList::next_with) | return `None`: a wait for several objects, which is made of it, returns those that were ready |
 //! | [`select`](mod@select), [`Child::wait_timeout`](process::Child::wait_timeout), [`HubRef::join`] | return what their models return: no ready entry, `None`, and `false` |
 //! | [`GreenPool::kill_all_timeout`], [`Group::kill_all_timeout`](greenpool::Group::kill_all_timeout), [`HubRef::shutdown`] | end green threads within the limit, and return how many are left. [`run_and_shutdown`](thread::os::run_and_shutdown) returns the result of its closure |
 //! | `iwait`, `wait`, `joinall` and `killall` of `gevent` (feature `loop`) | return the objects that are ready, and the number of green threads that are left |
@@ -110,6 +110,7 @@
 //! | keep a value per green thread | [`green_local!`](local::green_local) |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`](park::Source) |
 //! | wait for several descriptors at once | [`select`] |
+//! | wait for channels, events, descriptors and times together | [`Select`](select::Select) |
 //! | react to descriptors, timers, signals, child processes and files by callbacks | `gevent` (feature `loop`): gevent's event loop with its watchers |
 //! | choose a hub | [`use_hub`], `GREENHUB_HUB`, [`get_default_hub`] |
 //! | write a hub | [`Hub`](hub::Hub), [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |

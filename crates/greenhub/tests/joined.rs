@@ -329,6 +329,7 @@ mod suite {
     mod process;
     mod running_in_place;
     mod select;
+    mod select_objects;
     mod serve;
     mod shared_descriptors;
     mod shield;

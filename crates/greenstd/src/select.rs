@@ -1,8 +1,10 @@
-//! Waiting for many descriptors at once: Eventlet's green `select` and `poll`.
+//! Waiting for many things at once: Eventlet's green `select` and `poll`, and crossbeam's `Select`.
 //!
-//! Only the calling green thread waits. A program of green threads rarely needs these calls: it can use one green
-//! thread for each descriptor, and the hub waits for all of them at once. The calls serve code that has its own set of
-//! descriptors.
+//! Only the calling green thread waits. A program of green threads rarely needs [`poll()`] and [`select()`]: it can use
+//! one green thread for each descriptor, and the hub waits for all of them at once. These calls serve code that has its
+//! own set of descriptors. A [`Select`] waits for channels, events, green threads, descriptors and times together.
+
+mod objects;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,6 +14,8 @@ use hub_core::hub::{Interest, Readiness};
 use hub_core::{Deadline, Grace, LoopErrorKind, TrampolineError, trampoline_any};
 use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
+
+pub use objects::Select;
 
 /// A descriptor to wait for, with the result of the last wait.
 #[derive(Clone, Debug)]
@@ -31,7 +35,11 @@ impl<'fd> PollFd<'fd> {
     /// Panics if `fd` does, as a socket of this crate that was closed.
     #[track_caller]
     pub fn new(fd: &'fd impl AsFd, interest: Interest) -> PollFd<'fd> {
-        PollFd { fd: fd.as_fd(), interest, readiness: Readiness::NONE }
+        PollFd::of(fd.as_fd(), interest)
+    }
+
+    fn of(fd: BorrowedFd<'fd>, interest: Interest) -> PollFd<'fd> {
+        PollFd { fd, interest, readiness: Readiness::NONE }
     }
 
     /// Returns the descriptor.

@@ -85,6 +85,7 @@ mod recursive_fetch_example;
 mod repeated_reports;
 mod running_in_place;
 mod select;
+mod select_objects;
 mod serve;
 mod shared_descriptors;
 mod shield;

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use hub_core::{GreenError, LoopError};
+use hub_core::{GreenError, LeftMark, LoopError, ReadyMark, Waitable};
 
 use super::queue::{GetError, LightQueue, PutError};
 
@@ -106,6 +106,21 @@ impl<T> Channel<T> {
         }
     }
 
+    /// Returns the next item, if there is one. Does not switch.
+    ///
+    /// ```
+    /// use greenhub::sync::Channel;
+    /// let channel = Channel::bounded(1);
+    /// assert!(channel.poll().is_none(), "not now");
+    /// channel.send("hello")?;
+    /// assert_eq!(channel.poll().unwrap()?, "hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn poll(&self) -> Option<Result<T, GreenError>> {
+        self.queue.try_get().ok()
+    }
+
     /// Returns the number of waiting receivers. Does not switch.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -116,6 +131,24 @@ impl<T> Channel<T> {
     #[must_use]
     pub fn sending(&self) -> usize {
         self.queue.putting()
+    }
+}
+
+/// A channel is ready when a wait would return at once. The waiter gets no item, and takes one by
+/// [`poll`](Channel::poll).
+///
+/// Receivers come first. An item that was there for a moment may have been taken since.
+impl<T> Waitable for Channel<T> {
+    fn is_ready(&self) -> bool {
+        self.queue.is_ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
+        self.queue.leave(mark)
+    }
+
+    fn take_back(&self, left: LeftMark) {
+        self.queue.take_back(left);
     }
 }
 

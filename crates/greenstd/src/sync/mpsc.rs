@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, Grace, LoopErrorKind, WaitReason};
+use hub_core::{BiasedMutex, Deadline, Grace, LeftMark, LoopErrorKind, ReadyMark, ReadyMarks, WaitReason, Waitable};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
@@ -72,6 +72,7 @@ fn pair<T>(capacity: usize) -> (RawSender<T>, Receiver<T>) {
         senders: 1,
         has_receiver: true,
         receiving: WaitQueue::new(),
+        marks: ReadyMarks::new(),
         sending: WaitQueue::new(),
         offering: WaitQueue::new(),
     };
@@ -198,6 +199,30 @@ impl<T> Receiver<T> {
     }
 }
 
+/// A receiver is ready when it would return at once, with an item or because all senders are gone. The waiter gets no
+/// item, and takes one by [`try_recv`](Receiver::try_recv).
+///
+/// Callers that wait in [`recv`](Receiver::recv) come first.
+impl<T> Waitable for Receiver<T> {
+    fn is_ready(&self) -> bool {
+        self.shared.lock().is_ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
+        let mut state = self.shared.lock();
+        if !state.is_ready() {
+            return state.marks.leave(mark);
+        }
+        drop(state);
+        mark.set();
+        LeftMark::SET
+    }
+
+    fn take_back(&self, left: LeftMark) {
+        self.shared.lock().marks.take_back(&left);
+    }
+}
+
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
         Sender(self.0.clone())
@@ -308,6 +333,8 @@ struct State<T> {
     senders: usize,
     has_receiver: bool,
     receiving: WaitQueue,
+    /// The waiters that also wait for other objects, and get no item.
+    marks: ReadyMarks,
     /// The senders that wait for room.
     sending: WaitQueue,
     /// Without a buffer: the senders that wait until their items are received. The item stays with its sender until
@@ -337,6 +364,7 @@ impl<T> Wait for ReceiveWait<T> {
     fn regrant(state: &mut State<T>) {
         if !state.receiving.grant() {
             state.promised -= 1;
+            state.marks.set_all();
         }
     }
 }
@@ -389,11 +417,18 @@ impl<T> State<T> {
         self.items.len() + self.reserved < self.capacity
     }
 
-    /// Grants the receiver a new item.
+    /// Grants the receiver a new item, or sets the marks.
     fn grant_receiver(&mut self) {
         if self.receiving.grant() {
             self.promised += 1;
+        } else {
+            self.marks.set_all();
         }
+    }
+
+    /// Returns true if a newcomer would return at once, with an item or because all senders are gone.
+    fn is_ready(&self) -> bool {
+        self.items.len() + self.offering.len() > self.promised || self.senders == 0
     }
 
     fn push(&mut self, item: T) {
@@ -587,6 +622,7 @@ impl<T> Drop for RawSender<T> {
             while state.receiving.grant() {
                 state.promised += 1;
             }
+            state.marks.set_all();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::mem;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LeftMark, ReadyMark, ReadyMarks, WaitReason, Waitable};
 
 use super::order::{Fifo, Order};
 use super::wait_queue::{Unserved, Wait, WaitQueue};
@@ -28,6 +28,8 @@ struct State<T, O> {
     /// `usize::MAX`: no limit.
     capacity: usize,
     getters: WaitQueue,
+    /// The waiters that also wait for other objects, and get no item.
+    marks: ReadyMarks,
     /// The waiters for room, each with its item as payload.
     putters: WaitQueue<Offer<T>>,
     next_offer: u64,
@@ -139,6 +141,7 @@ impl<T, O: Order<T>> State<T, O> {
         while self.getters.grant() {
             self.promised += 1;
         }
+        self.marks.set_all();
     }
 
     /// Reports the work for `count` items as done.
@@ -167,6 +170,9 @@ impl<T, O: Order<T>> State<T, O> {
             self.promised += 1;
         }
         while self.unpromised() < self.capacity && self.admit_putter() {}
+        if !self.marks.is_empty() && self.has_more() {
+            self.marks.set_all();
+        }
     }
 
     /// Removes the next item, for a getter without a promise. `None` if the putter that it was granted for has left.
@@ -260,6 +266,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
             items: O::default(),
             capacity,
             getters: WaitQueue::default(),
+            marks: ReadyMarks::new(),
             putters: WaitQueue::default(),
             next_offer: 0,
             returned: Vec::new(),
@@ -577,6 +584,31 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     #[must_use]
     pub fn putting(&self) -> usize {
         self.lock().putters.len()
+    }
+}
+
+/// A queue is ready when a get would return at once, with an item or because the queue is closed. The waiter gets no
+/// item, and takes one by [`try_get`](OrderedLightQueue::try_get).
+///
+/// Getters come first. An item that was there for a moment may have been taken since.
+impl<T, O: Order<T>> Waitable for OrderedLightQueue<T, O> {
+    fn is_ready(&self) -> bool {
+        let state = self.lock();
+        state.has_more() || state.is_closed
+    }
+
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
+        let mut state = self.lock();
+        if !state.has_more() && !state.is_closed {
+            return state.marks.leave(mark);
+        }
+        drop(state);
+        mark.set();
+        LeftMark::SET
+    }
+
+    fn take_back(&self, left: LeftMark) {
+        self.lock().marks.take_back(&left);
     }
 }
 

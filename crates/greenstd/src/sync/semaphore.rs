@@ -462,6 +462,22 @@ impl CappedSemaphore {
     }
 }
 
+/// A semaphore is ready when there is a permit. The waiter gets none, and takes one by
+/// [`try_acquire`](CappedSemaphore::try_acquire).
+impl Waitable for CappedSemaphore {
+    fn is_ready(&self) -> bool {
+        self.permits.is_ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
+        self.permits.leave(mark)
+    }
+
+    fn take_back(&self, left: LeftMark) {
+        self.permits.take_back(left);
+    }
+}
+
 impl From<GetError> for WaitError {
     fn from(error: GetError) -> WaitError {
         match error {

@@ -17,7 +17,9 @@ use crate::wait::ready_list::{LeftMark, ReadyMark};
 /// even if the waiter runs much later. A waiter that gives up takes its marks back. A mark gives the waiter nothing:
 /// the waiter of a semaphore gets no permit, and so no permit is lost with a waiter that gave up. The event of a
 /// watcher goes with the watcher when the waiter [gives](Waitable::give) it; a watcher says what becomes of an event
-/// that was not given. A queue hands each item to one getter of its choice, and so it is not waitable.
+/// that was not given. A queue or a channel gives no item either: the waiter takes one by a call that does not wait,
+/// and waits again if another getter was faster. No item is lost with a waiter that gave up, because all marks are set
+/// when an item comes for which no getter waits.
 ///
 /// An implementation keeps its marks in [`ReadyMarks`](crate::ReadyMarks).
 pub trait Waitable {

@@ -132,6 +132,24 @@ impl MainLoop {
         deadline: &mut Deadline,
     ) -> Result<(), TrampolineError> {
         let park = Park::current(WaitReason::Descriptor)?;
+        // SAFETY: the caller upholds the same contract.
+        unsafe { self.park_for_any(park, many, deadline, || ()) }
+    }
+
+    /// Like [`wait_for_any`](MainLoop::wait_for_any), for a park that another wake-up may end as well.
+    ///
+    /// Calls `begun` when nothing but the park can fail any more.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`wait_for`](MainLoop::wait_for), for each descriptor.
+    pub(crate) unsafe fn park_for_any(
+        &self,
+        park: Park,
+        many: impl Iterator<Item = (RawFd, Interest)>,
+        deadline: &mut Deadline,
+        begun: impl FnOnce(),
+    ) -> Result<(), TrampolineError> {
         if self.in_hub() {
             return Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into());
         }
@@ -141,6 +159,7 @@ impl MainLoop {
         let entries = many.map(|(fd, direction)| unsafe { self.add_waiter(fd, Owner::RAW, direction, target) });
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         let Some(first) = entries.first() else { return Ok(()) };
+        begun();
         // The first waiter keeps the timer, too.
         first.timer.set(deadline.arm(&mut self.timers.borrow_mut(), target));
         let wake = park.park()?;

@@ -4,6 +4,7 @@
 //! itself. Its [`Unparker`] identifies that wait and no other. It consists of a few numbers and may outlive the wait,
 //! so a primitive keeps unparkers under a lock of its own and has to remove none of them.
 
+use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -157,6 +158,21 @@ impl Parker {
             run::throw_exit();
         }
         Ok(parked)
+    }
+
+    /// Returns the park of a green thread, for a wait that ends by a descriptor, too.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error where a green thread cannot park, and for the wait of an OS thread as a whole.
+    pub(crate) fn begun_park(&self) -> Result<Park, LoopError> {
+        if std::thread::panicking() {
+            return Err(LoopErrorKind::Panicking.into());
+        }
+        let Some(number) = self.wait.number() else {
+            return Err(LoopError::wait_failed("none", io::ErrorKind::Unsupported.into()));
+        };
+        Park::begun(number, self.wait.ticket)
     }
 
     /// Like [`park`](Parker::park), but returns [`Parked::Exit`] for an exit. Switches.

@@ -10,13 +10,17 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::biased::BiasedMutex;
 use super::parker::Parker;
+use super::trampoline::{check_interests, park_for_any};
 use super::unparker::{Unparker, unpark_under_lock};
 use crate::base::wait_reason::WaitReason;
-use crate::error::LoopError;
+use crate::error::{LoopError, TrampolineError};
+use crate::greenlet::local;
+use crate::hub::Interest;
 use crate::main_loop::deadline::Deadline;
 use crate::main_loop::parked::Parked;
 
@@ -89,13 +93,7 @@ impl ReadyList {
                 return Ok(Some(number));
             }
             let parker = Parker::new(WaitReason::Event)?;
-            // A mark that was set since the look above has found no waiter.
-            let is_ready = {
-                let mut shared = self.shared.lock();
-                shared.waiter = Some(parker.unparker());
-                !shared.ready.is_empty()
-            };
-            if is_ready {
+            if self.await_mark(&parker) {
                 continue;
             }
             let parked = parker.park(deadline)?;
@@ -104,6 +102,66 @@ impl ReadyList {
                 return Ok(next);
             }
         }
+    }
+
+    /// Like [`next`](ReadyList::next), but also ends when one of `fds` is ready. Switches, unless an object is ready.
+    ///
+    /// Each descriptor has a direction of its own, reading or writing. Returns `None` if a descriptor is ready or
+    /// `deadline` has passed. The caller finds out which by checking, as with
+    /// [`trampoline_any`](crate::trampoline_any).
+    ///
+    /// ```
+    /// use greenhub::Interest;
+    /// use greenhub::park::{Deadline, ReadyList, Waitable};
+    /// use std::io::Write;
+    /// use std::os::fd::AsFd;
+    /// let list = ReadyList::new();
+    /// let slow = greenhub::spawn(|| greenhub::sleep(std::time::Duration::from_secs(3600)));
+    /// let left = slow.leave(list.mark(0));
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// writer.write_all(b"x")?;
+    /// assert_eq!(list.next_with(&[(reader.as_fd(), Interest::READ)], &mut Deadline::none())?, None);
+    /// slow.take_back(left);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The same as [`next`](ReadyList::next) and [`trampoline_any`](crate::trampoline_any). The limit is no error.
+    pub fn next_with(
+        &self,
+        fds: &[(BorrowedFd<'_>, Interest)],
+        deadline: &mut Deadline,
+    ) -> Result<Option<usize>, TrampolineError> {
+        if fds.is_empty() {
+            return Ok(self.next(deadline)?);
+        }
+        check_interests(fds)?;
+        loop {
+            if let Some(number) = self.shared.lock().ready.pop_front() {
+                return Ok(Some(number));
+            }
+            // Only a hub watches descriptors: without one, the parker would be that of the OS thread as a whole.
+            local::get_unless_ended()?.main_loop.ensure_hub()?;
+            let parker = Parker::new(WaitReason::Event)?;
+            if self.await_mark(&parker) {
+                continue;
+            }
+            let parked = park_for_any(parker, fds, deadline);
+            let next = self.shared.lock().ready.pop_front();
+            return match parked {
+                Ok(()) | Err(TrampolineError::TimedOut { .. }) => Ok(next),
+                // The object stays ready: the caller gets the error, and asks no more.
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Makes `parker` the wait for the next mark. Returns true if there is one already, which has found no waiter.
+    fn await_mark(&self, parker: &Parker) -> bool {
+        let mut shared = self.shared.lock();
+        shared.waiter = Some(parker.unparker());
+        !shared.ready.is_empty()
     }
 }
 

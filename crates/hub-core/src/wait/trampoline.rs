@@ -100,18 +100,43 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], deadline: &mut Deadlin
         let parked = Parker::new(WaitReason::Descriptor)?.park(deadline)?;
         return if parked == Parked::TimedOut { Err(TrampolineError::TimedOut { fd: -1 }) } else { Ok(()) };
     }
-    if let Some(&(fd, interest)) =
-        fds.iter().find(|(_, interest)| *interest != Interest::READ && *interest != Interest::WRITE)
-    {
-        return Err(TrampolineError::Interest { interest, fd: fd.as_raw_fd() });
+    check_interests(fds)?;
+    let local = local::get_unless_ended()?;
+    // SAFETY: the borrows keep each descriptor open until this returns or unwinds.
+    unsafe { local.main_loop.wait_for_any(directions(fds), deadline) }
+}
+
+/// Returns an error for an interest that is not reading or writing.
+pub(crate) fn check_interests(fds: &[(BorrowedFd<'_>, Interest)]) -> Result<(), TrampolineError> {
+    let single = |interest: Interest| interest == Interest::READ || interest == Interest::WRITE;
+    match fds.iter().find(|(_, interest)| !single(*interest)) {
+        Some(&(fd, interest)) => Err(TrampolineError::Interest { interest, fd: fd.as_raw_fd() }),
+        None => Ok(()),
     }
+}
+
+/// Returns the numbers with their directions, without duplicates. The interests are reading or writing.
+fn directions(fds: &[(BorrowedFd<'_>, Interest)]) -> impl Iterator<Item = (RawFd, Interest)> {
     let mut each: Vec<_> = fds.iter().map(|(fd, interest)| (fd.as_raw_fd(), *interest == Interest::WRITE)).collect();
     each.sort_unstable();
     each.dedup();
-    let each = each.into_iter().map(|(fd, write)| (fd, if write { Interest::WRITE } else { Interest::READ }));
+    each.into_iter().map(|(fd, write)| (fd, if write { Interest::WRITE } else { Interest::READ }))
+}
+
+/// Parks until the parker is unparked, one of `fds` is ready, or `deadline` has passed. Switches.
+///
+/// `fds` is not empty, and each interest is reading or writing.
+pub(crate) fn park_for_any(
+    parker: Parker,
+    fds: &[(BorrowedFd<'_>, Interest)],
+    deadline: &mut Deadline,
+) -> Result<(), TrampolineError> {
     let local = local::get_unless_ended()?;
+    let park = parker.begun_park()?;
+    // The end of the park retires the ticket. Until the park has begun, the drop of the parker does.
+    let begun = || std::mem::forget(parker);
     // SAFETY: the borrows keep each descriptor open until this returns or unwinds.
-    unsafe { local.main_loop.wait_for_any(each, deadline) }
+    unsafe { local.main_loop.park_for_any(park, directions(fds), deadline, begun) }
 }
 
 /// Like [`trampoline`], for a bare number, as in Eventlet. Switches.

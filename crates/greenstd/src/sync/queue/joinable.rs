@@ -1,7 +1,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use hub_core::{Deadline, LoopError};
+use hub_core::{Deadline, LeftMark, LoopError, ReadyMark, Waitable};
 
 use super::{JoinWait, OrderedLightQueue};
 use crate::sync::order::{Fifo, Lifo, Order, Priority};
@@ -132,6 +132,21 @@ impl<T, O> Deref for OrderedQueue<T, O> {
 
     fn deref(&self) -> &OrderedLightQueue<T, O> {
         &self.0
+    }
+}
+
+/// The same as for [`LightQueue`](crate::sync::LightQueue).
+impl<T, O: Order<T>> Waitable for OrderedQueue<T, O> {
+    fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+
+    fn leave(&self, mark: ReadyMark) -> LeftMark {
+        self.0.leave(mark)
+    }
+
+    fn take_back(&self, left: LeftMark) {
+        self.0.take_back(left);
     }
 }
 
