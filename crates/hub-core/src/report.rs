@@ -14,8 +14,6 @@ use std::time::Duration;
 
 use crate::error::{ExitKind, GreenError, MAX_THROWS};
 
-pub(crate) use standard_error::write_counts;
-
 /// A failure or a warning that no caller receives as a result.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -176,28 +174,27 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// Returns a text that failures of one kind have in common: those at one place with one error.
+    /// Returns a key that is equal for failures with the same kind, place and error. `text` is the formatted report.
     ///
-    /// `None` for a report that is never repeated for the same reason.
-    fn kind_of_failure(&self) -> Option<String> {
+    /// `None` for a report that is never counted.
+    fn kind(&self, text: &str) -> Option<String> {
         match self {
-            Report::Unhandled { name, error, .. } => Some(format!("unhandled, {}: {error}", place(name))),
-            Report::JobFailed { job, error, .. } => Some(format!("job, {job}: {error}")),
-            Report::GreenletFailed { made_at, error } => Some(format!("greenlet, {made_at}: {error}")),
-            Report::LinkFailed { name, error } => Some(format!("link, {}: {error}", place(name))),
-            Report::CallbackFailed { operation, made_at, error } => {
-                Some(format!("callback, {operation}, {made_at:?}: {error}"))
-            }
-            Report::Refused { greenlet, exit } => Some(format!("refused, {}: {exit}", place(greenlet))),
-            Report::Blocked { name, .. } => Some(format!("blocked, {}", place(name))),
-            Report::Warning(text) => Some(text.clone()),
+            Report::Unhandled { name, .. }
+            | Report::LinkFailed { name, .. }
+            | Report::Refused { greenlet: name, .. } => Some(text.replacen(name, spawn_place(name), 1)),
+            Report::JobFailed { .. }
+            | Report::GreenletFailed { .. }
+            | Report::CallbackFailed { .. }
+            | Report::Warning(_) => Some(text.to_owned()),
+            // The time differs.
+            Report::Blocked { name, backtrace, .. } => Some(format!("{} {backtrace:?}", spawn_place(name))),
             Report::Quiet { .. } | Report::Deadlock { .. } | Report::Abandoned { .. } => None,
         }
     }
 }
 
 /// Returns the description of a green thread without its name.
-fn place(description: &str) -> &str {
+fn spawn_place(description: &str) -> &str {
     description.rfind("spawned at ").map_or(description, |index| &description[index..])
 }
 
@@ -266,12 +263,13 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 
 /// Sends reports to `stream` instead of standard error, for the whole process. Does not switch.
 ///
-/// The default writes each report to standard error by one call. Of failures that repeat within a second, at the same
-/// place with the same error, it writes the first at once and then their number.
+/// The default writes each report to standard error by one call. It writes the first of several equal failures at once,
+/// and the number of the others after a second. Failures are equal if the place of the spawn and the text of the error
+/// are. A number that was not written yet is lost if the process is killed or aborts.
 ///
 /// The stream must not block: it is called in the middle of the main loop and at the end of OS threads. The default
-/// blocks the OS thread if standard error is a full pipe. If the stream panics, the panic is
-/// ignored and that report is lost. The present stream cannot be read back, because another OS thread may replace it.
+/// blocks the OS thread if standard error is a full pipe. If the stream panics, the panic is ignored and that report is
+/// lost. The present stream cannot be read back, because another OS thread may replace it.
 ///
 /// ```
 /// greenhub::debug::set_report_stream(|report| eprintln!("greenhub: {report}"));
@@ -281,6 +279,7 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 #[doc(alias = "print_exception")]
 pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
     let former = STREAM.write().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(Arc::new(stream));
+    standard_error::end();
     // The destructor of the former stream may make a report, so no lock is held here.
     drop(former);
 }
@@ -298,6 +297,10 @@ pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
 /// ```
 pub fn hub_exceptions(enabled: bool) {
     ENABLED.store(enabled, Ordering::Relaxed);
+}
+
+fn is_enabled() -> bool {
+    ENABLED.load(Ordering::Relaxed)
 }
 
 /// Reports a warning that no caller would receive. Does not unwind, and does not switch.
@@ -332,7 +335,7 @@ pub fn report_failure(purpose: &'static str, error: impl std::error::Error + Sen
 /// `std::process::exit` the caller may hold the locks of the stream.
 pub(crate) fn abandoned(left: Vec<String>) {
     const TIMEOUT: Duration = Duration::from_secs(1);
-    if !ENABLED.load(Ordering::Relaxed) {
+    if !is_enabled() {
         return;
     }
     let thread = std::panic::catch_unwind(|| std::thread::current().name().map(str::to_owned)).unwrap_or_default();
@@ -354,7 +357,7 @@ pub(crate) fn tell(report: Report) {
     let outcome = catch_unwind(AssertUnwindSafe(move || {
         let report = report;
         let passes = passes_filter(&report);
-        if !passes || !ENABLED.load(Ordering::Relaxed) {
+        if !passes || !is_enabled() {
             return;
         }
         <Observer as Observe>::reported(&report);

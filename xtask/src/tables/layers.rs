@@ -28,6 +28,7 @@ const HUB_CORE: Layers = Layers {
             groups: &[
                 &["base/sync"],
                 &["base/wait_reason"],
+                &["base/at_exit"],
                 &["base/os_thread"],
                 &["base/fork"],
                 &["base/contain"],

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::{is_child, rerun};
-use greenhub::debug::set_report_stream;
+use greenhub::debug::{hub_exceptions, set_report_stream};
 use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::{Builder, GreenPool, sleep, spawn, spawn_n};
 
@@ -75,7 +75,8 @@ fn repeated_failures_are_counted() {
         for _ in 0..1000 {
             fail("refused");
         }
-        sleep(Duration::from_millis(1));
+        // It runs after them all.
+        spawn(|| ()).join().expect("no panic");
     }) else {
         return;
     };
@@ -86,7 +87,7 @@ fn repeated_failures_are_counted() {
     assert!(writes.iter().all(|text| text.contains("refused")), "{writes:?}");
 }
 
-/// Returns the number of reports for which a text stands.
+/// Returns how many reports a line represents.
 fn reports_in(text: &str) -> u64 {
     let count = text.strip_prefix("greenhub: ").expect("a report").split(" more like this: ").next();
     count.and_then(|count| count.parse().ok()).unwrap_or(1)
@@ -194,4 +195,91 @@ fn a_server_leaves_no_green_thread_behind() {
         return;
     };
     assert_eq!(writes, [] as [&str; 0]);
+}
+
+#[test]
+fn os_threads_that_end_do_not_write_the_count_early() {
+    let Some(writes) = written_by("os_threads_that_end_do_not_write_the_count_early", || {
+        for _ in 0..50 {
+            let thread = std::thread::spawn(|| {
+                fail("refused");
+                sleep(Duration::ZERO);
+            });
+            thread.join().expect("no panic");
+        }
+    }) else {
+        return;
+    };
+    assert_eq!(writes.iter().map(|text| reports_in(text)).sum::<u64>(), 50, "{writes:?}");
+    assert!(writes.len() < 20, "{writes:?}");
+}
+
+#[test]
+fn an_exit_from_another_os_thread_writes_the_count() {
+    let Some(writes) = written_by("an_exit_from_another_os_thread_writes_the_count", || {
+        for _ in 0..10 {
+            fail("refused");
+        }
+        sleep(Duration::ZERO);
+        let exiting = std::thread::spawn(|| std::process::exit(0));
+        drop(exiting.join());
+    }) else {
+        return;
+    };
+    assert_eq!(writes.iter().map(|text| reports_in(text)).sum::<u64>(), 10, "{writes:?}");
+}
+
+#[test]
+fn a_held_lock_of_standard_error_delays_neither_reports_nor_the_exit() {
+    let Some(writes) = written_by("a_held_lock_of_standard_error_delays_neither_reports_nor_the_exit", || {
+        let (locked, lock) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _lock = std::io::stderr().lock();
+            locked.send(()).expect("the test waits");
+            loop {
+                std::thread::park();
+            }
+        });
+        lock.recv().expect("the lock is held");
+        for _ in 0..10 {
+            fail("refused");
+        }
+        sleep(Duration::ZERO);
+        std::process::exit(0);
+    }) else {
+        return;
+    };
+    assert_eq!(writes.iter().map(|text| reports_in(text)).sum::<u64>(), 10, "{writes:?}");
+}
+
+#[test]
+fn a_new_stream_follows_the_count_of_the_former_one() {
+    let Some(writes) = written_by("a_new_stream_follows_the_count_of_the_former_one", || {
+        for _ in 0..10 {
+            fail("refused");
+        }
+        sleep(Duration::ZERO);
+        set_report_stream(|_| ());
+        std::io::stderr().write_all(b"later\n").expect("a reader");
+        sleep(Duration::from_millis(1500));
+    }) else {
+        return;
+    };
+    assert_eq!(writes.last().map(String::as_str), Some("later\n"));
+    assert_eq!(writes[..writes.len() - 1].iter().map(|text| reports_in(text)).sum::<u64>(), 10, "{writes:?}");
+}
+
+#[test]
+fn disabled_reports_have_no_count() {
+    let Some(writes) = written_by("disabled_reports_have_no_count", || {
+        for _ in 0..10 {
+            fail("refused");
+        }
+        sleep(Duration::ZERO);
+        hub_exceptions(false);
+        sleep(Duration::from_millis(1500));
+    }) else {
+        return;
+    };
+    assert_eq!(writes.len(), 1, "{writes:?}");
 }
