@@ -1,7 +1,7 @@
 //! Signals as values that green threads wait for.
 //!
-//! A program that catches `SIGINT` and `SIGTERM` can end in order. A server stops accepting, and its handlers have a
-//! limited time to finish:
+//! A server that catches `SIGINT` and `SIGTERM` shuts down gracefully. It stops accepting, and its handlers have ten
+//! seconds to finish. A second Ctrl-C ends them at once:
 //!
 //! ```
 //! use greenhub::net::{ServeEnd, StopServe, TcpListener, TcpStream, serve_until};
@@ -11,7 +11,12 @@
 //! let listener = TcpListener::bind("127.0.0.1:0")?;
 //! let (signals, stop) = (Signals::new([SIGINT, SIGTERM])?, StopServe::new());
 //! let stopper = stop.clone();
-//! greenhub::spawn(move || signals.wait().map(|_| stopper.stop_within(Duration::from_secs(10))));
+//! greenhub::spawn(move || {
+//!     for seconds in [10, 0] {
+//!         let _ = signals.wait(); // without the signals nothing else could stop the server
+//!         stopper.stop_within(Duration::from_secs(seconds));
+//!     }
+//! });
 //! # signal_hook::low_level::raise(SIGTERM)?;
 //! let pool = greenhub::GreenPool::new(10_000);
 //! let served = serve_until(&stop, &listener, &pool, |mut stream, _peer| stream.write_all(b"hello"))?;
@@ -24,11 +29,14 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | wait for Ctrl-C, or for the request of a supervisor to end | [`ctrl_c`], [`terminate`] |
+//! | wait for Ctrl-C, or for a supervisor's request to stop | [`ctrl_c`], [`terminate`] |
 //! | wait for several signals, again and again | [`Signals`] |
 //! | wait for a signal beside other objects | the [join handle](hub_core::GreenThread) of a green thread that waits for it |
 //! | end the wait of the main greenlet with an error | `hub::interrupt_on` |
 //! | call a closure after each signal | `gevent::on_signal` (feature `loop`) |
+//!
+//! `signal-hook` changes its list of handlers under a lock of the process. If an OS thread makes or drops a [`Signals`]
+//! during a fork by another one, such a call in the child may wait forever.
 
 use std::ffi::c_int;
 use std::io;
@@ -36,7 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hub_core::internal::{SignalWait, why_not_caught};
+use hub_core::internal::{Moment, SignalWait, why_not_caught};
 use hub_core::{Deadline, LoopError};
 use signal_hook::SigId;
 use signal_hook::low_level::unregister;
@@ -50,15 +58,15 @@ use crate::sync::WaitError;
 
 /// Signals that the program catches and waits for.
 ///
-/// The signals are caught from the creation on, so none is lost between two waits. Like the system, it counts several
-/// signals of one kind as one until a wait has returned it. Each value receives each signal. Of several waiters of one
-/// value, on any OS threads, one gets the signal.
+/// Catching begins with the creation, so no signal is lost between two waits. Like the system, it counts several
+/// signals of one kind as one until a wait has returned it. Each value receives each signal. If several waiters share a
+/// value, one of them gets the signal. They may be on different OS threads.
 ///
 /// A wait for a signal keeps the loop alive: it is neither a [deadlock](hub_core::LoopErrorKind::LoopExit) nor reported
 /// as one. A hub that cannot watch descriptors notices the signal within 50 ms, any other hub at once.
 ///
-/// The first `Signals` with a signal replaces the default action of that signal for good. After the drop the signal
-/// does nothing.
+/// The first `Signals` that names a signal replaces its default action for the rest of the process. After the drop the
+/// signal has no effect: Ctrl-C no longer ends the program.
 ///
 /// ```
 /// use greenhub::signal::{SIGHUP, SIGTERM, Signals};
@@ -79,6 +87,8 @@ use crate::sync::WaitError;
 #[must_use = "the signals do nothing once this is dropped"]
 pub struct Signals {
     caught: Box<[Caught]>,
+    /// A moment after the registration of all flags.
+    flagged: Moment,
 }
 
 /// A signal whose arrival sets a flag.
@@ -91,10 +101,6 @@ struct Caught {
 
 impl Caught {
     fn new(signal: c_int) -> io::Result<Caught> {
-        if let Some(reason) = why_not_caught(signal) {
-            let text = format!("cannot wait for signal {signal}: {reason}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
         let has_arrived = Arc::default();
         let id = signal_hook::flag::register(signal, Arc::clone(&has_arrived))?;
         Ok(Caught { signal, has_arrived, id })
@@ -157,7 +163,13 @@ impl Signals {
             let text = "a wait for no signals would never end: name at least one, such as SIGTERM";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        Ok(Signals { caught: signals.into_iter().map(Caught::new).collect::<io::Result<_>>()? })
+        // Before the first one is caught: its default action would not come back.
+        if let Some((signal, reason)) = signals.iter().find_map(|&signal| Some((signal, why_not_caught(signal)?))) {
+            let text = format!("cannot wait for signal {signal}: {reason}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let caught = signals.into_iter().map(Caught::new).collect::<io::Result<_>>()?;
+        Ok(Signals { caught, flagged: Moment::now() })
     }
 
     /// Returns the numbers of the signals, in ascending order.
@@ -193,9 +205,10 @@ impl Signals {
         self.caught.iter().find(|caught| caught.has_arrived.swap(false, Ordering::AcqRel)).map(|caught| caught.signal)
     }
 
-    /// Returns an iterator that waits for each next signal. Its `next` switches if it waits.
+    /// Returns an iterator that waits for the next signal. Its `next` switches if it waits.
     ///
-    /// It ends when a [`wait`](Signals::wait) returns an error.
+    /// It also ends when a [`wait`](Signals::wait) returns an error, as in a main greenlet whose loop was interrupted.
+    /// Use `wait` where the difference matters.
     pub fn iter(&self) -> Iter<'_> {
         Iter { signals: self }
     }
@@ -204,8 +217,8 @@ impl Signals {
         if let Some(signal) = self.try_wait() {
             return Ok(signal);
         }
-        // A handler that runs before this is registered has set its flag; a later one also wakes the loop.
-        let wait = SignalWait::begin(self.signals())?;
+        // A signal before this has set its flag. A later one also wakes the loop.
+        let wait = SignalWait::begin(self.signals(), self.flagged)?;
         loop {
             if let Some(signal) = self.try_wait() {
                 return Ok(signal);

@@ -160,6 +160,7 @@ pub mod internal {
     pub use crate::main_loop::callbacks::call_contained;
     pub use crate::main_loop::hub_prevent_multiple_readers::prevents_multiple_readers;
     pub use crate::main_loop::latch::{Latch, LatchWakeup};
+    pub use crate::main_loop::signal_wait::Moment;
     pub use crate::report::report_failure;
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;

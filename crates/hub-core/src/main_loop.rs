@@ -75,7 +75,7 @@ pub(crate) mod read_hint;
 pub(crate) mod remote;
 mod replace_hub;
 mod reports;
-mod signal_wait;
+pub(crate) mod signal_wait;
 mod single_turns;
 mod standstill;
 pub(crate) mod stats;

@@ -33,7 +33,7 @@ use crate::report::Report;
 use crate::server::Server;
 use crate::system::Calls;
 
-/// Waits for Ctrl-C, or until the time of the run is over. Switches.
+/// Waits for Ctrl-C or the end of the run. Switches.
 fn wait_for_end(signals: &Signals, time: Option<Duration>) -> Result<(), WaitError> {
     let Some(time) = time else { return Ok(signals.wait().map(drop)?) };
     match signals.wait_timeout(time) {

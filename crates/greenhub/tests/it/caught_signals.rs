@@ -2,7 +2,7 @@
 //!
 //! Signals concern the whole process. So each test runs in a process of its own.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,14 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::descriptors::ms;
-use crate::support::fork::{ends_well, forked, in_fork};
+use crate::support::fork::{ends_well, exit_after, fork_here, forked, in_fork};
 use crate::support::in_child;
 use greenhub::debug::{self, set_report_stream};
+use greenhub::greenthread::KillOutcome;
 use greenhub::hub::LoopErrorKind;
 use greenhub::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl_c, terminate};
 use greenhub::sync::{Event, WaitError};
 use greenhub::thread::yield_now;
 use greenhub::{GreenError, get_hub, shield, sleep, spawn, spawn_after, with_timeout};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use signal_hook::low_level::raise;
 
@@ -27,8 +30,8 @@ fn caught<const N: usize>(signals: [i32; N]) -> Signals {
 
 /// Sends a signal to this process, whose handler may run on any OS thread.
 fn send(signal: i32) {
-    let signal = nix::sys::signal::Signal::try_from(signal).expect("a signal");
-    nix::sys::signal::kill(Pid::this(), signal).expect("our own process");
+    let signal = Signal::try_from(signal).expect("a signal");
+    kill(Pid::this(), signal).expect("our own process");
 }
 
 /// Sends a signal to this process from another OS thread after the loop has gone to sleep.
@@ -62,7 +65,7 @@ fn a_signal_that_came_before_the_wait_is_kept() {
 }
 
 #[test]
-fn equal_signals_count_as_one_and_different_ones_come_in_the_order_of_their_numbers() {
+fn equal_signals_merge_and_others_come_in_numeric_order() {
     in_child(|| {
         let signals = caught([SIGUSR2, SIGHUP, SIGUSR2, SIGUSR1]);
         assert_eq!(signals.signals().collect::<Vec<_>>(), [SIGHUP, SIGUSR1, SIGUSR2]);
@@ -125,14 +128,21 @@ fn a_timeout_ends_a_wait_that_leaves_nothing_behind() {
 #[test]
 fn an_exit_waits_for_the_signal_in_a_shield() {
     in_child(|| {
-        let shielded = spawn(|| shield(|| caught([SIGUSR1]).wait()));
+        let got = Rc::new(Cell::new(None));
+        let shielded = {
+            let got = Rc::clone(&got);
+            spawn(move || {
+                shield(|| got.set(caught([SIGUSR1]).wait().ok()));
+                yield_now();
+            })
+        };
         yield_now();
-        let killer = spawn(move || shielded.kill());
-        yield_now();
-        let others = caught([SIGUSR1]);
+        assert_eq!(shielded.kill(), KillOutcome::Scheduled);
+        sleep(ms(5));
+        assert!(!shielded.is_finished());
         raise(SIGUSR1).expect("a signal");
-        assert_eq!(others.wait().expect("the signal has come"), SIGUSR1);
-        killer.join().expect("no panic");
+        assert!(shielded.join().expect_err("killed after the shield").is_kill());
+        assert_eq!(got.get(), Some(SIGUSR1));
     });
 }
 
@@ -152,40 +162,41 @@ fn each_value_receives_each_signal() {
 fn one_of_several_waiters_of_a_value_gets_the_signal() {
     in_child(|| {
         let signals = Rc::new(caught([SIGUSR1, SIGUSR2]));
+        let (sender, got) = std::sync::mpsc::channel();
         let waiters = [(); 3].map(|()| {
-            let signals = Rc::clone(&signals);
-            spawn(move || signals.wait_timeout(ms(200)).ok())
+            let (signals, sender) = (Rc::clone(&signals), sender.clone());
+            spawn(move || sender.send(signals.wait().expect("the signal comes")).expect("the test waits"))
         });
         yield_now();
-        raise(SIGUSR1).expect("a signal");
-        yield_now();
-        raise(SIGUSR2).expect("a signal");
-        let mut got = waiters.map(|waiter| waiter.join().expect("no panic"));
-        got.sort_unstable();
-        assert_eq!(got, [None, Some(SIGUSR1), Some(SIGUSR2)]);
+        for signal in [SIGUSR1, SIGUSR2] {
+            raise(signal).expect("a signal");
+            sleep(ms(5));
+            assert_eq!(got.try_iter().collect::<Vec<_>>(), [signal]);
+        }
+        assert_eq!(waiters.iter().filter(|waiter| waiter.is_finished()).count(), 2);
+        waiters.iter().for_each(|waiter| _ = waiter.kill());
     });
 }
 
 #[test]
 fn waiters_on_several_os_threads_share_the_signals_of_a_value() {
     in_child(|| {
-        let signals = Arc::new(caught([SIGUSR1, SIGUSR2]));
+        let signals = Arc::new(caught([SIGUSR1]));
+        let (sender, got) = std::sync::mpsc::channel();
         let threads = [false, true, false].map(|has_green_threads| {
-            let signals = Arc::clone(&signals);
+            let (signals, sender) = (Arc::clone(&signals), sender.clone());
             std::thread::spawn(move || {
-                if has_green_threads { spawn(move || signals.wait()).join().expect("no panic") } else { signals.wait() }
+                let wait = move || sender.send(signals.wait().expect("the signal comes")).expect("the test waits");
+                if has_green_threads { spawn(wait).join().expect("no panic") } else { wait() }
             })
         });
-        let mut got = BTreeSet::new();
-        // A signal that no OS thread waits for yet is kept. The next one must not be merged with it.
-        for signal in [SIGUSR1, SIGUSR2, SIGUSR1] {
-            std::thread::sleep(ms(30));
-            send(signal);
+        for _ in &threads {
+            send(SIGUSR1);
+            // A signal for which no OS thread waits yet is kept. The next one must not be merged with it.
+            assert_eq!(got.recv().expect("an OS thread gets it"), SIGUSR1);
         }
-        for thread in threads {
-            got.insert(thread.join().expect("no panic").expect("a signal comes"));
-        }
-        assert_eq!(got, BTreeSet::from([SIGUSR1, SIGUSR2]));
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert_eq!(signals.try_wait(), None);
     });
 }
 
@@ -265,7 +276,7 @@ fn os_threads_that_wait_for_the_waiter_of_a_signal_are_not_a_deadlock() {
 }
 
 #[test]
-fn a_loop_whose_signals_nobody_waits_for_may_be_a_deadlock() {
+fn caught_signals_without_a_waiter_do_not_keep_the_loop_alive() {
     in_child(|| {
         let _signals = caught([SIGTERM]);
         let error = get_hub().run_once(None).expect_err("nothing is left");
@@ -286,24 +297,29 @@ fn a_wait_for_a_signal_keeps_the_loop_alive() {
 }
 
 #[test]
-fn a_signal_wakes_the_waiters_of_a_parent_and_of_its_child() {
+fn a_signal_after_a_fork_wakes_the_waiter_of_the_process_that_gets_it() {
     in_child(|| {
-        let signals = caught([SIGUSR1]);
-        let waiter = spawn(move || signals.wait());
+        let signals = caught([SIGUSR1, SIGUSR2]);
+        let waiter = spawn(move || (signals.wait(), signals));
         yield_now();
-        let child = forked(move || {
-            let signals = caught([SIGUSR2]);
-            raise(SIGUSR1).expect("a signal");
-            assert_eq!(waiter.join().expect("no panic").expect("the signal comes"), SIGUSR1);
-            spawn_after(ms(20), || raise(SIGUSR2));
-            assert_eq!(signals.wait().expect("the signal comes"), SIGUSR2);
-        });
-        ends_well(child);
+        let expect = |signal| {
+            raise(signal).expect("a signal");
+            let (waited, signals) = waiter.join().expect("no panic");
+            assert_eq!(waited.expect("the signal comes"), signal);
+            // The other process has got another signal.
+            assert!(matches!(signals.wait_timeout(ms(50)), Err(WaitError::TimedOut)));
+        };
+        if let Some(child) = fork_here() {
+            expect(SIGUSR1);
+            ends_well(child);
+        } else {
+            exit_after(|| expect(SIGUSR2));
+        }
     });
 }
 
 #[test]
-fn a_signal_just_before_a_fork_ends_the_waits_of_both_processes() {
+fn a_signal_before_a_fork_wakes_parent_and_child() {
     in_child(|| {
         let signals = caught([SIGUSR1]);
         let waiter = spawn(move || signals.wait());
@@ -312,11 +328,11 @@ fn a_signal_just_before_a_fork_ends_the_waits_of_both_processes() {
         let expected = |waited: Result<Result<i32, _>, GreenError>| {
             assert_eq!(waited.expect("no panic").expect("the signal has come"), SIGUSR1);
         };
-        if let Some(child) = crate::support::fork::fork_here() {
+        if let Some(child) = fork_here() {
             expected(waiter.join());
             ends_well(child);
         } else {
-            crate::support::fork::exit_after(|| expected(waiter.join()));
+            exit_after(|| expected(waiter.join()));
         }
     });
 }
@@ -333,7 +349,7 @@ fn a_hub_without_descriptors_notices_a_signal() {
 }
 
 #[test]
-fn a_signal_ends_one_wait_after_the_other() {
+fn each_signal_ends_one_wait() {
     in_child(|| {
         let signals = caught([SIGUSR1, SIGTERM]);
         spawn(|| {
@@ -370,6 +386,18 @@ fn a_signal_that_cannot_be_caught_is_refused_with_the_reason() {
         assert!(refused(&[SIGTERM, libc::SIGKILL]).starts_with("cannot wait for signal 9: it cannot or must not be"));
         assert!(refused(&[12345]).starts_with("cannot wait for signal 12345: there is no such signal"));
         assert!(refused(&[]).starts_with("a wait for no signals would never end"));
+    });
+}
+
+#[test]
+fn a_refused_call_catches_none_of_its_signals() {
+    in_child(|| {
+        let child = forked(|| {
+            Signals::new([SIGTERM, 12345]).expect_err("refused");
+            raise(SIGTERM).expect("a signal");
+        });
+        let ended = waitpid(child, None).expect("our child");
+        assert_eq!(ended, WaitStatus::Signaled(child, Signal::SIGTERM, false));
     });
 }
 
@@ -432,15 +460,30 @@ fn a_join_handle_makes_a_signal_one_of_several_events() {
 }
 
 #[test]
-fn many_signals_wake_a_loop_no_more_often_than_they_come() {
+fn a_loop_that_waits_for_a_signal_sleeps() {
     in_child(|| {
         let signals = caught([SIGUSR1]);
         let waiter = spawn(move || signals.wait());
         sleep(ms(1));
         let turns = get_hub().stats().turns;
         sleep(ms(300));
-        assert!(get_hub().stats().turns - turns < 5, "a loop that waits for a signal sleeps");
+        assert!(get_hub().stats().turns - turns < 5);
         raise(SIGUSR1).expect("a signal");
         assert_eq!(waiter.join().expect("no panic").expect("the signal has come"), SIGUSR1);
+    });
+}
+
+#[test]
+fn a_value_that_is_younger_than_the_first_wait_of_its_loop_loses_no_signal() {
+    in_child(|| {
+        let old = caught([SIGUSR1]);
+        assert!(matches!(old.wait_timeout(Duration::ZERO), Err(WaitError::TimedOut)));
+        for _ in 0..200 {
+            let young = caught([SIGUSR1]);
+            let sender = std::thread::spawn(|| send(SIGUSR1));
+            assert_eq!(young.wait().expect("the signal comes"), SIGUSR1);
+            assert_eq!(old.wait().expect("the signal has come"), SIGUSR1);
+            sender.join().expect("no panic");
+        }
     });
 }

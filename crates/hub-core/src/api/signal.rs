@@ -14,11 +14,12 @@ use signal_hook::SigId;
 use signal_hook::low_level::{register, unregister};
 
 use super::hub_ref::try_get_hub;
-use crate::error::{LoopError, LoopErrorKind};
+use crate::error::LoopError;
 use crate::greenlet::local;
 use crate::main_loop::deadline::Deadline;
 use crate::main_loop::latch::Latch;
 use crate::main_loop::remote::Mailbox;
+use crate::main_loop::signal_wait::Moment;
 
 /// A signal that interrupts the main loop while this value exists. Made by [`interrupt_on`].
 ///
@@ -98,40 +99,29 @@ impl Drop for InterruptOn {
     }
 }
 
-/// A wait of the calling greenlet for signals. Their handlers wake its loop while this value exists.
+/// A wait of the calling greenlet for signals. While it exists, their handlers wake the loop.
 ///
-/// A loop with such a wait has not come to a standstill. The handler leaves no trace but the wake-up: the caller has
-/// registered another handler before, which sets a flag, and checks the flag between [`begin`](SignalWait::begin) and
-/// the first park, and after each park.
+/// The handlers only wake the loop. The caller registers handlers that set flags first, and then notes the
+/// [`Moment`]. It checks the flags after [`begin`](SignalWait::begin) and after each park.
+///
+/// A loop with a parked wait is not at a standstill.
 #[derive(Debug)]
 pub struct SignalWait {
-    ids: Vec<SigId>,
     mailbox: Arc<Mailbox>,
     /// The loop is that of this OS thread.
     not_send: PhantomData<*mut ()>,
 }
 
 impl SignalWait {
-    /// Begins a wait for `signals`, and builds the hub if there is none. Does not switch.
+    /// Begins a wait for `signals`, whose flags were registered by `flagged`. Builds the hub if there is none. Does not
+    /// switch.
     ///
     /// # Errors
     ///
     /// Returns an error if the hub cannot be built, or the system refuses a signal.
-    pub fn begin(signals: impl IntoIterator<Item = c_int>) -> Result<SignalWait, LoopError> {
-        let main_loop = &local::get().main_loop;
-        main_loop.ensure_hub()?;
-        let mailbox = main_loop.mailbox().ok_or(LoopErrorKind::Hub)?;
-        mailbox.add_signal();
-        let mut wait = SignalWait { ids: Vec::new(), mailbox, not_send: PhantomData };
-        for signal in signals {
-            let mailbox = Arc::clone(&wait.mailbox);
-            // SAFETY: `Mailbox::wake_signal_waits_in_handler` is async-signal-safe: it uses atomics, and writes once to
-            // a descriptor of the core's own. `signal-hook` preserves `errno` and drops the closure outside of
-            // handlers.
-            let id = unsafe { register(signal, move || mailbox.wake_signal_waits_in_handler()) };
-            wait.ids.push(id.map_err(|error| LoopError::wait_failed(main_loop.name(), error))?);
-        }
-        Ok(wait)
+    pub fn begin(signals: impl IntoIterator<Item = c_int>, flagged: Moment) -> Result<SignalWait, LoopError> {
+        let mailbox = local::get().main_loop.watch_signals(signals, flagged)?;
+        Ok(SignalWait { mailbox, not_send: PhantomData })
     }
 
     /// Parks until one of the signals has come, or until the deadline. Returns false at the deadline. Switches.
@@ -140,7 +130,8 @@ impl SignalWait {
     ///
     /// # Errors
     ///
-    /// Returns an error if the caller cannot wait, and the error that the main loop has for the main greenlet.
+    /// Returns an error if the caller cannot wait, and the error with which the main loop ends the wait of the main
+    /// greenlet.
     pub fn park(&self, deadline: &mut Deadline) -> Result<bool, LoopError> {
         local::get().main_loop.wait_for_signal(deadline)
     }
@@ -148,9 +139,6 @@ impl SignalWait {
 
 impl Drop for SignalWait {
     fn drop(&mut self) {
-        for id in self.ids.drain(..) {
-            unregister(id);
-        }
         self.mailbox.remove_signal();
     }
 }

@@ -1,12 +1,17 @@
 //! Waits that another OS thread may end: this OS thread is reachable, and the loop knows whether a wake-up can come.
 
+use std::ffi::c_int;
+use std::sync::Arc;
+
 use super::MainLoop;
 use super::deadline::Deadline;
 use super::parked::Parked;
 use super::reach;
+use super::remote::Mailbox;
+use super::signal_wait::Moment;
 use super::standstill::WakeSource;
 use crate::base::wait_reason::WaitReason;
-use crate::error::{HubError, LoopError};
+use crate::error::{HubError, LoopError, LoopErrorKind};
 use crate::greenlet::control::{ControlRef, Kind, State, Wake};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::Local;
@@ -76,10 +81,29 @@ impl MainLoop {
         })
     }
 
+    /// Makes handlers of `signals` notify this loop, after those that were registered by `flagged`. Builds its hub if
+    /// there is none.
+    ///
+    /// The caller removes the signal from the returned mailbox at the end of its wait.
+    pub(crate) fn watch_signals(
+        &self,
+        signals: impl IntoIterator<Item = c_int>,
+        flagged: Moment,
+    ) -> Result<Arc<Mailbox>, LoopError> {
+        self.ensure_hub()?;
+        let mailbox = self.mailbox().ok_or(LoopErrorKind::Hub)?;
+        for signal in signals {
+            let watched = self.signal_waits.watch(signal, flagged, &mailbox);
+            watched.map_err(|error| LoopError::wait_failed(self.slot.name(), error))?;
+        }
+        mailbox.add_signal();
+        Ok(mailbox)
+    }
+
     /// Parks until a signal handler has notified this loop, or until the deadline. Returns false at the deadline.
     /// Switches.
     ///
-    /// The caller has registered the handler, and checks before and afterwards whether its signal has arrived.
+    /// The caller watches its signals, and checks before and afterwards whether one of them has arrived.
     pub(crate) fn wait_for_signal(&self, deadline: &mut Deadline) -> Result<bool, LoopError> {
         let park = Park::current(WaitReason::Signal)?;
         let waiting = self.signal_waits.begin(park.waiter());

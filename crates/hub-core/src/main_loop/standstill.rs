@@ -23,6 +23,9 @@ static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 /// serve. It comes once until a green thread has run again. `None`, the default, switches it off. The setting applies
 /// to the whole process.
 ///
+/// A loop with a green thread that waits for a descriptor, a timer or a signal does not stand still, and is not
+/// reported.
+///
 /// Two other cases do not depend on this setting. If there is no other OS thread, except idle OS threads of this
 /// library, the main greenlet gets [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit) instead. If all other OS
 /// threads wait for each other in this way, or in a pool job, that is reported once as a [`Report::Deadlock`]; the

@@ -58,7 +58,6 @@ fn end(this: &Local) {
         this.pin();
     }
     let sent = this.main_loop.close();
-    report::write_counts();
     if me != this.main {
         // `exit` was called in a greenlet, so the process ends. The main greenlet is suspended in frames that use this
         // state, and the main loop may be the caller.
@@ -72,6 +71,7 @@ fn end(this: &Local) {
         this.pin();
         return;
     }
+    this.main_loop.signal_waits.close();
     let mut abandoned: Vec<String> = this.alive().map(|control| describe::abandoned(this, control)).collect();
     abandoned.extend((0..sent).map(|_| "sent by another OS thread, not begun".to_owned()));
     run::clear_queue(this);

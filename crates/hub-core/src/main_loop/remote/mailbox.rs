@@ -109,7 +109,7 @@ fn is_node(head: *mut Node) -> bool {
 pub(crate) struct Mailbox {
     head: AtomicPtr<Node>,
     interrupted: AtomicBool,
-    /// Whether the waits for signals are to be woken.
+    /// Whether a handler has asked to wake the waits for signals.
     signalled: AtomicBool,
     /// The number of users' handles. They keep an otherwise finished loop waiting.
     users: AtomicUsize,
@@ -440,7 +440,7 @@ impl Inbox {
         self.mailbox.interrupted.load(Acquire) && self.mailbox.interrupted.swap(false, AcqRel)
     }
 
-    /// Returns whether the waits for signals are to be woken, once for each request. Call it after
+    /// Returns whether a handler has asked to wake the waits for signals, once for each request. Call it after
     /// [`take`](Inbox::take) has returned true.
     pub(crate) fn take_signalled(&self) -> bool {
         self.mailbox.signalled.load(Acquire) && self.mailbox.signalled.swap(false, AcqRel)
