@@ -47,9 +47,9 @@ fn client(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     if address.is_none() { Err(Errno::CONNABORTED.into()) } else { sender(address) }
 }
 
-/// Returns the address of a peer as a text.
+/// Formats a peer's address.
 #[expect(clippy::unnecessary_wraps, reason = "the peers of other sockets have no name")]
-fn text(address: &SocketAddr) -> Option<String> {
+fn address_text(address: &SocketAddr) -> Option<String> {
     Some(address.to_string())
 }
 

@@ -81,6 +81,7 @@ impl<H: Hub> Driver<H> {
     /// # Panics
     ///
     /// Panics if the hub cannot be created.
+    #[track_caller]
     pub fn new(make: Make<'_, H>) -> Driver<H> {
         let hub = make().expect("the hub can be created");
         Driver { hub, watched: Watched::new(), ready: Ready::new(), lent: Vec::new() }
@@ -125,6 +126,7 @@ impl<H: Hub> Driver<H> {
     /// # Panics
     ///
     /// Panics if the hub refuses the file.
+    #[track_caller]
     pub fn add(&mut self, file: &File, interest: Interest, lease: Lease) -> Key {
         let key = self.enter(file);
         self.watch(key, interest, lease).expect("a socket or pipe is watched");
@@ -138,6 +140,7 @@ impl<H: Hub> Driver<H> {
     /// # Panics
     ///
     /// Panics if the hub refuses to watch again.
+    #[track_caller]
     pub fn park(&mut self, key: Key, interest: Interest) {
         let lent = self.lent[key.fd() as usize].as_ref().expect("the file was entered");
         let (lease, silent) = (lent.lease, lent.silent);
@@ -209,6 +212,7 @@ impl<H: Hub> Driver<H> {
     /// # Panics
     ///
     /// Panics if the hub fails.
+    #[track_caller]
     pub fn wait(&mut self, timeout: Option<Duration>) -> Vec<(Key, Readiness)> {
         self.wait_alone(timeout);
         let mut reports = Vec::new();
@@ -247,6 +251,7 @@ impl<H: Hub> Driver<H> {
     /// # Panics
     ///
     /// Panics if the hub fails.
+    #[track_caller]
     pub fn wait_alone(&mut self, timeout: Option<Duration>) {
         self.ready.clear();
         self.hub.wait(&self.watched, timeout, &mut self.ready).expect("wait succeeds");
@@ -277,6 +282,7 @@ impl<H: Hub> Driver<H> {
     /// # Panics
     ///
     /// Panics if there is a report under a current key, or if `wait` returns again and again.
+    #[track_caller]
     pub fn expect_no_report(&mut self) {
         let end = Instant::now() + NO_REPORT_TIME;
         let mut returns = 0;
@@ -295,6 +301,7 @@ impl<H: Hub> Driver<H> {
     /// # Panics
     ///
     /// Panics if that takes more than a few waits.
+    #[track_caller]
     pub fn drain_reports(&mut self) {
         // One wait without a report is not enough: a signal may have interrupted it.
         let mut silent = 0;
@@ -344,6 +351,7 @@ impl Notify for PipeNotifier {
 /// # Panics
 ///
 /// Panics if a system call fails, as all functions below do.
+#[track_caller]
 pub fn pair() -> (File, File) {
     let (one, other) = UnixStream::pair().expect("a socket pair");
     (file(one.into()), file(other.into()))

@@ -39,6 +39,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// # Panics
 ///
 /// Panics if the case fails.
+#[track_caller]
 pub fn run(test: &str, home: Home, case: impl FnOnce()) {
     let test = test.split_once("::").map_or(test, |(_crate, path)| path);
     if home == Home::Shared || env::var(ALONE).is_ok_and(|alone| alone == test) {
@@ -57,6 +58,7 @@ pub fn run(test: &str, home: Home, case: impl FnOnce()) {
 /// # Panics
 ///
 /// Panics if the program cannot be started.
+#[track_caller]
 pub fn alone(test: &str, variable: &str, value: &str) -> Output {
     let program = env::current_exe().expect("the test program knows its path");
     let mut command = Command::new(program);

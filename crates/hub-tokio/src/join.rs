@@ -87,7 +87,6 @@ const TURNS_PER_POLL: usize = 8;
 ///
 /// The first poll panics if the runtime was built without I/O or without timers.
 #[doc(alias = "join_reactor")]
-#[track_caller]
 pub fn join() -> Join {
     Join { joined: None }
 }

@@ -121,7 +121,11 @@ impl<T> GreenTransport<T> {
     /// Panics if it would have to wait where nothing may wait: see [`block_on`].
     #[track_caller]
     pub fn get_ref(&self) -> TransportRef<'_, T> {
-        TransportRef(self.io.try_lock().unwrap_or_else(|_| block_on(self.io.lock())))
+        // Not in a closure, which would hide the caller.
+        match self.io.try_lock() {
+            Ok(io) => TransportRef(io),
+            Err(_) => TransportRef(block_on(self.io.lock())),
+        }
     }
 
     /// Returns the stream. Does not switch.

@@ -1,4 +1,4 @@
-//! An interruption of the main greenlet is a value wherever the signature of the call has a place for it.
+//! Calls that can return an error return an interruption of the main greenlet as one.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -174,7 +174,7 @@ fn a_server_with_a_full_pool_returns_the_interruption() {
     });
 }
 
-/// A listener without descriptors for a connection.
+/// A listener whose accept always fails with EMFILE.
 #[derive(Debug)]
 struct Exhausted;
 
@@ -200,7 +200,7 @@ fn a_server_that_pauses_returns_the_interruption() {
 }
 
 #[test]
-fn an_error_of_the_system_is_none_of_the_loop() {
+fn a_system_error_holds_no_loop_error() {
     let refused =
         TcpStream::connect(crate::support::closed_port::ClosedPort::new().address).expect_err("nothing listens");
     assert!(LoopError::from_io_error(&refused).is_none());

@@ -1,6 +1,6 @@
 //! A call that panics names its caller, not a place in the library.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -53,7 +53,7 @@ type Call<'a> = Box<dyn Fn() + 'a>;
 const LONG: Duration = Duration::from_secs(3600);
 
 #[test]
-fn waits_with_stds_signature_name_their_caller() {
+fn waits_with_the_signature_of_std_name_their_caller() {
     in_child(|| {
         let _interrupt = interrupt_on(libc::SIGTERM).expect("a signal that can be caught");
         // Keeps the loop alive.
@@ -94,7 +94,7 @@ fn waits_with_stds_signature_name_their_caller() {
     });
 }
 
-/// Calls `wait` for a `Once` whose initialization goes on for long in another green thread.
+/// Calls `wait` for a `Once` whose initialization is still running in another green thread.
 #[track_caller]
 fn wait_for_once(wait: impl FnOnce(&Once)) {
     let once = Rc::new(Once::new());
@@ -148,5 +148,21 @@ fn conversions_of_closed_sockets_name_their_caller() {
         let (reader, _writer) = greenhub::io::pipe().expect("a pipe");
         reader.close();
         panics_here("OwnedFd::from", || drop(OwnedFd::from(reader)));
+    });
+}
+
+greenhub::local::green_local! {
+    static BORROWED: RefCell<u8> = const { RefCell::new(0) };
+}
+
+#[test]
+fn accesses_of_a_borrowed_value_name_their_caller() {
+    in_child(|| {
+        BORROWED.with_borrow_mut(|_| {
+            panics_here("LocalKey::take", || _ = BORROWED.take());
+            panics_here("LocalKey::replace", || _ = BORROWED.replace(1));
+            panics_here("LocalKey::with_borrow", || BORROWED.with_borrow(|_| ()));
+            panics_here("LocalKey::with_borrow_mut", || BORROWED.with_borrow_mut(|_| ()));
+        });
     });
 }

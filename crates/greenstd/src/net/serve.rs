@@ -73,7 +73,7 @@ pub trait Accept: fmt::Debug {
     /// Returns true if the listener was closed, which explains an error.
     fn is_closed(&self) -> bool;
 
-    /// Returns the name of a peer, after which the green thread of its handler is named.
+    /// Returns the name for the handler's green thread, usually the peer's address.
     ///
     /// The default is no name.
     fn peer_name(address: &Self::Address) -> Option<String> {
@@ -130,8 +130,8 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// Returns the error of a server whose attempt to accept has failed.
-    fn of_accept(error: io::Error) -> ServeError {
+    /// Converts an error of an accept: errors of the main loop become [`Loop`](ServeError::Loop).
+    fn from_accept_error(error: io::Error) -> ServeError {
         LoopError::from_io_error(&error).map_or(ServeError::Accept(error), ServeError::Loop)
     }
 }
@@ -259,11 +259,9 @@ pub(super) fn serve_at<L: Accept, R: 'static>(
     }
     let handler = Rc::new(handler);
     let server = Server { called_at, listener, pool, handler, handlers: Group::new(), accepted: 0 };
-    let served = server.run(stop);
-    // The watchers end now. A caller whose OS thread ends next would abandon them.
-    let ended = hub_core::try_sleep(Duration::ZERO);
-    let served = served?;
-    ended?;
+    let served = server.run(stop)?;
+    // The watchers end now. If the OS thread ended first, they would be reported as abandoned.
+    hub_core::internal::yield_deferring_errors();
     Ok(served)
 }
 
@@ -316,9 +314,9 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
                 Err(error) => match Failure::of(&error) {
                     Some(failure) => {
                         drop(admission);
-                        pauses.next(self.listener, failure, error).map_err(ServeError::of_accept)?;
+                        pauses.next(self.listener, failure, error).map_err(ServeError::from_accept_error)?;
                     }
-                    None => return Err(ServeError::of_accept(error)),
+                    None => return Err(ServeError::from_accept_error(error)),
                 },
             }
         }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{ConnectOptions, ListenOptions, ToSocketAddrs, client, local_addr, peer_addr, text};
+use super::{ConnectOptions, ListenOptions, ToSocketAddrs, address_text, client, local_addr, peer_addr};
 use crate::socket::{Direction, Socket};
 
 /// A TCP stream between a local and a remote socket, std's `TcpStream`.
@@ -185,7 +185,7 @@ impl fmt::Debug for TcpStream {
 pub struct TcpListener(Socket);
 
 socket_common!(TcpListener, std::net::TcpListener);
-socket_incoming!(TcpListener, TcpStream, client, text);
+socket_incoming!(TcpListener, TcpStream, client, address_text);
 
 impl TcpListener {
     /// Creates a listener which will be bound to the specified address. Switches if it looks up a name.

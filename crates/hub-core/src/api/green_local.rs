@@ -71,6 +71,12 @@ impl<T: 'static> LocalKey<T> {
         self.value_or(self.init).map(|value| f(&value))
     }
 
+    /// Returns the value of the running green thread, or panics as [`with`](LocalKey::with) does.
+    #[track_caller]
+    fn here(&'static self) -> Rc<T> {
+        granted(self.value_or(self.init))
+    }
+
     /// Returns the value of the running green thread. `init` runs while nothing is borrowed, and may use the same key.
     fn value_or(&'static self, init: impl FnOnce() -> T) -> Result<Rc<T>, AccessError> {
         let key = ptr::from_ref(self).addr();
@@ -130,7 +136,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     where
         T: Copy,
     {
-        self.with(Cell::get)
+        self.here().get()
     }
 
     /// Takes the value, leaving `Default::default()` in its place. Does not switch.
@@ -143,7 +149,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     where
         T: Default,
     {
-        self.with(Cell::take)
+        self.here().take()
     }
 
     /// Replaces the value, and returns the old one. Does not switch.
@@ -153,7 +159,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// The same as [`with`](LocalKey::with).
     #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
-        self.with(|cell| cell.replace(value))
+        self.here().replace(value)
     }
 }
 
@@ -165,7 +171,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// The same as [`with`](LocalKey::with). Also panics if the value is mutably borrowed.
     #[track_caller]
     pub fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
-        self.with(|cell| f(&cell.borrow()))
+        f(&self.here().borrow())
     }
 
     /// Calls `f` with a mutable borrow of the value. Does not switch by itself.
@@ -175,7 +181,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
     #[track_caller]
     pub fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> R {
-        self.with(|cell| f(&mut cell.borrow_mut()))
+        f(&mut self.here().borrow_mut())
     }
 
     /// Sets the value, without making the initial one. Does not switch.
@@ -200,7 +206,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     where
         T: Default,
     {
-        self.with(RefCell::take)
+        self.here().replace(T::default())
     }
 
     /// Replaces the value, and returns the old one. Does not switch.
@@ -210,7 +216,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
     #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
-        self.with(|cell| cell.replace(value))
+        self.here().replace(value)
     }
 }
 

@@ -46,7 +46,7 @@ pub fn sleep(duration: Duration) {
 
 /// Like [`sleep`], but returns an error where `sleep` panics. Switches.
 ///
-/// The main greenlet of a program that ends on Ctrl-C sleeps in this way.
+/// Use it in the main greenlet of a program that ends on Ctrl-C.
 ///
 /// ```
 /// use greenhub::hub::{LoopErrorKind, interrupt_on};
@@ -62,19 +62,20 @@ pub fn sleep(duration: Duration) {
 ///
 /// # Errors
 ///
-/// Returns an error in a callback of the main loop, in a poll of a future, and if the hub cannot be built or fails. In
-/// the main greenlet, returns the error by which the loop has ended: it was interrupted or aborted.
+/// Returns an error in a callback of the main loop, in a poll of a future, and if the hub cannot be built or fails. A
+/// sleep of zero does nothing in a callback and in a poll, and returns `Ok`. In the main greenlet, returns the error
+/// with which the loop ended: `Interrupted` or `Aborted`.
 pub fn try_sleep(duration: Duration) -> Result<(), LoopError> {
     if duration.is_zero() && run::must_not_switch() {
         return Ok(());
     }
     let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
-    slept.or_else(|error| block_for(error, duration))
+    slept.or_else(|error| block_instead(error, duration))
 }
 
-/// Sleeps after a refusal with the whole OS thread, if no green thread can run there.
+/// Blocks the OS thread instead if no green thread can run on it.
 #[cold]
-fn block_for(refused: LoopError, duration: Duration) -> Result<(), LoopError> {
+fn block_instead(refused: LoopError, duration: Duration) -> Result<(), LoopError> {
     let time = match refused.kind() {
         LoopErrorKind::ThreadEnding => duration,
         LoopErrorKind::Panicking => duration.min(Grace::begin().left()),
@@ -141,13 +142,22 @@ pub fn yield_now() {
     }
 }
 
+/// Like [`yield_now`], but does nothing where it would panic. Exits and errors of the main loop wait for the next wait.
+pub fn yield_deferring_errors() {
+    if run::Mask::fits() {
+        let _mask = run::Mask::new();
+        // A refusal is no error of the main loop.
+        let _ = run::yield_now();
+    }
+}
+
 #[cold]
 #[track_caller]
 fn end_refused_yield(error: LoopError) {
     if run::must_not_switch() {
         return;
     }
-    match block_for(error, Duration::ZERO) {
+    match block_instead(error, Duration::ZERO) {
         Ok(()) => {}
         Err(error) if error.kind() == LoopErrorKind::Aborted => {}
         Err(error) => panic!("yield_now: {error}"),

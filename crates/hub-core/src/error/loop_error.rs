@@ -180,10 +180,10 @@ impl LoopError {
         }
     }
 
-    /// Returns the error of the main loop for which an I/O operation failed.
+    /// Returns the main loop's error that an `io::Error` wraps.
     ///
-    /// Operations with std's signature return an [`io::Error`], whose kind does not tell an interruption from other
-    /// errors. Returns `None` for an error that does not come from the main loop.
+    /// Operations with std's signature return an [`io::Error`], whose kind does not distinguish an interruption.
+    /// Returns `None` for an error that does not come from the main loop.
     ///
     /// ```
     /// use greenhub::hub::{LoopError, LoopErrorKind};

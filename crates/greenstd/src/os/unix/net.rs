@@ -54,8 +54,8 @@ fn client(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     Ok(peer_name(address))
 }
 
-/// Returns the name of a peer as a text. Most clients have no name.
-fn text(address: &SocketAddr) -> Option<String> {
+/// Formats a peer's address. Most clients have no name.
+fn address_text(address: &SocketAddr) -> Option<String> {
     address.as_pathname().map(|path| path.display().to_string())
 }
 

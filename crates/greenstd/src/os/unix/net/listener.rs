@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::{UnixStream, at, at_path, client, local_addr, peer_name, text};
+use super::{UnixStream, address_text, at, at_path, client, local_addr, peer_name};
 use crate::socket::{BACKLOG, Socket};
 
 /// A structure representing a Unix domain socket server, std's `UnixListener`.
@@ -31,7 +31,7 @@ use crate::socket::{BACKLOG, Socket};
 pub struct UnixListener(Socket);
 
 socket_common!(UnixListener, std::os::unix::net::UnixListener);
-socket_incoming!(UnixListener, UnixStream, client, text);
+socket_incoming!(UnixListener, UnixStream, client, address_text);
 
 impl UnixListener {
     /// Creates a new `UnixListener` bound to the specified path. Does not switch.
