@@ -7,7 +7,7 @@ use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, ReadyMarks
 use super::order::Order;
 use super::queue::{GetError, OrderedLightQueue, PutError};
 use super::wait_error::WaitError;
-use super::wait_queue::{Unserved, Wait, WaitQueue};
+use super::wait_queue::{Wait, WaitQueue};
 
 /// A counter of permits, which any caller acquires and releases. Eventlet's `Semaphore`.
 ///
@@ -121,10 +121,7 @@ impl Semaphore {
             Some(()) if !state.take() => Err(()),
             _ => Ok(()),
         });
-        acquired.map_err(|unserved| match unserved {
-            Unserved::TimedOut(()) => WaitError::TimedOut,
-            Unserved::Failed(error, _) => error.into(),
-        })
+        Ok(acquired?)
     }
 
     /// Takes a permit if one is free. Does not switch.

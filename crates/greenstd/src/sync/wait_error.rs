@@ -2,6 +2,8 @@ use std::io;
 
 use hub_core::LoopError;
 
+use super::wait_queue::Unserved;
+
 /// The reason why a wait with a limit has no result.
 ///
 /// ```
@@ -29,6 +31,16 @@ impl WaitError {
         match self {
             WaitError::Loop(error) => error,
             WaitError::TimedOut => unreachable!("a wait without a limit does not time out"),
+        }
+    }
+}
+
+impl<P> From<Unserved<P>> for WaitError {
+    /// Drops the payload.
+    fn from(ended: Unserved<P>) -> WaitError {
+        match ended {
+            Unserved::TimedOut(_) => WaitError::TimedOut,
+            Unserved::Failed(error, _) => WaitError::Loop(error),
         }
     }
 }
