@@ -123,6 +123,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "a_put_of_main_that_an_interrupt_ends_after_close_returns_its_item",
             "a_remote_interrupts_an_idle_hub",
             "a_shielded_sleep_ends_with_its_loop",
+            "a_value_refused_by_its_waiter_goes_to_the_next",
             "abort_does_not_wait_for_far_timers",
             "abort_ends_the_loop_after_the_turn",
             "aborting_a_loop_that_never_ran_returns_at_once",
@@ -346,6 +347,7 @@ mod suite {
     mod std_thread;
     mod swallowed_exits;
     mod sync_event;
+    mod sync_oneshot;
     mod sync_queue;
     mod sync_queue_close;
     mod sync_random;

@@ -105,6 +105,7 @@ mod std_examples;
 mod std_thread;
 mod swallowed_exits;
 mod sync_event;
+mod sync_oneshot;
 mod sync_queue;
 mod sync_queue_close;
 mod sync_random;

@@ -78,6 +78,12 @@ pub(crate) fn in_time<T, E: std::fmt::Display>(waited: Result<T, E>) -> Option<T
     }
 }
 
+/// Calls a closure in a callback of the main loop, in a later turn.
+pub(crate) fn call_on_main_loop(call: impl FnOnce() + 'static) {
+    let call = Cell::new(Some(call));
+    greenhub::get_hub().schedule(Duration::ZERO, move || call.take().into_iter().for_each(|call| call()));
+}
+
 /// Counts the drops of the values that it made.
 #[derive(Clone, Default)]
 pub(crate) struct Drops(Rc<Cell<usize>>);
