@@ -47,6 +47,7 @@ mod semaphore;
 mod wait_error;
 mod wait_infallible;
 pub(crate) mod wait_queue;
+pub mod watch;
 
 pub use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult, Weak, atomic};
 

@@ -111,6 +111,7 @@ mod sync_queue_close;
 mod sync_random;
 mod sync_semaphore;
 mod sync_std;
+mod sync_watch;
 mod thread_end;
 mod threads;
 mod threads_example;
