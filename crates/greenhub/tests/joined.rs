@@ -124,6 +124,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "a_remote_interrupts_an_idle_hub",
             "a_shielded_sleep_ends_with_its_loop",
             "a_value_refused_by_its_waiter_goes_to_the_next",
+            "a_wait_that_the_loop_ends_loses_no_value",
             "a_wait_that_the_loop_ends_marks_nothing_as_seen",
             "abort_does_not_wait_for_far_timers",
             "abort_ends_the_loop_after_the_turn",
@@ -347,6 +348,7 @@ mod suite {
     mod std_examples;
     mod std_thread;
     mod swallowed_exits;
+    mod sync_broadcast;
     mod sync_event;
     mod sync_oneshot;
     mod sync_queue;

@@ -28,6 +28,7 @@
 //! the ratios mean anything.)
 
 mod barrier;
+pub mod broadcast;
 mod channel;
 mod condvar;
 mod event;

@@ -104,6 +104,7 @@ mod stats;
 mod std_examples;
 mod std_thread;
 mod swallowed_exits;
+mod sync_broadcast;
 mod sync_event;
 mod sync_oneshot;
 mod sync_queue;
