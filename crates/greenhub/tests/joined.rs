@@ -121,6 +121,10 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "a_hub_works_again_after_abort",
             "a_kill_by_main_loses_no_error_of_the_loop",
             "a_put_of_main_that_an_interrupt_ends_after_close_returns_its_item",
+            "a_notification_of_all_that_a_waiter_refused_is_over",
+            "a_notification_of_one_is_passed_on_although_all_are_notified_after_it",
+            "a_notification_of_one_that_its_only_waiter_refused_is_stored",
+            "a_notification_of_one_that_its_waiter_refused_goes_to_the_next",
             "a_remote_interrupts_an_idle_hub",
             "a_shielded_sleep_ends_with_its_loop",
             "a_value_refused_by_its_waiter_goes_to_the_next",
@@ -350,6 +354,7 @@ mod suite {
     mod swallowed_exits;
     mod sync_broadcast;
     mod sync_event;
+    mod sync_notify;
     mod sync_oneshot;
     mod sync_queue;
     mod sync_queue_close;

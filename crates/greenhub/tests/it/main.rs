@@ -106,6 +106,7 @@ mod std_thread;
 mod swallowed_exits;
 mod sync_broadcast;
 mod sync_event;
+mod sync_notify;
 mod sync_oneshot;
 mod sync_queue;
 mod sync_queue_close;
