@@ -22,6 +22,7 @@ use greenhub::greenthread::KillOutcome;
 use greenhub::hub::LoopErrorKind;
 use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::park::{ReadHint, Source};
+use greenhub::sync::CancellationToken;
 use greenhub::thread::os;
 use greenhub::{GreenError, GreenPool, Interest, TrampolineError};
 
@@ -39,6 +40,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a plain greenlet outlives its last handle", a_plain_greenlet_outlives_its_last_handle),
     ("with_timeout does not call a closure that it could not interrupt", with_timeout_is_unsupported),
     ("with_link does not call a closure that it could not interrupt", with_link_is_unsupported),
+    ("run_until_cancelled calls a closure that it cannot interrupt", run_until_cancelled_does_not_interrupt),
     ("timeouts of sockets and descriptors are returned as errors", socket_timeouts_are_errors),
     ("a scope joins its green threads", a_scope_joins),
     ("a shield calls its closure", a_shield_calls_its_closure),
@@ -140,6 +142,17 @@ fn with_link_is_unsupported() -> io::Result<bool> {
     let Err(linked) = greenhub::spawn(|| ()).with_link(|| ran.set(true)) else { return Ok(false) };
     let unsupported = linked.is_unsupported() && io::Error::from(linked).kind() == ErrorKind::Unsupported;
     Ok(unsupported && !ran.get())
+}
+
+fn run_until_cancelled_does_not_interrupt() -> io::Result<bool> {
+    let token = CancellationToken::new();
+    let cancels = token.clone();
+    greenhub::spawn_n(move || cancels.cancel());
+    let ran = token.run_until_cancelled(|| {
+        greenhub::sleep(SHORT);
+        token.is_cancelled()
+    });
+    Ok(ran == Some(true) && token.run_until_cancelled(|| ()).is_none())
 }
 
 fn socket_timeouts_are_errors() -> io::Result<bool> {

@@ -182,6 +182,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
         &[
             "a_shield_does_not_outlast_a_shutdown",
             "a_shutdown_does_not_wait_for_a_refusing_green_thread",
+            "a_shutdown_unwinds_closures_and_watchers_in_any_order",
             "rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused",
             "unparking_a_waiter_abandoned_by_a_shutdown_returns_false",
             "unparking_an_earlier_wait_of_an_abandoned_waiter_returns_false",
@@ -353,6 +354,7 @@ mod suite {
     mod std_thread;
     mod swallowed_exits;
     mod sync_broadcast;
+    mod sync_cancellation;
     mod sync_event;
     mod sync_notify;
     mod sync_oneshot;

@@ -29,6 +29,7 @@
 
 mod barrier;
 pub mod broadcast;
+mod cancellation_token;
 mod channel;
 mod condvar;
 mod event;
@@ -54,6 +55,7 @@ pub mod watch;
 pub use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult, Weak, atomic};
 
 pub use barrier::{Barrier, BarrierWaitResult};
+pub use cancellation_token::{CancellationToken, DropGuard};
 pub use channel::Channel;
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::{Event, EventError};

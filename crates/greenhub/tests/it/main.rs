@@ -105,6 +105,7 @@ mod std_examples;
 mod std_thread;
 mod swallowed_exits;
 mod sync_broadcast;
+mod sync_cancellation;
 mod sync_event;
 mod sync_notify;
 mod sync_oneshot;
