@@ -11,9 +11,9 @@ use greenhub::net::{CachedResolver, ServeError, StopServe, SystemResolver, TcpLi
 use greenhub::park::Source;
 use greenhub::process::{Child, ChildStdin, ChildStdout, Command};
 use greenhub::sync::{
-    Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex,
-    MutexGuard, Once, OnceLock, PriorityQueue, Queue, RateLimiter, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    Semaphore, mpsc,
+    Barrier, BoundedSemaphore, CancellationToken, CappedSemaphore, Channel, Condvar, DropGuard, Event, LazyLock,
+    LifoQueue, LightQueue, Mutex, MutexGuard, Notify, Once, OnceLock, PriorityQueue, Queue, RateLimiter, RwLock,
+    RwLockReadGuard, RwLockWriteGuard, Semaphore, broadcast, mpsc, oneshot, watch,
 };
 use greenhub::thread::{Scope, Thread};
 use greenhub::{GreenError, GreenPool, GreenThread, HubRef, Timeout, Trampoline, TrampolineError};
@@ -127,7 +127,25 @@ const _: () = {
     shared::<BoundedSemaphore>();
     shared::<CappedSemaphore>();
     shared::<RateLimiter>();
+    shared::<oneshot::Sender<std::cell::Cell<u8>>>();
+    shared::<oneshot::Receiver<std::cell::Cell<u8>>>();
+    shared::<Notify>();
+    shared::<CancellationToken>();
+    shared::<DropGuard>();
 };
+
+// Several receivers look at one value at the same time, so it has to be `Sync`.
+const _: () = {
+    shared::<watch::Sender<u8>>();
+    shared::<watch::Receiver<u8>>();
+    shared::<watch::Ref<u8>>();
+    shared::<broadcast::Sender<u8>>();
+    shared::<broadcast::Receiver<u8>>();
+    shared::<oneshot::RecvTimeoutError>();
+    shared::<broadcast::RecvTimeoutError>();
+};
+assert_not!(Send: watch::Sender<std::cell::Cell<u8>>, broadcast::Receiver<std::cell::Cell<u8>>);
+assert_not!(Send: oneshot::Receiver<std::rc::Rc<u8>>, watch::Ref<std::rc::Rc<u8>>);
 assert_not!(Send: Event<std::cell::Cell<u8>>, Queue<std::rc::Rc<u8>>, Channel<std::rc::Rc<u8>>);
 
 const fn unwinds<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}

@@ -29,8 +29,9 @@ use greenhub::pools::Pool;
 use greenhub::process::{Command, Stdio};
 use greenhub::select::PollFd;
 use greenhub::sync::{
-    Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex, Once,
-    OnceLock, PriorityQueue, Queue, RwLock, Semaphore, WaitError, mpsc,
+    Barrier, BoundedSemaphore, CancellationToken, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue,
+    LightQueue, Mutex, Notify, Once, OnceLock, PriorityQueue, Queue, RwLock, Semaphore, WaitError, broadcast, mpsc,
+    oneshot, watch,
 };
 use greenhub::thread::{Scope, yield_now};
 use greenhub::tpool::JobError;
@@ -282,6 +283,31 @@ fn queues_are_used_while_they_are_formatted() {
         shown(&sync_sender, |sender: &mpsc::SyncSender<u8>| sender.try_send(1));
         shown(&kept.into_iter(), |_| sync_sender.try_send(1));
         printed(&mpsc::RecvError, nothing);
+    });
+}
+
+#[test]
+fn channels_of_messages_are_used_while_they_are_formatted() {
+    limited(|| {
+        let (sender, receiver) = oneshot::channel::<u8>();
+        shown(&sender, oneshot::Sender::is_closed);
+        shown(&receiver, |receiver| receiver.try_recv());
+        printed(&receiver.try_recv().expect_err("nothing was sent"), nothing);
+        errors_printed(&[&oneshot::RecvError::Closed, &oneshot::RecvTimeoutError::TimedOut]);
+        let (sender, receiver) = watch::channel(1);
+        shown(&sender, |sender: &watch::Sender<u8>| sender.send(1).expect("a receiver"));
+        shown(&receiver, watch::Receiver::has_changed);
+        shown(&receiver.borrow(), |_| sender.send(2).expect("a receiver"));
+        let (sender, receiver) = broadcast::channel::<u8>(1);
+        shown(&sender, |sender| sender.send(1).expect("a receiver"));
+        shown(&receiver, broadcast::Receiver::len);
+        printed(&broadcast::SendError(1), nothing);
+        errors_printed(&[&broadcast::RecvError::Lagged(1), &broadcast::RecvTimeoutError::TimedOut]);
+        printed(&broadcast::TryRecvError::Empty, nothing);
+        shown(&Notify::new(), Notify::notify_one);
+        let token = CancellationToken::new();
+        shown(&token, CancellationToken::child_token);
+        shown(&token.clone().drop_guard(), |_| token.cancel());
     });
 }
 

@@ -15,7 +15,10 @@ use crate::support::{alone, run};
 use greenhub::greenthread::KillOutcome;
 use greenhub::hub::{Listener, ManualClock, Readiness};
 use greenhub::os::unix::net::UnixStream;
-use greenhub::sync::{Channel, Condvar, Event, Mutex, Queue, RwLock, Semaphore, mpsc};
+use greenhub::sync::{
+    CancellationToken, Channel, Condvar, Event, Mutex, Notify, Queue, RwLock, Semaphore, broadcast, mpsc, oneshot,
+    watch,
+};
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, pools, sleep, spawn, tpool, with_timeout};
 
@@ -83,6 +86,54 @@ const WAITS: &[Wait] = &[
             let channel = Arc::new(Channel::bounded(1));
             let own = channel.clone();
             pair(move || own.wait().unwrap() == 7, move || channel.send(7).unwrap())
+        },
+    },
+    Wait {
+        name: "oneshot, recv",
+        make: || {
+            let (sender, receiver) = oneshot::channel();
+            pair(move || receiver.recv().unwrap() == 7, move || sender.send(7).unwrap())
+        },
+    },
+    Wait {
+        name: "oneshot, closed",
+        make: || {
+            let (sender, receiver) = oneshot::channel::<u8>();
+            pair(move || sender.closed().is_ok(), move || drop(receiver))
+        },
+    },
+    Wait {
+        name: "watch, changed",
+        make: || {
+            let (sender, mut receiver) = watch::channel(0);
+            let wait = move || {
+                receiver.changed().unwrap();
+                *receiver.borrow() == 7
+            };
+            pair(wait, move || sender.send(7).unwrap())
+        },
+    },
+    Wait {
+        name: "broadcast, recv",
+        make: || {
+            let (sender, mut receiver) = broadcast::channel(1);
+            pair(move || receiver.recv().unwrap() == 7, move || assert_eq!(sender.send(7).unwrap(), 1))
+        },
+    },
+    Wait {
+        name: "Notify::wait",
+        make: || {
+            let notify = Arc::new(Notify::new());
+            let own = notify.clone();
+            pair(move || own.wait().is_ok(), move || notify.notify_one())
+        },
+    },
+    Wait {
+        name: "CancellationToken::wait",
+        make: || {
+            let token = CancellationToken::new();
+            let own = token.child_token();
+            pair(move || own.wait().is_ok(), move || token.cancel())
         },
     },
     Wait {

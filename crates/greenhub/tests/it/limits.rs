@@ -9,7 +9,8 @@ use crate::support::run;
 use greenhub::hub::Interest;
 use greenhub::park::{Deadline, Parked, Parker, ReadyList, Source, WaitReason, Waitable, trampoline_raw};
 use greenhub::sync::{
-    BoundedSemaphore, CappedSemaphore, Channel, Event, GetError, LightQueue, PutError, Queue, Semaphore, WaitError,
+    BoundedSemaphore, CancellationToken, CappedSemaphore, Channel, Event, GetError, LightQueue, Notify, PutError,
+    Queue, Semaphore, WaitError, broadcast, oneshot, watch,
 };
 use greenhub::{GreenError, Trampoline, TrampolineError, get_hub, select, spawn, trampoline, with_timeout};
 
@@ -45,6 +46,51 @@ fn a_queue_tells_not_now_from_timed_out() {
         is_timed_out(queue.get_timeout(Duration::ZERO).unwrap_err());
         let rendezvous: LightQueue<()> = LightQueue::bounded(0);
         assert!(matches!(rendezvous.put_timeout((), SHORT), Err(PutError::TimedOut(()))));
+    });
+}
+
+#[test]
+fn a_channel_of_messages_tells_not_now_from_timed_out_and_closed() {
+    fn is_closed(error: impl Into<io::Error>) {
+        assert_eq!(error.into().kind(), io::ErrorKind::BrokenPipe);
+    }
+    run("a_channel_of_messages_tells_not_now_from_timed_out_and_closed", || {
+        let (sender, receiver) = oneshot::channel::<u8>();
+        would_block(receiver.try_recv().unwrap_err());
+        is_timed_out(receiver.recv_timeout(SHORT).unwrap_err());
+        is_timed_out(sender.closed_timeout(SHORT).unwrap_err());
+        drop(sender);
+        is_closed(receiver.try_recv().unwrap_err());
+        is_closed(receiver.recv_timeout(SHORT).unwrap_err());
+        is_closed(receiver.recv().unwrap_err());
+        let (sender, mut receiver) = watch::channel(1);
+        assert!(!receiver.has_changed().expect("the channel is open"));
+        is_timed_out(receiver.changed_timeout(Duration::ZERO).unwrap_err());
+        is_timed_out(receiver.wait_for_timeout(SHORT, |&n| n == 2).unwrap_err());
+        is_timed_out(sender.closed_timeout(SHORT).unwrap_err());
+        drop(sender);
+        is_closed(receiver.changed_timeout(SHORT).unwrap_err());
+        is_closed(receiver.changed().unwrap_err());
+        let (sender, mut receiver) = broadcast::channel::<u8>(1);
+        would_block(receiver.try_recv().unwrap_err());
+        is_timed_out(receiver.recv_timeout(SHORT).unwrap_err());
+        is_timed_out(sender.closed_timeout(SHORT).unwrap_err());
+        drop(sender);
+        is_closed(receiver.try_recv().unwrap_err());
+        is_closed(receiver.recv_timeout(SHORT).unwrap_err());
+        is_closed(receiver.recv().unwrap_err());
+    });
+}
+
+#[test]
+fn a_notification_and_a_token_tell_not_now_from_timed_out() {
+    run("a_notification_and_a_token_tell_not_now_from_timed_out", || {
+        let notify = Notify::new();
+        assert!(!notify.try_wait());
+        is_timed_out(notify.wait_timeout(SHORT).unwrap_err());
+        let token = CancellationToken::new();
+        assert!(!token.is_cancelled());
+        is_timed_out(token.wait_timeout(Duration::ZERO).unwrap_err());
     });
 }
 

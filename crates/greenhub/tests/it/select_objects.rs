@@ -15,7 +15,9 @@ use crate::support::random::{Moment, Rng};
 use crate::support::run;
 use greenhub::net::{TcpListener, TcpStream};
 use greenhub::select::Select;
-use greenhub::sync::{CappedSemaphore, Channel, Event, Queue, Semaphore, mpsc};
+use greenhub::sync::{
+    CancellationToken, CappedSemaphore, Channel, Event, Notify, Queue, Semaphore, broadcast, mpsc, oneshot, watch,
+};
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, scope, sleep, spawn, with_timeout};
 
@@ -32,6 +34,47 @@ fn reports(select: &mut Select<'_>, number: usize, act: impl FnOnce() + 'static)
     assert_eq!(select.ready().unwrap(), number);
     assert_eq!(select.try_ready().unwrap(), Some(number));
     green.join().unwrap();
+}
+
+#[test]
+fn the_channels_from_tokio_are_reported_when_they_become_ready() {
+    run("the_channels_from_tokio_are_reported_when_they_become_ready", || {
+        let before = held();
+        let (one, value) = oneshot::channel();
+        let (unheard, end) = oneshot::channel::<u8>();
+        let (configure, mut configuration) = watch::channel(0);
+        let (tell, mut told) = broadcast::channel(1);
+        let (notify, token) = (Arc::new(Notify::new()), CancellationToken::new());
+        {
+            let mut select = Select::new();
+            let numbers = [
+                select.wait(&value),
+                select.wait(&unheard),
+                select.wait(&configuration),
+                select.wait(&told),
+                select.wait(&*notify),
+                select.wait(&token),
+            ];
+            assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
+            reports(&mut select, 0, move || one.send(1).unwrap());
+            assert_eq!(value.try_recv(), Ok(1));
+            select.remove(0);
+            reports(&mut select, 1, move || drop(end));
+            select.remove(1);
+            reports(&mut select, 2, move || configure.send(2).unwrap());
+            select.remove(2);
+            reports(&mut select, 3, move || assert_eq!(tell.send(3).unwrap(), 1));
+            select.remove(3);
+            let own = notify.clone();
+            reports(&mut select, 4, move || own.notify_one());
+            assert!(notify.try_wait());
+            let own = token.clone();
+            reports(&mut select, 5, move || own.cancel());
+        }
+        assert_eq!(*configuration.borrow_and_update(), 2);
+        assert_eq!(told.try_recv(), Ok(3));
+        assert_eq!(held(), before);
+    });
 }
 
 #[test]

@@ -12,8 +12,8 @@ use greenhub::process::Command;
 use greenhub::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use greenhub::sync::mpsc::{channel, sync_channel};
 use greenhub::sync::{
-    Arc, Barrier, CappedSemaphore, Channel, Condvar, Event, LazyLock, LightQueue, Mutex, Once, OnceLock, Queue, RwLock,
-    Semaphore, WaitError,
+    Arc, Barrier, CancellationToken, CappedSemaphore, Channel, Condvar, Event, LazyLock, LightQueue, Mutex, Notify,
+    Once, OnceLock, Queue, RwLock, Semaphore, WaitError, broadcast, oneshot, watch,
 };
 use greenhub::{pools, spawn, thread, try_get_hub, use_hub_with, with_timeout};
 
@@ -177,6 +177,26 @@ fn queues_and_channels_serve_an_os_thread_without_a_hub() {
         assert!(served(|| receiver.recv().is_ok(), move || sender.send(()).unwrap()));
         let (sender, receiver) = sync_channel(0);
         served(|| sender.send(1).unwrap(), move || assert_eq!(receiver.recv(), Ok(1)));
+    });
+}
+
+#[test]
+fn channels_of_messages_serve_an_os_thread_without_a_hub() {
+    hubless("channels_of_messages_serve_an_os_thread_without_a_hub", || {
+        let (sender, receiver) = oneshot::channel();
+        served(|| assert_eq!(receiver.recv().unwrap(), 1), move || sender.send(1).unwrap());
+        let (sender, mut receiver) = watch::channel(0);
+        assert!(matches!(receiver.changed_timeout(SHORT), Err(watch::RecvTimeoutError::TimedOut)));
+        served(|| assert_eq!(*receiver.wait_for(|&n| n == 1).unwrap(), 1), move || sender.send(1).unwrap());
+        let (sender, mut receiver) = broadcast::channel(1);
+        served(|| assert_eq!(receiver.recv().unwrap(), 1), move || _ = sender.send(1).unwrap());
+        assert!(matches!(receiver.recv(), Err(broadcast::RecvError::Closed)));
+        let notify = Arc::new(Notify::new());
+        let other = Arc::clone(&notify);
+        served(|| notify.wait().unwrap(), move || other.notify_one());
+        let token = CancellationToken::new();
+        let own = token.child_token();
+        served(|| own.wait().unwrap(), move || token.cancel());
     });
 }
 

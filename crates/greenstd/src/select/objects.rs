@@ -18,9 +18,9 @@ use super::{PollFd, poll_now};
 /// takes nothing.
 ///
 /// Several that are ready are reported in a random order, so none of them starves. The objects are all that are
-/// [`Waitable`]: receivers of [`mpsc`](crate::sync::mpsc), queues, channels, events, semaphores and green threads.
-/// Callers that wait for one of these objects alone come before a `Select`. Each wait leaves a mark with each object,
-/// and takes it back at its end.
+/// [`Waitable`]: receivers of the channels of [`sync`](crate::sync), queues, events, semaphores, notifications,
+/// cancellations and green threads. Callers that wait for one of these objects alone come before a `Select`. Each wait
+/// leaves a mark with each object, and takes it back at its end.
 ///
 /// ```
 /// use greenhub::io::{self, PipeReader};
