@@ -4,6 +4,8 @@
 
 mod hubs;
 mod items;
+mod message_model;
+mod messages;
 mod queue_model;
 mod rates;
 mod storm;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, mpsc as plain};
 
-use greenhub::sync::{Channel, Condvar, Event, Queue, Semaphore, mpsc};
+use greenhub::sync::{Channel, Condvar, Event, Notify, Queue, Semaphore, broadcast, mpsc, oneshot, watch};
 use greenhub::{get_hub, spawn, sync, use_hub};
 
 use super::storm::pairs;
@@ -25,7 +25,7 @@ fn each_primitive_works_between_any_two_kinds_of_hub() {
         ]
     }
 
-    let ways: [(&str, Make); 6] = [
+    let ways: [(&str, Make); 10] = [
         ("queue", || {
             both(
                 Queue::bounded(0),
@@ -87,6 +87,72 @@ fn each_primitive_works_between_any_two_kinds_of_hub() {
                     let mut turns = condvar.wait_while(turns.lock().unwrap(), |turns| *turns != 2 * round + 1).unwrap();
                     *turns += 1;
                     condvar.notify_one();
+                },
+            )
+        }),
+        ("oneshot", || {
+            let pairs = || -> (Vec<_>, Vec<_>) { (0..ROUNDS).map(|_| oneshot::channel()).unzip() };
+            let ((asks, asked), (answers, answered)) = (pairs(), pairs());
+            [
+                Box::new(move || {
+                    for (round, (ask, answered)) in asks.into_iter().zip(answered).enumerate() {
+                        ask.send(round).unwrap();
+                        assert_eq!(answered.recv().unwrap(), round);
+                    }
+                }),
+                Box::new(move || {
+                    for (asked, answer) in asked.into_iter().zip(answers) {
+                        answer.send(asked.recv().unwrap()).unwrap();
+                    }
+                }),
+            ]
+        }),
+        ("watch", || {
+            let ((there, mut arrives), (back, mut returns)) = (watch::channel(0), watch::channel(0));
+            [
+                Box::new(move || {
+                    for round in 1..=ROUNDS {
+                        there.send(round).unwrap();
+                        returns.wait_for(|returned| *returned == round).unwrap();
+                    }
+                }),
+                Box::new(move || {
+                    for round in 1..=ROUNDS {
+                        arrives.changed().unwrap();
+                        assert_eq!(*arrives.borrow(), round);
+                        back.send(round).unwrap();
+                    }
+                }),
+            ]
+        }),
+        ("broadcast", || {
+            let ((there, mut arrives), (back, mut returns)) = (broadcast::channel(1), broadcast::channel(1));
+            [
+                Box::new(move || {
+                    for round in 0..ROUNDS {
+                        there.send(round).unwrap();
+                        assert_eq!(returns.recv().unwrap(), round);
+                    }
+                }),
+                Box::new(move || {
+                    for round in 0..ROUNDS {
+                        assert_eq!(arrives.recv().unwrap(), round);
+                        back.send(round).unwrap();
+                    }
+                }),
+            ]
+        }),
+        ("notify", || {
+            let pair = (Notify::new(), Notify::new());
+            both(
+                pair,
+                |(there, back), _| {
+                    there.notify_one();
+                    back.wait().unwrap();
+                },
+                |(there, back), _| {
+                    there.wait().unwrap();
+                    back.notify_one();
                 },
             )
         }),

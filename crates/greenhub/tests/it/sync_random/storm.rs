@@ -77,6 +77,8 @@ pub(crate) fn on_hub(
                 assert!(error.is_kill(), "{error}");
             }
         }
+        // Lets green threads end that the primitives have started.
+        yield_now();
     })
 }
 
