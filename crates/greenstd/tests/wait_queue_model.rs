@@ -1,24 +1,257 @@
-//! Explores by loom the interleavings of waiters in a `WaitQueue`, their grants, and exits that strike meanwhile:
+//! Explores by loom the interleavings of waiters in a `WaitQueue`, their grants, and exits that strike meanwhile, and
+//! the protocols that some primitives add:
 //! `RUSTFLAGS="--cfg loom" cargo test -p greenstd --release --test wait_queue_model`.
 //!
-//! The wait queue is the source file that every primitive uses. This file plays its dependency `hub_core`: a lock of
-//! loom's, and waits that end once, by the first cause. A kill ends a wait early and turns the next wait of its thread
-//! into an error, in place of unwinding. loom runs every thread of a model on one OS thread, so an unwinding thread
-//! would make all of them appear to be panicking.
+//! The wait queue is the source file that every primitive uses, and the protocols are source files of the primitives.
+//! This file plays their dependency `hub_core`: a lock of loom's, and waits that end once, by the first cause. A kill
+//! ends a wait early and turns the next wait of its thread into an error, in place of unwinding. loom runs every thread
+//! of a model on one OS thread, so an unwinding thread would make all of them appear to be panicking.
 #![cfg(loom)]
 
 extern crate self as hub_core;
 
-#[allow(dead_code, reason = "each primitive uses a part of it")]
-#[path = "../src/sync/wait_queue.rs"]
-mod wait_queue;
+#[allow(dead_code, reason = "the models use a part of each")]
+#[path = "../src/sync"]
+mod sync {
+    pub(crate) mod wait_queue;
+
+    mod cancellation_token {
+        mod node;
+
+        use std::sync::Arc;
+
+        use loom::thread;
+
+        use self::node::Node;
+        use crate::{Deadline, model, waiter};
+
+        fn is_cancelled(node: &Node) -> bool {
+            node.state.lock().is_cancelled()
+        }
+
+        #[test]
+        fn a_child_that_is_made_during_a_cancellation_is_cancelled() {
+            model(3, || {
+                let root = Node::root();
+                let other = Arc::clone(&root);
+                let canceller = thread::spawn(move || other.cancel());
+                let leaf = root.child().child();
+                canceller.join().unwrap();
+                assert!(is_cancelled(&leaf));
+            });
+        }
+
+        #[test]
+        fn a_cancellation_reaches_a_waiter_below_a_token_without_handles() {
+            model(2, || {
+                let root = Node::root();
+                let middle = root.child();
+                let leaf = middle.child();
+                let (_, waiting) = waiter(move || leaf.wait(&mut Deadline).is_ok());
+                let dropper = thread::spawn(move || drop(middle));
+                root.cancel();
+                assert!(waiting.join().unwrap());
+                dropper.join().unwrap();
+            });
+        }
+
+        #[test]
+        fn every_cancellation_returns_after_the_children_are_cancelled() {
+            model(3, || {
+                let root = Node::root();
+                let leaf = root.child().child();
+                let other = Arc::clone(&root);
+                let canceller = thread::spawn(move || other.cancel());
+                root.cancel();
+                assert!(is_cancelled(&leaf));
+                canceller.join().unwrap();
+            });
+        }
+
+        #[test]
+        fn a_child_may_end_during_a_cancellation() {
+            model(3, || {
+                let root = Node::root();
+                let leaf = root.child().child();
+                let dropper = thread::spawn(move || drop(leaf));
+                root.cancel();
+                dropper.join().unwrap();
+                assert_eq!(Arc::strong_count(&root), 1);
+            });
+        }
+    }
+
+    mod notify {
+        mod state;
+
+        use std::sync::Arc;
+
+        use loom::thread;
+
+        use self::state::{State, wait};
+        use crate::{BiasedMutex, Deadline, STRIKES, model, waiter};
+
+        fn shared() -> Arc<BiasedMutex<State>> {
+            Arc::new(BiasedMutex::new(State::new()))
+        }
+
+        /// Strikes a waiter while another thread notifies. Returns whether the waiter was notified, and whether a
+        /// permit is left.
+        fn strike_and_notify(strike: crate::Strike, notify: fn(&mut State)) -> (bool, bool) {
+            let state = shared();
+            let own = Arc::clone(&state);
+            let (place, struck) = waiter(move || wait(&own, &mut Deadline).is_ok());
+            let other = Arc::clone(&state);
+            let notifier = thread::spawn(move || notify(&mut other.lock()));
+            place.strike(strike);
+            let notified = struck.join().unwrap();
+            notifier.join().unwrap();
+            let state = state.lock();
+            assert_eq!((state.waiting(), state.has_grants()), (0, false), "{strike:?}");
+            (notified, state.has_permit())
+        }
+
+        #[test]
+        fn a_notification_of_a_struck_waiter_is_stored() {
+            for strike in STRIKES {
+                model(3, move || {
+                    let (notified, permit) = strike_and_notify(strike, State::notify_one);
+                    assert_eq!(permit, !notified, "{strike:?}");
+                });
+            }
+        }
+
+        #[test]
+        fn a_notification_of_all_is_never_stored() {
+            for strike in STRIKES {
+                model(3, move || {
+                    let (_, permit) = strike_and_notify(strike, State::notify_waiters);
+                    assert!(!permit, "{strike:?}");
+                });
+            }
+        }
+
+        #[test]
+        fn a_struck_waiter_owes_the_notification_that_was_its_own() {
+            for strike in STRIKES {
+                model(3, move || {
+                    let (notified, permit) = strike_and_notify(strike, |state| {
+                        state.notify_one();
+                        state.notify_waiters();
+                    });
+                    assert_eq!(permit, !notified, "{strike:?}");
+                });
+            }
+        }
+
+        #[test]
+        fn a_notification_of_a_struck_waiter_goes_to_the_next() {
+            for strike in STRIKES {
+                model(2, move || {
+                    let state = shared();
+                    let (own, next) = (Arc::clone(&state), Arc::clone(&state));
+                    let (place, struck) = waiter(move || wait(&own, &mut Deadline).is_ok());
+                    let next = thread::spawn(move || wait(&next, &mut Deadline).is_ok());
+                    let other = Arc::clone(&state);
+                    let notifier = thread::spawn(move || other.lock().notify_one());
+                    place.strike(strike);
+                    notifier.join().unwrap();
+                    if struck.join().unwrap() {
+                        state.lock().notify_one();
+                    }
+                    assert!(next.join().unwrap());
+                    let state = state.lock();
+                    assert_eq!((state.has_permit(), state.has_grants(), state.waiting()), (false, false, 0));
+                });
+            }
+        }
+    }
+
+    mod oneshot {
+        mod state;
+
+        use std::sync::Arc;
+
+        use loom::thread;
+
+        use self::state::{Closed, ReceiveWait, State};
+        use super::wait_queue::Wait;
+        use crate::{BiasedMutex, Deadline, STRIKES, model, waiter};
+
+        type Shared = Arc<BiasedMutex<State<u8>>>;
+
+        fn shared() -> Shared {
+            Arc::new(BiasedMutex::new(State::new()))
+        }
+
+        /// Receives. Returns `None` if another cause ended the wait first.
+        fn receive(shared: &Shared) -> Option<Result<u8, Closed>> {
+            let received = ReceiveWait::wait(shared, &mut Deadline, (), |state, ungranted| {
+                state.take(ungranted.is_none()).ok_or(())
+            });
+            received.ok()
+        }
+
+        #[test]
+        fn a_value_is_received_or_left() {
+            for strike in STRIKES {
+                model(3, move || {
+                    let shared = shared();
+                    let (own, other) = (Arc::clone(&shared), Arc::clone(&shared));
+                    let (place, struck) = waiter(move || receive(&own));
+                    let sender = thread::spawn(move || other.lock().send(7));
+                    place.strike(strike);
+                    let received = struck.join().unwrap();
+                    sender.join().unwrap().unwrap();
+                    let left = shared.lock().take(false);
+                    assert_eq!(left, Some(if received.is_some() { Err(Closed) } else { Ok(7) }), "{strike:?}");
+                    assert!(received.is_none_or(|value| value == Ok(7)), "{strike:?}");
+                });
+            }
+        }
+
+        #[test]
+        fn one_of_two_receivers_gets_the_value_and_the_other_the_end() {
+            for strike in STRIKES {
+                model(2, move || {
+                    let shared = shared();
+                    let (own, next, other) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+                    let (place, struck) = waiter(move || receive(&own));
+                    let next = thread::spawn(move || receive(&next));
+                    let sender = thread::spawn(move || other.lock().send(7));
+                    place.strike(strike);
+                    sender.join().unwrap().unwrap();
+                    let (first, second) = (struck.join().unwrap(), next.join().unwrap());
+                    let values = [first, second].into_iter().filter(|received| *received == Some(Ok(7))).count();
+                    assert_eq!(values, 1, "{strike:?}: {first:?}, {second:?}");
+                    assert!(second.is_some(), "{strike:?}");
+                });
+            }
+        }
+
+        #[test]
+        fn the_end_of_the_sender_reaches_both_receivers() {
+            model(2, || {
+                let shared = shared();
+                let receivers = [(); 2].map(|()| {
+                    let own = Arc::clone(&shared);
+                    thread::spawn(move || receive(&own))
+                });
+                shared.lock().disconnect_sender();
+                for receiver in receivers {
+                    assert_eq!(receiver.join().unwrap(), Some(Err(Closed)));
+                }
+            });
+        }
+    }
+}
 
 use std::sync::Arc;
 
 use loom::sync::{Condvar, Mutex, MutexGuard};
 use loom::thread;
 
-use wait_queue::{Unserved, Wait, WaitQueue};
+use sync::wait_queue::{Unserved, Wait, WaitQueue};
 
 pub(crate) struct BiasedMutex<T>(Mutex<T>);
 
@@ -36,7 +269,25 @@ impl<T> BiasedMutex<T> {
 
 #[derive(Copy, Clone)]
 pub(crate) enum WaitReason {
+    Event,
+    Queue,
     Waiting,
+}
+
+/// The marks of waiters for several objects, of which a model has none.
+#[derive(Default)]
+pub(crate) struct ReadyMarks;
+
+impl ReadyMarks {
+    pub(crate) const fn new() -> ReadyMarks {
+        ReadyMarks
+    }
+
+    pub(crate) fn set_all(&mut self) {}
+
+    pub(crate) fn len(&self) -> usize {
+        0
+    }
 }
 
 pub(crate) struct Deadline;
