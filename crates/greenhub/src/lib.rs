@@ -99,6 +99,8 @@
 //! | limit how long an operation takes | [`with_timeout`], [`timeout_at`](time::timeout_at), the timeouts of sockets |
 //! | do something at regular times | [`time::interval`] |
 //! | supervise jobs that panic | [`is_exit`](greenthread::is_exit), whose example is a supervisor; [`exit_kind`](greenthread::exit_kind) |
+//! | ask green threads to stop, or end them together | [`sync::CancellationToken`] |
+//! | pass values between green threads, hubs and OS threads | [`sync`], whose first page lists the channels and queues |
 //! | clean up despite a kill, a timeout or a link | [`shield`], which also lists where exits are delivered |
 //! | bound concurrency | [`GreenPool`], [`GreenPile`](greenpool::GreenPile) |
 //! | limit a rate | [`sync::RateLimiter`] |

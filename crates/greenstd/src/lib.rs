@@ -68,7 +68,9 @@
 //!
 //! Eventlet's names beside those of std: [`net::serve`], [`net::ListenOptions`] and [`net::ConnectOptions`],
 //! [`greenpool`], [`tpool`], the events, queues and semaphores of [`sync`], [`pools`], [`local`], and the green
-//! `select` and `poll` of [`select`]. From gevent: [`Group`](greenpool::Group).
+//! `select` and `poll` of [`select`]. From gevent: [`Group`](greenpool::Group). From Tokio: the channels
+//! [`oneshot`](sync::oneshot), [`watch`](sync::watch) and [`broadcast`](sync::broadcast), [`sync::Notify`] and
+//! [`sync::CancellationToken`].
 //!
 //! [`future::AsyncIo`] gives green sockets and pipes to asynchronous code: Tokio's traits, those of the crate `futures`
 //! and hyper's, each by a feature.

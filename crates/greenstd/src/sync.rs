@@ -1,4 +1,15 @@
-//! std's `sync` for green threads, and Eventlet's primitives.
+//! std's `sync` for green threads, Eventlet's primitives, and the channels of Tokio that std lacks.
+//!
+//! | from | here |
+//! |---|---|
+//! | std | [`Mutex`], [`RwLock`], [`Condvar`], [`Barrier`], [`Once`], [`OnceLock`], [`LazyLock`], [`mpsc`] |
+//! | Eventlet | [`Event`], [`Semaphore`] and its siblings, [`Queue`] and its siblings, [`Channel`] |
+//! | Tokio | [`oneshot`]: one value; [`watch`]: the last value; [`broadcast`]: every value for every receiver; [`Notify`]: a wake-up without a value; [`CancellationToken`]: a request to stop |
+//! | governor | [`RateLimiter`]: permits at a rate |
+//!
+//! The primitives from Tokio keep its names for types and calls. An `async` call is a plain one here, which switches,
+//! with a sibling that takes a limit. A wait that reaches it returns `TimedOut`, and a caller that cannot wait gets
+//! `Loop`.
 //!
 //! One primitive serves green threads of one hub, green threads of different hubs, and plain OS threads. A green thread
 //! parks; an OS thread without green threads blocks. A wake-up never switches. Taking a lock, a permit or an event that
