@@ -179,8 +179,9 @@
 //! - `tokio`: a hub that runs a Tokio runtime while it waits, over epoll or kqueue; see the crate `hub-tokio`.
 //! - `loop`: gevent's event loop as the module `gevent`: watchers with callbacks and priorities, waits for them, and
 //!   `iwait`, `wait`, `joinall` and `killall`. It works over every hub, and brings in the crate `hub-loop`.
-//! - `backtrace`: adds to [`Report::Blocked`](debug::Report::Blocked) a backtrace of the green thread that holds the
-//!   main loop. It works on Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
+//! - `backtrace`: backtraces of parked green threads, by [`debug::backtrace_of`] and [`debug::dump`] and in reports of
+//!   deadlocks. [`Report::Blocked`](debug::Report::Blocked) has that of the green thread that holds the main loop. The
+//!   feature works on Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
 //!   below.
 //! - `tokio-io`: Tokio's `AsyncRead` and `AsyncWrite` for [`future::AsyncIo`]. It brings in these traits alone, no

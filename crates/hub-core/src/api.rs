@@ -1,8 +1,10 @@
 //! The public interface: the functions and types that programs use.
 
+pub(crate) mod backtrace;
 pub(crate) mod budget;
 pub(crate) mod builder;
 pub(crate) mod detection;
+pub(crate) mod dump;
 pub(crate) mod embed;
 pub(crate) mod error_handler;
 pub(crate) mod future;

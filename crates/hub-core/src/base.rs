@@ -1,8 +1,8 @@
 //! Tools that do not depend on greenlets: support for forks, signals and other OS threads.
 //!
 //! [`sync`] contains std's primitives, or those of loom. [`dormant`] tracks OS threads that sleep until another one
-//! wakes them. The others are [`at_exit`], [`contain`], [`fork`], [`id`], [`os_thread`], [`prefetch`] and
-//! [`wait_reason`].
+//! wakes them. [`unwind`] makes backtraces. The others are [`at_exit`], [`contain`], [`fork`], [`id`], [`os_thread`],
+//! [`own_stack`], [`prefetch`] and [`wait_reason`].
 
 pub(crate) mod at_exit;
 pub(crate) mod contain;
@@ -10,6 +10,12 @@ pub(crate) mod dormant;
 pub(crate) mod fork;
 pub(crate) mod id;
 pub(crate) mod os_thread;
+pub(crate) mod own_stack;
 pub(crate) mod prefetch;
 pub(crate) mod sync;
+#[cfg_attr(
+    not(all(feature = "backtrace", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    path = "base/no_unwind.rs"
+)]
+pub(crate) mod unwind;
 pub(crate) mod wait_reason;

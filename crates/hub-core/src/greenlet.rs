@@ -12,10 +12,16 @@
 //! - [`target`] and [`patience`]: the targets of timers, and the limit up to which a wait for a lock holds exits back;
 //! - [`local`]: the state of an OS thread: its control blocks, stacks and main loop;
 //! - [`driver`]: the main loop as greenlets see it;
+//! - [`backtrace`]: the calls in progress of a suspended greenlet;
 //! - [`ask_owner`]: the question to the owner of a descriptor, which may be closed;
 //! - [`spans`]: the spans of each greenlet, for the crate `tracing`.
 
 pub(crate) mod ask_owner;
+#[cfg_attr(
+    not(all(feature = "backtrace", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    path = "greenlet/no_backtrace.rs"
+)]
+pub(crate) mod backtrace;
 mod cold;
 pub(crate) mod control;
 pub(crate) mod describe;

@@ -59,9 +59,11 @@ mod report;
 mod timer_queue;
 mod wait;
 
+pub use api::backtrace::{BacktraceError, backtrace_of};
 pub use api::budget::consume_budget;
 pub use api::builder::Builder;
 pub use api::detection::hub_blocking_detection;
+pub use api::dump::dump;
 pub use api::embed::Embedded;
 pub use api::error_handler::Verdict;
 pub use api::green_local::{AccessError, LocalKey};

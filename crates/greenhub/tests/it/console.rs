@@ -79,7 +79,7 @@ fn a_client_is_greeted_and_each_command_answered() {
             "{banner}"
         );
         let help = client.ask("help");
-        for command in ["help", "threads", "listeners", "timers", "stats", "kill", "quit"] {
+        for command in ["help", "threads", "backtrace", "dump", "listeners", "timers", "stats", "kill", "quit"] {
             assert!(help.contains(command), "{help}");
         }
         let _sleeper = Builder::new().name("sleeper".into()).spawn(|| sleep(LONG)).unwrap();
@@ -93,6 +93,8 @@ fn a_client_is_greeted_and_each_command_answered() {
         let listeners = client.ask("listeners");
         assert!(listeners.starts_with("READERS:\n") && listeners.contains("\"reading\""), "{listeners}");
         assert!(client.ask("timers").contains("\"sleeper\""));
+        let dump = client.ask("dump");
+        assert!(dump.contains("\"sleeper\"") && dump.contains("sleeping"), "{dump}");
         let stats = client.ask("stats");
         assert!(stats.lines().any(|line| line.starts_with("turns ")), "{stats}");
         assert_eq!(client.ask(""), "");
@@ -140,6 +142,24 @@ fn kill_ends_a_green_thread_and_no_other() {
         client.ask(&format!("kill {}", later.id().unwrap()));
         assert!(later.is_finished());
         other.kill();
+    });
+}
+
+#[test]
+fn backtrace_is_answered_for_a_green_thread_or_says_why_not() {
+    with_console("backtrace_is_answered_for_a_green_thread_or_says_why_not", |_console, path| {
+        let green = spawn(|| sleep(LONG));
+        let mut client = Client::new(&path);
+        let answer = client.ask(&format!("backtrace {}", green.id().unwrap()));
+        let is_expected = if cfg!(feature = "backtrace") {
+            answer.contains("sleep") && answer.contains("switch.rs")
+        } else {
+            answer.contains("feature `backtrace`")
+        };
+        assert!(is_expected, "{answer}");
+        assert!(client.ask("backtrace").contains("needs the number"));
+        assert!(client.ask("backtrace nobody").contains("is not the number"));
+        green.kill();
     });
 }
 

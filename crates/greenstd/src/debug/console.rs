@@ -15,18 +15,20 @@ use hub_core::internal::request_exit;
 use hub_core::{Builder, GreenThread, get_hub};
 use socket2::{Domain, SockAddr, Type};
 
-use super::{format_green_threads, format_hub_listeners, format_hub_timers};
+use super::{BacktraceError, backtrace_of, dump, format_green_threads, format_hub_listeners, format_hub_timers};
 use crate::net::{Accept, Failure, Pauses};
 use crate::os::unix::net::{UnixListener, UnixStream};
 
 const HELP: &str = "\
-help       lists the commands
-threads    lists the green threads: number, name, origin, wait reason
-listeners  lists the waiters for descriptors
-timers     lists the timers that are armed
-stats      lists the counters of the hub
-kill N     ends green thread N when it runs next
-quit       ends this connection
+help         lists the commands
+threads      lists the green threads: number, name, origin, wait reason
+backtrace N  shows the calls in progress of green thread N
+dump         shows the calls in progress of all green threads
+listeners    lists the waiters for descriptors
+timers       lists the timers that are armed
+stats        lists the counters of the hub
+kill N       ends green thread N when it runs next
+quit         ends this connection
 ";
 
 /// The longest accepted line in bytes.
@@ -298,10 +300,14 @@ fn answer(line: &str) -> Option<String> {
         ("listeners", []) => format_hub_listeners(),
         ("timers", []) => format_hub_timers(),
         ("stats", []) => get_hub().stats().to_string(),
+        ("dump", []) => dump(),
         ("kill", [number]) => kill(number),
+        ("backtrace", [number]) => backtrace(number),
         ("quit", []) => return None,
-        ("kill", _) => "`kill` needs the number of one green thread; `threads` lists the numbers\n".to_owned(),
-        ("help" | "threads" | "listeners" | "timers" | "stats" | "quit", _) => {
+        ("kill" | "backtrace", _) => {
+            format!("`{command}` needs the number of one green thread; `threads` lists the numbers\n")
+        }
+        ("help" | "threads" | "dump" | "listeners" | "timers" | "stats" | "quit", _) => {
             format!("`{command}` takes no arguments\n")
         }
         _ => format!("unknown command {command:?}; `help` lists the commands\n"),
@@ -311,7 +317,24 @@ fn answer(line: &str) -> Option<String> {
 fn kill(number: &str) -> String {
     match number.parse() {
         Ok(id) if request_exit(id) => format!("green thread {number} ends when it runs next\n"),
-        Ok(_) => format!("there is no green thread {number}; `threads` lists the green threads\n"),
-        Err(_) => format!("{number:?} is not the number of a green thread; `threads` lists the numbers\n"),
+        Ok(_) => there_is_none(number),
+        Err(_) => is_no_number(number),
     }
+}
+
+fn backtrace(number: &str) -> String {
+    let Ok(id) = number.parse() else { return is_no_number(number) };
+    match backtrace_of(id) {
+        Ok(backtrace) => backtrace,
+        Err(BacktraceError::NotFound) => there_is_none(number),
+        Err(error) => format!("there is no backtrace of green thread {number}: {error}\n"),
+    }
+}
+
+fn there_is_none(number: &str) -> String {
+    format!("there is no green thread {number}; `threads` lists the green threads\n")
+}
+
+fn is_no_number(number: &str) -> String {
+    format!("{number:?} is not the number of a green thread; `threads` lists the numbers\n")
 }

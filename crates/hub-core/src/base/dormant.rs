@@ -11,11 +11,13 @@
 //! table is locked, so the traces are checked after the list was read. A queued job keeps only idle OS threads of its
 //! own pool awake: behind OS threads that wait for each other it never starts.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fork::PerProcess;
+use super::unwind::Frames;
 use super::wait_reason::WaitReason;
 
 /// The wait of an OS thread, as seen from another OS thread.
@@ -45,8 +47,25 @@ pub(crate) enum Others {
 pub(crate) enum Waits {
     /// The OS thread waits as a whole.
     Thread(WaitReason),
-    /// Each of its greenlets waits, for the given reason.
-    Greenlets(Vec<String>),
+    /// Each of its greenlets waits.
+    Greenlets(Vec<GreenletWait>),
+}
+
+/// The wait of a greenlet, as a text for reports.
+#[derive(Clone, Debug)]
+pub(crate) struct GreenletWait {
+    /// The greenlet and the reason.
+    pub(crate) text: String,
+    /// The calls in progress, with the feature `backtrace`.
+    pub(crate) backtrace: Option<Frames>,
+}
+
+impl fmt::Display for GreenletWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        let Some(backtrace) = &self.backtrace else { return Ok(()) };
+        write!(f, "\n{}", backtrace.to_string().trim_end())
+    }
 }
 
 enum Role {

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use super::HubError;
+use crate::base::dormant::GreenletWait;
 
 /// The reason why a blocking call could not wait.
 ///
@@ -353,6 +354,8 @@ impl From<LoopError> for io::Error {
 }
 
 /// The report of a loop that has nothing left to wait for.
+///
+/// With the feature `backtrace` its text has a backtrace of each green thread.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoopExit {
@@ -360,15 +363,18 @@ pub struct LoopExit {
     ///
     /// Each has its name, the place where it was spawned, and its reason to wait.
     pub parked: Vec<String>,
+    /// The waits with their backtraces, with the feature `backtrace`.
+    pub(crate) waits: Vec<GreenletWait>,
 }
 
 impl fmt::Display for LoopExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "this call would block forever: no timer, descriptor or other OS thread can wake the main greenlet")?;
         match self.parked.len() {
-            0 => write!(f, "; no other green thread is parked"),
-            count => write!(f, "; {count} parked: {}", self.parked.join(", ")),
+            0 => write!(f, "; no other green thread is parked")?,
+            count => write!(f, "; {count} parked: {}", self.parked.join(", "))?,
         }
+        self.waits.iter().try_for_each(|wait| write!(f, "\n{wait}"))
     }
 }
 
@@ -394,7 +400,7 @@ mod tests {
     #[test]
     fn the_kind_alone_decides_the_kind_of_the_io_error() {
         let kinds = [
-            (LoopError::nothing_left(LoopExit { parked: vec![] }), io::ErrorKind::Deadlock),
+            (LoopError::nothing_left(LoopExit { parked: vec![], waits: vec![] }), io::ErrorKind::Deadlock),
             (LoopErrorKind::LoopExit.into(), io::ErrorKind::Deadlock),
             (LoopError::no_stack(&"none"), io::ErrorKind::OutOfMemory),
             (LoopErrorKind::Stack.into(), io::ErrorKind::OutOfMemory),
@@ -409,7 +415,7 @@ mod tests {
     #[test]
     fn each_accessor_returns_the_data_of_its_kind_alone() {
         let all = [
-            LoopError::nothing_left(LoopExit { parked: vec![] }),
+            LoopError::nothing_left(LoopExit { parked: vec![], waits: vec![] }),
             HubError::NoneAvailable.into(),
             LoopError::wait_failed("poll", io::Error::from_raw_os_error(libc::ENOMEM)),
             LoopError::system("full".into()),

@@ -10,7 +10,7 @@
 pub(crate) mod arena;
 
 use std::cell::Cell;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 
 use super::cold::ColdSlot;
@@ -216,6 +216,16 @@ impl Control {
         unsafe { stack.as_ref() }.high_water().ok()
     }
 
+    /// Returns the stack that is lent to the greenlet, from its lowest byte on. May be called in a signal handler.
+    ///
+    /// Returns `None` for the main greenlet, which uses the OS thread's stack.
+    pub(crate) fn stack_bounds(&self) -> Option<Range<usize>> {
+        let stack = self.stack.get()?;
+        // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
+        let stack = unsafe { stack.as_ref() };
+        Some(stack.bottom().addr()..stack.top().addr())
+    }
+
     pub(crate) fn born(&self) -> Stamp {
         self.born.get()
     }
@@ -414,7 +424,12 @@ impl Control {
     /// Prefetches the frames through which the suspended greenlet will return.
     #[inline]
     pub(crate) fn prefetch_stack(&self) {
-        prefetch::<FRAMES>(self.context.get());
+        prefetch::<FRAMES>(self.context());
+    }
+
+    /// Returns the context in which the greenlet is suspended, or 0.
+    pub(super) fn context(&self) -> usize {
+        self.context.get()
     }
 
     /// Takes the context of the greenlet.

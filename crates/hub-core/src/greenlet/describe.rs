@@ -40,7 +40,7 @@ pub(crate) fn abandoned(local: &Local, control: ControlRef) -> String {
 }
 
 /// Describes the parked greenlets and their reasons to wait, for the report of a loop that nothing can wake.
-pub(crate) fn parked(local: &Local) -> Vec<String> {
+pub(crate) fn parked(local: &Local) -> Vec<(ControlRef, String)> {
     local
         .controls
         .in_use()
@@ -48,7 +48,7 @@ pub(crate) fn parked(local: &Local) -> Vec<String> {
         .filter(|control| control.state() == State::Parked)
         .filter_map(|control| {
             let name = control.with_task(TaskRef::describe).or_else(|| control.describe_raw())?;
-            Some(format!("{name}, {}", wait(local, control)))
+            Some((control, format!("{name}, {}", wait(local, control))))
         })
         .collect()
 }

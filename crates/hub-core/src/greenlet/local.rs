@@ -177,10 +177,7 @@ fn create(ended: bool) -> &'static Local {
 ///
 /// Returns `None` for the main greenlet, which uses the OS thread's stack.
 pub(crate) fn running_stack() -> Option<std::ops::Range<usize>> {
-    let stack = thread().running()?.stack()?;
-    // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
-    let stack = unsafe { stack.as_ref() };
-    Some(stack.bottom().addr()..stack.top().addr())
+    thread().running()?.stack_bounds()
 }
 
 impl Local {

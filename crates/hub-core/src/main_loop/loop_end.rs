@@ -3,12 +3,13 @@
 use super::MainLoop;
 use super::callback_table::CallbackId;
 use super::end_requests::Stop;
+use super::standstill;
 use crate::error::{LoopError, LoopErrorKind, LoopExit};
 use crate::greenlet::control::Wake;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
-use crate::greenlet::{describe, trace};
+use crate::greenlet::{backtrace, describe, trace};
 use crate::timer_queue::TimerId;
 
 impl MainLoop {
@@ -85,7 +86,9 @@ impl MainLoop {
         if self.liveness.end_join() {
             return;
         }
-        self.tell_main(LoopError::nothing_left(LoopExit { parked: describe::parked(local) }));
+        let parked = describe::parked(local).into_iter().map(|(_, text)| text).collect();
+        let waits = if backtrace::AVAILABLE { standstill::waits(local) } else { Vec::new() };
+        self.tell_main(LoopError::nothing_left(LoopExit { parked, waits }));
     }
 
     pub(super) fn tell_main(&self, error: LoopError) {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::remote::Mailbox;
-use crate::base::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Others, Sleep, Waits};
+use crate::base::dormant::{Dormant, FIRST_LOOK, GreenletWait, LONGEST_LOOK, Others, Sleep, Waits};
 use crate::base::fork;
+use crate::greenlet::backtrace;
 use crate::greenlet::describe;
 use crate::greenlet::local::Local;
 use crate::greenlet::run;
@@ -179,7 +180,8 @@ impl Standstill {
             }
         }
         if hope == WakeSource::Elsewhere && quiet_time().is_some_and(|quiet| before < quiet && quiet <= now) {
-            self.tell(Report::Quiet { parked: waits(local) });
+            let parked = waits(local).into_iter().map(|wait| wait.text).collect();
+            self.tell(Report::Quiet { parked });
         }
         false
     }
@@ -223,10 +225,18 @@ impl Standstill {
     }
 }
 
-/// Returns a description of each wait on this OS thread.
-fn waits(local: &Local) -> Vec<String> {
+/// Returns each wait on this OS thread. The first ones have a backtrace, with the feature `backtrace`.
+pub(super) fn waits(local: &Local) -> Vec<GreenletWait> {
+    /// The most backtraces. To make thousands would take the OS thread seconds.
+    const BACKTRACES: usize = 64;
+
     let main = format!("the main greenlet, {}", local.main.reason().as_str());
-    std::iter::once(main).chain(describe::parked(local)).collect()
+    let all = std::iter::once((local.main, main)).chain(describe::parked(local));
+    let with_backtrace = |(number, (control, text)): (usize, _)| GreenletWait {
+        text,
+        backtrace: if number < BACKTRACES { backtrace::suspended(control) } else { None },
+    };
+    all.enumerate().map(with_backtrace).collect()
 }
 
 /// Counts a wait. `Drop` ends it, however the park ends.

@@ -36,6 +36,7 @@ use libc::{c_void, sigaction, siginfo_t};
 use super::sample_signal::{self, Recipient, Sender};
 use super::snapshot::Snapshot;
 use crate::base::fork::{self, PerProcess};
+use crate::base::own_stack::own_stack;
 use crate::greenlet::describe;
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -331,27 +332,6 @@ impl Handlers {
             let _ = unsafe { libc::sigaction(SIGNAL, &raw const former, ptr::null_mut()) };
         }
     }
-}
-
-/// Returns the stack of this OS thread, where the system knows it.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn own_stack() -> Option<Range<usize>> {
-    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let (mut start, mut len) = (ptr::null_mut(), 0);
-    // SAFETY: the first call writes the attributes, which the second reads and the third destroys.
-    let found = unsafe {
-        libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) == 0 && {
-            let found = libc::pthread_attr_getstack(attributes.as_ptr(), &mut start, &mut len) == 0;
-            libc::pthread_attr_destroy(attributes.as_mut_ptr());
-            found
-        }
-    };
-    found.then(|| start.addr()..start.addr() + len)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn own_stack() -> Option<Range<usize>> {
-    None
 }
 
 fn action_now() -> io::Result<sigaction> {

@@ -7,24 +7,12 @@
 //! else.
 
 use std::ffi::c_void;
-use std::fmt::Write;
-use std::fs::File;
-use std::io::BufReader;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
-use framehop::{CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Module, Unwinder};
-use framehop::{UnwindRegsNative, UnwinderNative};
-use object::read::elf::ElfFile64;
-use object::{Object, ObjectSection, ObjectSegment, ReadCache, ReadRef};
+use crate::base::unwind::{Frames, Registers, WORD};
 
 /// The size of the copy in words: the last few dozen calls.
 const WORDS: usize = 8192;
-/// The maximum number of frames in a backtrace.
-const FRAMES: usize = 100;
-const WORD: usize = size_of::<u64>();
-
-type Loaded = Module<Vec<u8>>;
 
 /// The registers that an unwinder needs, and the end of the stack.
 #[derive(Clone)]
@@ -82,115 +70,28 @@ impl Snapshot {
 
     /// Returns the calls in progress, innermost first, in std's format.
     pub(super) fn backtrace(&self) -> Option<String> {
-        let mut text = String::new();
-        for (number, address) in self.frames()?.into_iter().enumerate() {
-            let mut known = false;
-            backtrace::resolve(std::ptr::without_provenance_mut(address as usize), |symbol| {
-                let name = symbol.name().map_or_else(|| "<unknown>".to_owned(), |name| format!("{name:#}"));
-                // Names of inlined functions follow the number of the frame that they were inlined into.
-                let _ = if known { write!(text, "      {name}") } else { write!(text, "{number:4}: {name}") };
-                if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
-                    let _ = write!(text, "\n             at {}:{line}", file.display());
-                }
-                text.push('\n');
-                known = true;
-            });
-            if !known {
-                let _ = writeln!(text, "{number:4}: {address:#x}");
-            }
-        }
-        (!text.is_empty()).then_some(text)
-    }
-
-    /// Returns the addresses of the calls.
-    fn frames(&self) -> Option<Vec<u64>> {
         if self.len == 0 {
             return None;
         }
-        let mut unwinder = UnwinderNative::<Vec<u8>, MayAllocateDuringUnwind>::new();
-        modules().ok()?.into_iter().for_each(|module| unwinder.add_module(module));
-        let mut cache = CacheNative::new();
-        let mut read = |address: u64| {
+        let read = |address: u64| {
             let offset = address.checked_sub(self.sp).ok_or(())?;
             let index = (offset as usize) / WORD;
             let word = self.words[..self.len].get(index).ok_or(())?;
             if (offset as usize).is_multiple_of(WORD) { Ok(*word) } else { Err(()) }
         };
-        let mut frames = unwinder.iter_frames(self.pc, self.registers(), &mut cache, &mut read);
-        let mut found = Vec::new();
-        while let Ok(Some(frame)) = frames.next()
-            && found.len() < FRAMES
-        {
-            found.push(match frame {
-                FrameAddress::InstructionPointer(address) => address,
-                // An address within the call instruction, not behind it.
-                FrameAddress::ReturnAddress(address) => address.get() - 1,
-            });
-        }
-        Some(found)
+        let text = Frames::find(self.pc, self.registers(), read)?.to_string();
+        (!text.is_empty()).then_some(text)
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn registers(&self) -> UnwindRegsNative {
-        let mut registers = UnwindRegsNative::new(self.pc, self.sp, self.fp);
+    fn registers(&self) -> Registers {
+        let mut registers = Registers::new(self.pc, self.sp, self.fp);
         registers.set(framehop::x86_64::Reg::RBX, self.other);
         registers
     }
 
     #[cfg(target_arch = "aarch64")]
-    fn registers(&self) -> UnwindRegsNative {
-        UnwindRegsNative::new(self.other, self.sp, self.fp)
+    fn registers(&self) -> Registers {
+        Registers::new(self.other, self.sp, self.fp)
     }
-}
-
-/// Returns the code of this process, by its memory map.
-fn modules() -> std::io::Result<Vec<Loaded>> {
-    let map = std::fs::read_to_string("/proc/self/maps")?;
-    Ok(map.lines().filter_map(module).collect())
-}
-
-/// Parses a line such as `55d0-55e0 r-xp 00001000 08:01 1234   /usr/bin/program`, if it is about code.
-fn module(line: &str) -> Option<Loaded> {
-    let mut words = line.split_whitespace();
-    let (start, end) = words.next()?.split_once('-')?;
-    let parse = |number| u64::from_str_radix(number, 16).ok();
-    let range = parse(start)?..parse(end)?;
-    words.next().filter(|rights| rights.contains('x'))?;
-    let offset = parse(words.next()?)?;
-    let path = words.nth(2)?;
-    if path == "[vdso]" {
-        let mut image = vec![0; (range.end - range.start) as usize];
-        File::open("/proc/self/mem").ok()?.read_exact_at(&mut image, range.start).ok()?;
-        return load(path, range, offset, &*image);
-    }
-    let file = File::open(path).ok()?;
-    load(path, range, offset, &ReadCache::new(BufReader::new(file)))
-}
-
-/// Returns what an unwinder needs of a file that is mapped at `range` from `offset` on.
-fn load<'a, R: ReadRef<'a>>(name: &str, range: Range<u64>, offset: u64, data: R) -> Option<Loaded> {
-    let file = ElfFile64::<object::NativeEndian, R>::parse(data).ok()?;
-    let base = file.segments().find_map(|segment| {
-        let (start, len) = segment.file_range();
-        // Mappings begin at whole pages; segments need not.
-        let at = offset.max(start);
-        let is_it = segment.permissions().executable() && at < start + len;
-        is_it.then(|| (range.start + (at - offset)).wrapping_sub(segment.address() + (at - start)))
-    })?;
-    let address = |name: &str| {
-        let section = file.section_by_name(name)?;
-        Some(section.address()..section.address() + section.size())
-    };
-    let content = |name: &str| Some(file.section_by_name(name)?.uncompressed_data().ok()?.into_owned());
-    let sections = ExplicitModuleSectionInfo {
-        base_svma: 0,
-        text_svma: address(".text"),
-        got_svma: address(".got"),
-        eh_frame_svma: address(".eh_frame"),
-        eh_frame: content(".eh_frame"),
-        eh_frame_hdr_svma: address(".eh_frame_hdr"),
-        eh_frame_hdr: content(".eh_frame_hdr"),
-        ..ExplicitModuleSectionInfo::default()
-    };
-    Some(Module::new(name.to_owned(), range, base, sections))
 }

@@ -1,0 +1,48 @@
+//! All greenlets of an OS thread with their backtraces, as one text.
+
+use std::fmt::Write;
+
+use super::backtrace::{BacktraceError, frames_of};
+use super::listing::greenlets;
+use crate::greenlet::backtrace;
+use crate::greenlet::local;
+
+/// Formats all greenlets of this OS thread with their backtraces. Does not switch.
+///
+/// For each greenlet that has not ended, in the order of their ids, the text has a line as in
+/// [`greenlets`](crate::greenlets) (the number, name, spawn location, age, state and wait reason), and then the
+/// [backtrace](crate::backtrace_of). Builds no hub.
+///
+/// Without the feature `backtrace` the lines come alone, and a last line says how to get backtraces.
+///
+/// ```
+/// let sleeper = greenhub::spawn(|| greenhub::sleep(std::time::Duration::MAX));
+/// greenhub::thread::yield_now();
+/// let text = greenhub::debug::dump();
+/// assert!(text.contains("sleeping"));
+/// # drop(sleeper);
+/// ```
+#[doc(alias = "print_run_info")]
+#[doc(alias = "dump_stacks")]
+#[must_use]
+pub fn dump() -> String {
+    let mut text = String::new();
+    for info in greenlets() {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{info}");
+        if !backtrace::AVAILABLE {
+            continue;
+        }
+        let control = local::try_get().and_then(|local| local.controls.get(info.id.number()));
+        let _ = match control.map(frames_of) {
+            Some(Ok(frames)) => writeln!(text, "{frames}"),
+            // The line says so.
+            Some(Err(BacktraceError::NotBegun)) | None => writeln!(text),
+            Some(Err(error)) => writeln!(text, "   {error}\n"),
+        };
+    }
+    if !backtrace::AVAILABLE {
+        let _ = writeln!(text, "{}", BacktraceError::Unsupported);
+    }
+    text
+}
