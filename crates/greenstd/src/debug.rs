@@ -4,7 +4,7 @@
 //! | Eventlet | here |
 //! |---|---|
 //! | `format_hub_listeners`, `format_hub_timers` | [`format_hub_listeners`], [`format_hub_timers`]; as data: [`listeners`], [`timers`] |
-//! | – | [`format_green_threads`]; as data: [`greenlets`]; with backtraces: [`dump`], [`backtrace_of`] |
+//! | – | [`format_green_threads`]; as data: [`greenlets`]; with backtraces: [`dump`], [`dump_on`] a signal, [`backtrace_of`] |
 //! | `hub_listener_stacks`, `hub_timer_stacks` | [`hub_listener_stacks`], [`hub_timer_stacks`]: for callbacks; the location alone is always recorded |
 //! | `hub_blocking_detection` | [`hub_blocking_detection`] |
 //! | `hub_exceptions` | [`hub_exceptions`] |
@@ -28,8 +28,8 @@ use std::fmt::{Display, Write};
 pub use self::console::{Console, console};
 
 pub use hub_core::{
-    BacktraceError, GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Report, TargetInfo, TimerInfo,
-    TimerPurpose, backtrace_of, dump, greenlets, hub_blocking_detection, hub_exceptions, hub_listener_stacks,
+    BacktraceError, DumpOn, GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Report, TargetInfo, TimerInfo,
+    TimerPurpose, backtrace_of, dump, dump_on, greenlets, hub_blocking_detection, hub_exceptions, hub_listener_stacks,
     hub_prevent_multiple_readers, hub_timer_stacks, listeners, quiet_time, set_error_message, set_quiet_time,
     set_report_stream, timers,
 };

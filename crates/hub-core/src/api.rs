@@ -5,6 +5,7 @@ pub(crate) mod budget;
 pub(crate) mod builder;
 pub(crate) mod detection;
 pub(crate) mod dump;
+pub(crate) mod dump_on;
 pub(crate) mod embed;
 pub(crate) mod error_handler;
 pub(crate) mod future;

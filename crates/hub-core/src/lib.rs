@@ -64,6 +64,7 @@ pub use api::budget::consume_budget;
 pub use api::builder::Builder;
 pub use api::detection::hub_blocking_detection;
 pub use api::dump::dump;
+pub use api::dump_on::{DumpOn, dump_on};
 pub use api::embed::Embedded;
 pub use api::error_handler::Verdict;
 pub use api::green_local::{AccessError, LocalKey};

@@ -64,6 +64,7 @@ mod listening;
 mod liveness;
 mod loop_end;
 mod loop_join;
+pub(crate) mod loops;
 mod mail;
 mod marks;
 mod origin;

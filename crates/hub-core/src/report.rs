@@ -87,7 +87,7 @@ pub enum Report {
     /// the report.
     Deadlock {
         /// Each wait of a greenlet or of an OS thread without greenlets: the OS thread, the place of the spawn, and the
-        /// reason.
+        /// reason. With the feature `backtrace`, backtraces of the greenlets follow in more lines.
         threads: Vec<String>,
     },
     /// A green thread or a callback has run for too long without switching. It may still be running.
@@ -110,6 +110,15 @@ pub enum Report {
         thread: Option<String>,
         /// Each green thread: its name, the place where it was spawned, and its last state.
         left: Vec<String>,
+    },
+    /// The greenlets of an OS thread, in answer to a signal.
+    ///
+    /// See [`dump_on`](crate::dump_on).
+    Dump {
+        /// The name of the OS thread, if it has one.
+        thread: Option<String>,
+        /// The text of [`dump`](crate::dump) there.
+        greenlets: String,
     },
     /// A warning: a part of the library works less well than it could.
     Warning(String),
@@ -168,6 +177,10 @@ impl fmt::Display for Report {
                     count => write!(f, "\n  {count} × {one}"),
                 })
             }
+            Report::Dump { thread, greenlets } => {
+                let thread = thread.as_deref().unwrap_or("<unnamed>");
+                write!(f, "OS thread {thread:?}\n{}", greenlets.trim_end())
+            }
             Report::Warning(text) => f.write_str(text),
         }
     }
@@ -188,7 +201,7 @@ impl Report {
             | Report::Warning(_) => Some(text.to_owned()),
             // The time differs.
             Report::Blocked { name, backtrace, .. } => Some(format!("{} {backtrace:?}", spawn_place(name))),
-            Report::Quiet { .. } | Report::Deadlock { .. } | Report::Abandoned { .. } => None,
+            Report::Quiet { .. } | Report::Deadlock { .. } | Report::Abandoned { .. } | Report::Dump { .. } => None,
         }
     }
 }

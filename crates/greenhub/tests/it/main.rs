@@ -23,6 +23,7 @@ mod debug;
 mod descriptors;
 mod dns;
 mod dropped_sockets;
+mod dump;
 mod echo_example;
 mod edge;
 mod embedded;

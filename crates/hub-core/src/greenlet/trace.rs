@@ -49,6 +49,7 @@ impl Observe for Observer {
             | Report::Warning(_) => {
                 event!(WARN, "{report}")
             }
+            Report::Dump { .. } => event!(INFO, "{report}"),
             _ => event!(ERROR, "{report}"),
         }
     }

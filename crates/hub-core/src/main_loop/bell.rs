@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::MainLoop;
+use super::loops;
 use super::remote::{Bell, Inbox};
 use super::wakeup::{Wakeup, WakeupKind};
 
@@ -40,7 +41,8 @@ impl MainLoop {
     fn wake_by(&self, bell: Bell) -> io::Result<()> {
         let inbox = self.inbox.get_or_init(|| Inbox::new(self.id()));
         inbox.renumber(self.id());
-        inbox.replace_bell(bell)
+        inbox.replace_bell(bell)?;
+        loops::enter(inbox.mailbox())
     }
 
     /// Returns the longest wait, if a signal that notifies the loop cannot end the wait.
