@@ -9,6 +9,7 @@
 //! | `hub_blocking_detection` | [`hub_blocking_detection`] |
 //! | `hub_exceptions` | [`hub_exceptions`] |
 //! | `hub_prevent_multiple_readers` | [`hub_prevent_multiple_readers`] |
+//! | – | [`install_panic_hook`]: the message of a panic names its green thread |
 //! | `backdoor` | [`console`]: a few commands instead of Python |
 //! | `tpool_exceptions` | – : the caller of a job gets its panic as an error |
 //! | `spew`, `unspew` | – : compiled code cannot be traced line by line; a debugger can |
@@ -22,10 +23,12 @@
 //! [`Remote::spawn`](hub_core::Remote::spawn).
 
 mod console;
+mod panic_hook;
 
 use std::fmt::{Display, Write};
 
 pub use self::console::{Console, console};
+pub use self::panic_hook::install_panic_hook;
 
 pub use hub_core::{
     BacktraceError, DumpOn, GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Report, TargetInfo, TimerInfo,

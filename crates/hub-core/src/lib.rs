@@ -159,6 +159,7 @@ pub mod internal {
     pub use crate::base::fork::PerProcess;
     pub use crate::base::os_thread::start_thread;
     pub use crate::greenlet::ask_owner::{ClosedOwner, ask_owner};
+    pub use crate::greenlet::describe::describe_running;
     pub use crate::greenlet::exit::KillProgress;
     pub use crate::main_loop::DEFAULT_HUB;
     pub use crate::main_loop::callbacks::call_contained;

@@ -70,6 +70,7 @@ mod model;
 mod net;
 mod notifiers;
 mod offload;
+mod panic_hook;
 mod panic_payloads;
 mod panic_places;
 mod parker;

@@ -81,6 +81,23 @@ pub(crate) fn write_running(out: &mut dyn FnMut(&[u8])) {
     }
 }
 
+/// Describes the running greenlet or callback of the main loop, by its name or its number and its origin.
+///
+/// Returns `None` for the main greenlet, and on an OS thread without greenlets. May be called while the greenlet
+/// panics.
+#[must_use]
+pub fn describe_running() -> Option<String> {
+    let current = thread().running().filter(|current| current.kind() != Kind::Main)?;
+    let mut text = Vec::new();
+    // It leaves out a name that is being changed, where others would panic.
+    write_running(&mut |part| text.extend_from_slice(part));
+    let text = String::from_utf8_lossy(&text);
+    Some(match text.strip_prefix("green thread (") {
+        Some(origin) => format!("green thread {} ({origin}", current.id()),
+        None => text.into_owned(),
+    })
+}
+
 /// Writes the name and the origin of a running green thread. May be called in a signal handler.
 fn write_green_thread(running: ControlRef, out: &mut dyn FnMut(&[u8])) {
     // The handler undoes its pin, so the code that it interrupts finds the cell as it was.
