@@ -39,6 +39,7 @@ pub struct Peer {
 
 /// The programs that the tests speak to.
 pub const PEERS: &[Peer] = &[
+    Peer { program: "gdb", package: "gdb", tests: "peers::gdb::" },
     Peer { program: "curl", package: "curl", tests: "peers::curl::" },
     Peer { program: "wrk", package: "wrk", tests: "peers::wrk::" },
     Peer { program: "nginx", package: "nginx-light", tests: "peers::nginx::" },
@@ -359,6 +360,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/greenlet/cold.rs",
     "crates/hub-core/src/greenlet/control.rs",
     "crates/hub-core/src/greenlet/control/arena.rs",
+    "crates/hub-core/src/greenlet/debugger.rs",
     "crates/hub-core/src/greenlet/local.rs",
     "crates/hub-core/src/greenlet/overflow.rs",
     "crates/hub-core/src/greenlet/raw.rs",

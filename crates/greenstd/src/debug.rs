@@ -14,6 +14,9 @@
 //! | `tpool_exceptions` | – : the caller of a job gets its panic as an error |
 //! | `spew`, `unspew` | – : compiled code cannot be traced line by line; a debugger can |
 //!
+//! In gdb, the script `debug/greenhub-gdb.py` of the crate `greenhub` lists the green threads of a process or a core
+//! file, and runs commands in them: `info greenthreads`, `greenthread 7 bt`, `greenthread apply all bt`.
+//!
 //! With the feature `tracing`, `in_span` runs a function in a span of that crate across calls that switch.
 //!
 //! The switches `hub_…` have no getters, as in Eventlet: only a developer reads their effect. They set a value of the

@@ -12,6 +12,7 @@
 //! - [`target`] and [`patience`]: the targets of timers, and the limit up to which a wait for a lock holds exits back;
 //! - [`local`]: the state of an OS thread: its control blocks, stacks and main loop;
 //! - [`driver`]: the main loop as greenlets see it;
+//! - [`debugger`]: the table by which a debugger finds greenlets;
 //! - [`backtrace`]: the calls in progress of a suspended greenlet;
 //! - [`ask_owner`]: the question to the owner of a descriptor, which may be closed;
 //! - [`spans`]: the spans of each greenlet, for the crate `tracing`.
@@ -24,6 +25,7 @@ pub(crate) mod ask_owner;
 pub(crate) mod backtrace;
 mod cold;
 pub(crate) mod control;
+mod debugger;
 pub(crate) mod describe;
 pub(crate) mod driver;
 pub(crate) mod exit;

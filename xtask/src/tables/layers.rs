@@ -81,6 +81,7 @@ const HUB_CORE: Layers = Layers {
                 &["greenlet/task/pool"],
                 &["greenlet/task/untaken"],
                 &["greenlet/control", "greenlet/cold", "greenlet/task/cell", "greenlet/raw/node"],
+                &["greenlet/debugger"],
                 &["greenlet/target"],
                 &["greenlet/driver"],
                 &["greenlet/local", "greenlet/run/queue", "greenlet/run/fairness"],

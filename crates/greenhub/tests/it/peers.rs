@@ -57,6 +57,166 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("the output is UTF-8")
 }
 
+mod gdb {
+    use std::fs;
+    use std::os::unix::process::CommandExt;
+
+    use greenhub::sync::Mutex;
+    use greenhub::{Builder, sleep, thread};
+    use nix::sys::signal::{Signal, raise};
+
+    use super::*;
+    use crate::support::green::LONG;
+
+    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/debug/greenhub-gdb.py");
+    const PROGRAM: &str = "peers::gdb::stops_with_parked_green_threads";
+
+    #[inline(never)]
+    fn read_in_vain(mut reader: greenhub::io::PipeReader) {
+        let _ = std::hint::black_box(reader.read(&mut [0]));
+    }
+
+    #[inline(never)]
+    fn lock_in_vain(lock: &Mutex<()>) {
+        drop(std::hint::black_box(lock.lock()));
+    }
+
+    /// Stops for the debugger while the main greenlet is parked.
+    #[inline(never)]
+    fn stop_here() {
+        raise(Signal::SIGTRAP).unwrap();
+    }
+
+    #[inline(never)]
+    fn join_the_stopper() {
+        std::hint::black_box(greenhub::spawn(stop_here).join()).unwrap();
+    }
+
+    /// The program that the debugger looks into. Without a debugger the signal would end it.
+    #[test]
+    #[ignore = "is run by the other tests"]
+    fn stops_with_parked_green_threads() {
+        if !crate::support::is_child() {
+            return;
+        }
+        static LOCK: Mutex<()> = Mutex::new(());
+        let _held = LOCK.lock().unwrap();
+        let (parked, is_parked) = std::sync::mpsc::channel();
+        std::thread::Builder::new()
+            .name("other".into())
+            .spawn(move || {
+                let other = Builder::new().name("other reader".into()).spawn(|| {
+                    let (reader, _writer) = greenhub::io::pipe().unwrap();
+                    read_in_vain(reader);
+                });
+                thread::yield_now();
+                parked.send(()).unwrap();
+                drop(other.unwrap().join());
+            })
+            .unwrap();
+        let (reader, _writer) = greenhub::io::pipe().unwrap();
+        let _reading = Builder::new().name("reader".into()).spawn(|| read_in_vain(reader)).unwrap();
+        let _locking = greenhub::spawn(|| lock_in_vain(&LOCK));
+        let _delayed = greenhub::spawn_after(LONG, || ());
+        sleep(Duration::from_millis(1));
+        is_parked.recv().unwrap();
+        join_the_stopper();
+    }
+
+    /// Runs these commands of gdb.
+    fn debug(target: &[&str], commands: &[&str]) -> String {
+        let mut command = Command::new("gdb");
+        command.args(["-nx", "-batch", "-x", SCRIPT]);
+        command.args(["-iex", "set disable-randomization off", "-iex", "set debuginfod enabled off"]);
+        command.args(commands.iter().flat_map(|command| ["-ex", command]));
+        // Guards by advice are gaps in a mapping. gdb leaves a megabyte around each out of a core file that it writes.
+        command.env("GREENHUB_GUARD", "mprotect");
+        // In its own process group, since gdb gives the terminal to the program.
+        // gdb fails if its last command fails.
+        command
+            .args(["-ex", "echo \\n"])
+            .args(target)
+            .env("GREENHUB_TEST_CHILD", "1")
+            .stdin(Stdio::null())
+            .process_group(0);
+        let output = command.output().expect("gdb is installed");
+        let [out, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        assert!(output.status.success() && !errors.contains("Python Exception"), "{out}{errors}");
+        format!("{out}{errors}")
+    }
+
+    /// Returns the part of the output from a line that begins with a number of a green thread and has `text`, up to an
+    /// empty line.
+    fn entry<'a>(output: &'a str, text: &str) -> &'a str {
+        let is_it = |entry: &&str| entry.starts_with(|c: char| c.is_ascii_digit()) && entry.contains(text);
+        output.split("\n\n").find(is_it).unwrap_or_else(|| panic!("{text} is missing:\n{output}"))
+    }
+
+    #[track_caller]
+    fn shows(output: &str, calls: &[&str]) {
+        let found = calls.iter().try_fold(output, |rest, call| rest.split_once(call).map(|(_, rest)| rest));
+        assert!(found.is_some(), "{calls:?} are missing or out of order:\n{output}");
+    }
+
+    #[track_caller]
+    fn shows_all(output: &str) {
+        for (name, calls) in [
+            ("\"reader\" (spawned at ", &["waiting for a descriptor", "read_in_vain", "peers.rs:"][..]),
+            (": waiting for a lock", &["lock_in_vain", "peers.rs:"]),
+            (": begins later", &["it has no frames"]),
+            ("main greenlet: waiting for a green thread", &["join_the_stopper", "peers.rs:", "thread_start"]),
+            ("\"other reader\" (spawned at ", &["waiting for a descriptor", "read_in_vain", "peers.rs:"]),
+            (": running", &["stop_here", "peers.rs:"]),
+        ] {
+            shows(entry(output, name), calls);
+        }
+        // The frame at which the OS thread is belongs to none of the suspended ones.
+        assert!(!entry(output, "\"reader\" (spawned at ").contains("raise"), "{output}");
+    }
+
+    #[test]
+    #[ignore = "needs gdb: cargo xtask test"]
+    fn shows_the_green_threads_of_a_process_and_of_its_core_file() {
+        let program = std::env::current_exe().unwrap();
+        let program = program.to_str().unwrap();
+        let core = std::env::temp_dir().join(format!("greenhub-core-{}", std::process::id()));
+        let core = core.to_str().unwrap();
+        let save = format!("generate-core-file {core}");
+        let run = format!("run --exact {PROGRAM} --ignored --nocapture --test-threads=1");
+        let stack = "printf \"sp %lx\\n\", (unsigned long)$sp";
+        let commands = [
+            &run,
+            "echo \\n",
+            "info greenthreads",
+            stack,
+            "greenthread apply all bt",
+            stack,
+            "greenthread 99 bt",
+            "greenthread none bt",
+            &save,
+            "kill",
+        ];
+        let output = debug(&[program], &commands);
+        let (list, backtraces) = output.split_once("\nsp ").expect("the list ends there");
+        assert_eq!(list.matches(": waiting for a descriptor").count(), 2, "{output}");
+        shows_all(backtraces);
+        let stacks: Vec<&str> = output.lines().filter(|line| line.starts_with("sp ")).collect();
+        assert!(stacks.len() == 2 && stacks[0] == stacks[1], "{output}");
+        assert!(output.contains("there is no green thread ") && output.contains("is not the number"), "{output}");
+
+        let output = debug(&[program, core], &["greenthread apply all bt"]);
+        let _ = fs::remove_file(core);
+        shows_all(&output);
+    }
+
+    #[test]
+    #[ignore = "needs gdb: cargo xtask test"]
+    fn says_that_a_program_has_no_greenhub() {
+        let output = debug(&["/bin/true"], &["info greenthreads"]);
+        assert!(output.contains("no greenhub here"), "{output}");
+    }
+}
+
 mod curl {
     use super::*;
 

@@ -55,6 +55,33 @@ pub enum WaitReason {
 }
 
 impl WaitReason {
+    /// All reasons, each at the index that is its number.
+    pub(crate) const ALL: [WaitReason; 23] = [
+        WaitReason::Yield,
+        WaitReason::Sleep,
+        WaitReason::Descriptor,
+        WaitReason::Join,
+        WaitReason::Scope,
+        WaitReason::Offload,
+        WaitReason::Switch,
+        WaitReason::RunOnce,
+        WaitReason::Abort,
+        WaitReason::Lock,
+        WaitReason::Event,
+        WaitReason::Queue,
+        WaitReason::Semaphore,
+        WaitReason::Condition,
+        WaitReason::Barrier,
+        WaitReason::Park,
+        WaitReason::Future,
+        WaitReason::LoopJoin,
+        WaitReason::Timer,
+        WaitReason::Signal,
+        WaitReason::Child,
+        WaitReason::File,
+        WaitReason::Watcher,
+    ];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             WaitReason::Yield => "yielding",

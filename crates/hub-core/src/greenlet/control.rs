@@ -10,6 +10,7 @@
 pub(crate) mod arena;
 
 use std::cell::Cell;
+use std::mem::offset_of;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 
@@ -177,6 +178,17 @@ impl Deref for ControlRef {
 }
 
 impl Control {
+    /// The offsets of the fields that a debugger reads: context, stack, task, number, state, reason, kind.
+    pub(super) const OFFSETS: [u32; 7] = [
+        offset_of!(Control, context) as u32,
+        offset_of!(Control, stack) as u32,
+        offset_of!(Control, task) as u32,
+        offset_of!(Control, number) as u32,
+        offset_of!(Control, state) as u32,
+        offset_of!(Control, reason) as u32,
+        offset_of!(Control, kind) as u32,
+    ];
+
     /// Returns the number by which descriptor slots and timers refer to this greenlet.
     #[inline]
     pub(crate) fn number(&self) -> u32 {

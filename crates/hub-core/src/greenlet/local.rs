@@ -21,6 +21,7 @@ use std::ptr::NonNull;
 
 use super::control::arena::Controls;
 use super::control::{ControlRef, Kind, State};
+use super::debugger;
 use super::driver::{Driver, FutureWaits, Futures, MainLoop};
 use super::exit::drop_contained;
 use super::run::queue::thread;
@@ -168,6 +169,7 @@ fn create(ended: bool) -> &'static Local {
         // A state whose guard cannot be registered any more is leaked.
         let _ = LATE_GUARD.try_with(|_| ());
     } else {
+        debugger::enter(this.controls.list());
         GUARDS[0]();
     }
     this
@@ -279,6 +281,7 @@ pub(crate) unsafe fn mark_ended() -> Option<&'static Local> {
     // SAFETY: by the contract; and as in `get`.
     let local = unsafe { thread().end()?.as_ref() };
     local.refuses_bodies.set(true);
+    debugger::leave(local.controls.list());
     Some(local)
 }
 

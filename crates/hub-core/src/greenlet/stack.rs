@@ -103,6 +103,10 @@ const _: () = assert!(size_of::<Stack>() == 64);
 pub(crate) type StackRef = NonNull<Stack>;
 
 impl Stack {
+    /// The offsets of the fields that a debugger reads: top and bottom.
+    pub(super) const OFFSETS: [u32; 2] =
+        [std::mem::offset_of!(Stack, top) as u32, std::mem::offset_of!(Stack, bottom) as u32];
+
     /// Returns the top of the stack: the address just above its highest byte, aligned to a cache line.
     #[inline]
     pub(crate) fn top(&self) -> *mut u8 {

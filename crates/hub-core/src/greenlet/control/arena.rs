@@ -15,9 +15,35 @@ const CHUNK: usize = 512;
 /// The first ticket of every block.
 const FIRST_TICKET: u64 = 1;
 
+/// The number of blocks of a chunk.
+pub(in super::super) const BLOCKS: usize = CHUNK;
+
+/// The chunks of an arena, for debuggers, which do not know where a `Vec` keeps them. This code never reads it.
+#[repr(C)]
+pub(in super::super) struct ChunkList {
+    first: Cell<*const NonNull<Control>>,
+    len: Cell<usize>,
+}
+
+impl ChunkList {
+    /// The offsets of the fields.
+    pub(in super::super) const OFFSETS: [u32; 2] =
+        [std::mem::offset_of!(ChunkList, first) as u32, std::mem::offset_of!(ChunkList, len) as u32];
+
+    const fn new() -> ChunkList {
+        ChunkList { first: Cell::new(ptr::null()), len: Cell::new(0) }
+    }
+
+    fn set(&self, chunks: &[NonNull<Control>]) {
+        self.first.set(chunks.as_ptr());
+        self.len.set(chunks.len());
+    }
+}
+
 /// All control blocks of an OS thread.
 pub(crate) struct Controls {
     chunks: UnsafeCell<Vec<NonNull<Control>>>,
+    list: ChunkList,
     /// The chunks of an ended OS thread that have blocks in use, in no order. No block of them is found by its number.
     kept: UnsafeCell<Vec<NonNull<Control>>>,
     free: Cell<Option<ControlRef>>,
@@ -30,6 +56,7 @@ impl Controls {
     pub(crate) const fn new() -> Controls {
         Controls {
             chunks: UnsafeCell::new(Vec::new()),
+            list: ChunkList::new(),
             kept: UnsafeCell::new(Vec::new()),
             free: Cell::new(None),
             taken: Cell::new(0),
@@ -131,6 +158,8 @@ impl Controls {
         // SAFETY: no other reference to the vector exists, see `get`.
         let chunks = unsafe { &mut *self.chunks.get() };
         let first = chunks.len() * CHUNK;
+        // While the vector grows, its former memory is freed.
+        self.list.set(&[]);
         chunks.push(chunk);
         for index in (0..CHUNK).rev() {
             // SAFETY: index < CHUNK, and the field is written before the block is read.
@@ -144,7 +173,13 @@ impl Controls {
             control.next.set(self.free.get());
             self.free.set(Some(control));
         }
+        self.list.set(chunks);
         ControlRef(chunk)
+    }
+
+    /// Returns the chunks for debuggers.
+    pub(in super::super) fn list(&self) -> &ChunkList {
+        &self.list
     }
 
     fn layout() -> Layout {
@@ -158,6 +193,7 @@ impl Controls {
     /// No `ControlRef` of an unused block may be used afterwards.
     pub(crate) unsafe fn release(&self) {
         self.free.set(None);
+        self.list.set(&[]);
         // SAFETY: no other reference to the vectors exists, see `get`.
         let (chunks, kept) = unsafe { (std::mem::take(&mut *self.chunks.get()), &mut *self.kept.get()) };
         for chunk in chunks {
@@ -179,6 +215,7 @@ impl Controls {
     /// No `ControlRef` of this arena is used afterwards.
     pub(crate) unsafe fn unmap(&self) {
         self.free.set(None);
+        self.list.set(&[]);
         // SAFETY: no other reference to the vectors exists, see `get`.
         let (chunks, kept) =
             unsafe { (std::mem::take(&mut *self.chunks.get()), std::mem::take(&mut *self.kept.get())) };

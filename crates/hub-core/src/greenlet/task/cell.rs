@@ -7,9 +7,9 @@ use std::alloc::Layout;
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, offset_of};
 use std::panic::Location;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use super::super::control::{ControlRef, Waiter};
@@ -56,10 +56,32 @@ pub(super) struct Header {
     pub(super) class: u8,
 }
 
+/// The offsets of the fields that a debugger reads: the location of the spawn and the rare state in the header, and the
+/// pointer and length of the name in the rare state.
+pub(in super::super) const OFFSETS: [u32; 4] = [
+    offset_of!(Header, spawned_at) as u32,
+    offset_of!(Header, extra) as u32,
+    (offset_of!(Extra, name_bytes) + offset_of!(NameBytes, start)) as u32,
+    (offset_of!(Extra, name_bytes) + offset_of!(NameBytes, len)) as u32,
+];
+
+/// The bytes of a name, for debuggers, which do not know where a `RefCell` keeps them.
+pub(super) struct NameBytes {
+    start: Cell<*const u8>,
+    len: Cell<usize>,
+}
+
+impl Default for NameBytes {
+    fn default() -> NameBytes {
+        NameBytes { start: Cell::new(ptr::null()), len: Cell::new(0) }
+    }
+}
+
 /// The state that most cells never need.
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) name: RefCell<Option<Rc<str>>>,
+    name_bytes: NameBytes,
     pub(super) waiters: RefCell<Vec<Waiter>>,
     pub(super) links: RefCell<VecDeque<(u64, Link)>>,
     pub(super) next_link: Cell<u64>,
@@ -117,7 +139,10 @@ impl TaskRef {
     }
 
     pub(crate) fn set_name(&self, name: &str) {
-        *self.extra_or_new().name.borrow_mut() = Some(Rc::from(name));
+        let (name, extra) = (Rc::<str>::from(name), self.extra_or_new());
+        extra.name_bytes.start.set(name.as_ptr());
+        extra.name_bytes.len.set(name.len());
+        *extra.name.borrow_mut() = Some(name);
     }
 
     pub(crate) fn name(&self) -> Option<Rc<str>> {
