@@ -120,6 +120,7 @@ pub const FEATURE_LISTS: &[&[&str]] = &[
     &["hyper-io", "poll"],
     &["futures-io", "hyper-io", "poll", "tokio-io"],
     &["loop", "poll"],
+    &["console", "poll"],
 ];
 
 /// Features of the facade other than hubs, each with the test program that needs it.
@@ -128,6 +129,7 @@ pub const FEATURE_TESTS: &[(&str, &str)] = &[
     ("tracing", "tracing"),
     ("tokio", "tokio"),
     ("tokio", "joined"),
+    ("console", "joined"),
     ("tokio-io", "tokio_io"),
     ("futures-io", "futures_io"),
     ("hyper-io", "hyper_io"),
@@ -135,6 +137,7 @@ pub const FEATURE_TESTS: &[(&str, &str)] = &[
 
 /// Examples in the documentation that need a feature: (crate, feature, name of the example).
 pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[
+    ("greenstd", "console", "debug::console"),
     ("hub-core", "tracing", "in_span"),
     ("greenstd", "hyper-io", "GreenExecutor"),
     ("greenstd", "hyper-io", "GreenTimer"),

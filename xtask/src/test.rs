@@ -104,7 +104,7 @@ const ALL: &[&str] = &[];
 const GREEN: &[&str] = &["--lib", "--test", "it", "--test", "core_names", "--test", "gevent"];
 
 /// The features of the facade that the green suite needs.
-const GREEN_FEATURES: &str = "loop";
+const GREEN_FEATURES: &str = "console,loop";
 
 /// Returns the commands that run every test `select` asks for: the programs, by nextest or by cargo, and the examples
 /// in the documentation.

@@ -182,6 +182,8 @@
 //! - `backtrace`: backtraces of parked green threads, by [`debug::backtrace_of`] and [`debug::dump`] and in reports of
 //!   deadlocks. [`Report::Blocked`](debug::Report::Blocked) has that of the green thread that holds the main loop. The
 //!   feature works on Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
+//! - `console`: `debug::console`, which serves a console on a Unix socket that only the user of the program can open.
+//!   Its clients list green threads, show their backtraces, and can kill them.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
 //!   below.
 //! - `tokio-io`: Tokio's `AsyncRead` and `AsyncWrite` for [`future::AsyncIo`]. It brings in these traits alone, no

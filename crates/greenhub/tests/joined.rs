@@ -12,6 +12,7 @@
 //! - `blocking`: its detector watches and names the main greenlet.
 //! - `costs`, `growth`: they count the calls and the memory of a loop without a runtime.
 //! - `deadlock`: its deadlocks are between OS threads, most of which have no hub.
+//! - `dump`, `panic_hook`: they list the main greenlet, and name panics outside of green threads.
 //! - `faults`: the failed waits that it injects are errors of the main greenlet.
 //! - `model`: it compares a virtual hub of its own with its model.
 //! - `chat_example`, `cluster_example`, `crawler_example`, `echo_example`, `feed_service_example`, `peers`,
@@ -308,6 +309,7 @@ mod support {
 mod suite {
     mod async_io;
     mod cluster;
+    #[cfg(feature = "console")]
     mod console;
     mod debug;
     mod descriptors;

@@ -1,5 +1,4 @@
-//! Inspection of a running hub, Eventlet's `debug`: waiters and their reasons, callbacks that block the loop, and a
-//! console for both.
+//! Inspection of a running hub, Eventlet's `debug`: waiters and their reasons, and callbacks that block the loop.
 //!
 //! | Eventlet | here |
 //! |---|---|
@@ -10,12 +9,15 @@
 //! | `hub_exceptions` | [`hub_exceptions`] |
 //! | `hub_prevent_multiple_readers` | [`hub_prevent_multiple_readers`] |
 //! | – | [`install_panic_hook`]: the message of a panic names its green thread |
-//! | `backdoor` | [`console`]: a few commands instead of Python |
+//! | `backdoor` | `console`, with the feature of that name: a few commands instead of Python |
 //! | `tpool_exceptions` | – : the caller of a job gets its panic as an error |
 //! | `spew`, `unspew` | – : compiled code cannot be traced line by line; a debugger can |
 //!
 //! In gdb, the script `debug/greenhub-gdb.py` of the crate `greenhub` lists the green threads of a process or a core
 //! file, and runs commands in them: `info greenthreads`, `greenthread 7 bt`, `greenthread apply all bt`.
+//!
+//! With the feature `console`, `console` serves the lists and backtraces on a socket. It is off by default, because its
+//! clients can kill green threads.
 //!
 //! With the feature `tracing`, `in_span` runs a function in a span of that crate across calls that switch.
 //!
@@ -25,11 +27,13 @@
 //! All else concerns the calling OS thread. To inspect the hub of another OS thread, run the call there with
 //! [`Remote::spawn`](hub_core::Remote::spawn).
 
+#[cfg(feature = "console")]
 mod console;
 mod panic_hook;
 
 use std::fmt::{Display, Write};
 
+#[cfg(feature = "console")]
 pub use self::console::{Console, console};
 pub use self::panic_hook::install_panic_hook;
 

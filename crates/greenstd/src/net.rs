@@ -20,6 +20,7 @@ pub use serve::{Accept, Accepted, ServeEnd, ServeError, Served, StopServe, serve
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
+#[cfg(feature = "console")]
 pub(crate) use serve::{Failure, Pauses};
 
 use std::io;

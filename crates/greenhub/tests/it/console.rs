@@ -216,6 +216,42 @@ fn a_client_that_leaves_at_once_does_no_harm() {
 }
 
 #[test]
+fn a_client_that_takes_no_answers_is_disconnected_and_holds_up_no_other() {
+    with_console("a_client_that_takes_no_answers_is_disconnected_and_holds_up_no_other", |console, path| {
+        let stuck = UnixStream::connect(&path).unwrap();
+        // The answers are larger than the buffers of the socket.
+        let writes = spawn(move || {
+            let gone = (0..).map(|_| (&stuck).write_all(&b"help\n".repeat(1000))).find_map(Result::err);
+            (gone.unwrap().kind(), stuck)
+        });
+        sleep(4 * SHORT);
+        let mut other = Client::new(&path);
+        assert_eq!(console.clients(), 2);
+        assert!(other.ask("help").contains("quit"));
+        let (kind, _stuck) = writes.join().unwrap();
+        assert!(matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset), "{kind:?}");
+        assert_eq!(console.clients(), 1);
+        assert!(other.ask("help").contains("quit"));
+    });
+}
+
+#[test]
+fn a_client_above_the_bound_is_refused_until_another_leaves() {
+    with_console("a_client_above_the_bound_is_refused_until_another_leaves", |console, path| {
+        let mut clients: Vec<Client> = (0..16).map(|_| Client::new(&path)).collect();
+        let mut refused = String::new();
+        UnixStream::connect(&path).unwrap().read_to_string(&mut refused).unwrap();
+        assert_eq!(refused, "too many clients are connected\n");
+        assert!(clients.iter_mut().all(|client| client.ask("help").contains("quit")));
+        drop(clients.pop());
+        while console.clients() == 16 {
+            sleep(SHORT);
+        }
+        assert!(Client::new(&path).ask("help").contains("quit"));
+    });
+}
+
+#[test]
 fn an_unterminated_last_line_is_a_command() {
     with_console("an_unterminated_last_line_is_a_command", |_console, path| {
         let mut client = Client::new(&path);

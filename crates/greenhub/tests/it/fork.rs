@@ -786,6 +786,7 @@ fn a_socket_that_another_thread_waited_for_is_free_in_the_child() {
     });
 }
 
+#[cfg(feature = "console")]
 #[test]
 fn a_child_that_drops_a_console_leaves_the_path_to_its_parent() {
     in_child(|| {

@@ -36,7 +36,7 @@ use greenhub::sync::{
 use greenhub::thread::{Scope, yield_now};
 use greenhub::tpool::JobError;
 use greenhub::{
-    Builder, GreenError, GreenPool, Interest, Trampoline, debug, get_hub, scope, sleep, spawn, spawn_n, thread, tpool,
+    Builder, GreenError, GreenPool, Interest, Trampoline, debug, get_hub, scope, sleep, spawn, thread, tpool,
     with_timeout,
 };
 
@@ -420,12 +420,20 @@ fn files_and_processes_are_used_while_they_are_formatted() {
         shown(&lock, |_: &greenhub::io::StdinLock<'_>| yield_now());
         drop(lock);
         let _: fn(&mut greenhub::io::StdinLock<'static>) -> io::Result<usize> = |lock| lock.fill_buf().map(<[u8]>::len);
+    });
+}
+
+#[cfg(feature = "console")]
+#[test]
+fn a_console_is_formatted_into_a_writer_that_switches() {
+    limited(|| {
         let path = std::env::temp_dir().join(format!("greenhub-formatting-console-{}", std::process::id()));
-        let console = Rc::new(debug::console(&path).expect("a console"));
-        shown(&*console, |_: &debug::Console| {
-            spawn_n(|| ());
+        let console = greenhub::debug::console(&path).expect("a console");
+        shown(&console, |_| {
+            greenhub::spawn_n(|| ());
             drop(UnixStream::connect(&path));
         });
+        console.stop();
     });
 }
 

@@ -15,6 +15,7 @@ mod caught_signals;
 mod chat_example;
 mod cluster;
 mod cluster_example;
+#[cfg(feature = "console")]
 mod console;
 mod costs;
 mod crawler_example;

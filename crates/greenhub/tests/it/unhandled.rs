@@ -230,6 +230,7 @@ fn a_panic_of_a_remote_body_is_reported_with_the_call_of_spawn() {
     });
 }
 
+#[cfg(feature = "console")]
 #[test]
 fn the_green_threads_of_a_server_and_a_console_are_listed_with_their_call() {
     run("the_green_threads_of_a_server_and_a_console_are_listed_with_their_call", || {

@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
 
 use hub_core::internal::request_exit;
 use hub_core::{Builder, GreenThread, get_hub};
@@ -33,14 +34,21 @@ quit         ends this connection
 
 /// The longest accepted line in bytes.
 const LONGEST: u64 = 1024;
+/// The most clients at the same time.
+const CLIENTS: usize = 16;
+/// The time for which a client may take an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves a console at `path`, to inspect the hub of this OS thread while it runs. Does not switch.
 ///
 /// It is Eventlet's backdoor with a few commands instead of a Python prompt; `help` lists them. `nc -U path` is a
-/// client; several may be connected. Only the owner can connect to the socket (mode 0600), because a client can kill
-/// green threads. There is no console over TCP, where every user of the machine could connect. A green thread serves
-/// each client, so an answer comes at the loop's next turns. While the console exists, the loop never reports a
+/// client. A client can kill green threads. So the console is a feature, `console`, and only the owner can connect to
+/// the socket (mode 0600). There is no console over TCP, where every user of the machine could connect. A green thread
+/// serves each client, so an answer comes at the loop's next turns. While the console exists, the loop never reports a
 /// deadlock of the main greenlet.
+///
+/// No client holds up the program or the others. Up to 16 clients may be connected, and a further one is told so. A
+/// client that does not take an answer within ten seconds is disconnected.
 ///
 /// The console ends with its green thread, which may be killed, also by a client. It ends with a
 /// [report](hub_core::set_report_stream) if its listener cannot accept any more. A lack of descriptors or a lost
@@ -184,7 +192,12 @@ impl ConsoleState {
             match self.listener.accept() {
                 Ok((stream, _)) => {
                     pauses = Pauses::begin();
-                    self.serve_client(stream);
+                    if self.clients.borrow().len() < CLIENTS {
+                        self.serve_client(stream);
+                    } else {
+                        // The buffer of a new socket has room. An error means that the client is gone.
+                        let _ = send(&stream, b"too many clients are connected\n", Duration::ZERO);
+                    }
                 }
                 Err(_) if self.listener.is_closed() => break,
                 Err(error) => {
@@ -263,29 +276,39 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Answers one client until it leaves. Switches.
 fn serve(stream: &UnixStream) -> io::Result<()> {
-    let mut output = stream;
+    let output = |text: &str| send(stream, text.as_bytes(), PATIENCE);
     let mut input = BufReader::new(stream);
-    let hub = get_hub();
-    writeln!(
-        output,
-        "greenhub console, process {}, hub {}; `help` lists the commands",
-        std::process::id(),
-        hub.name()
-    )?;
+    let (process, hub) = (std::process::id(), get_hub());
+    output(&format!("greenhub console, process {process}, hub {}; `help` lists the commands\n", hub.name()))?;
     loop {
-        output.write_all(b"> ")?;
+        output("> ")?;
         let mut line = Vec::new();
         if (&mut input).take(LONGEST).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
         if line.last() != Some(&b'\n') && line.len() as u64 == LONGEST {
-            return output.write_all(b"that line is too long\n");
+            return output("that line is too long\n");
         }
         match answer(String::from_utf8_lossy(&line).trim()) {
-            Some(answer) => output.write_all(answer.as_bytes())?,
+            Some(answer) => output(&answer)?,
             None => return Ok(()),
         }
     }
+}
+
+/// Sends all of `bytes` within `limit`. A part that can be sent at once is sent in any case. Switches.
+fn send(mut stream: &UnixStream, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
+    let begun = Instant::now();
+    while !bytes.is_empty() {
+        // The timeout of a socket is for each write, and must not be zero.
+        let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+        stream.set_write_timeout(Some(left))?;
+        bytes = &bytes[stream.write(bytes)?..];
+        if !bytes.is_empty() && begun.elapsed() >= limit {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
 }
 
 /// Returns the answer to a line. `None` ends the connection.
