@@ -72,7 +72,7 @@
 //! | calls | difference |
 //! |---|---|
 //! | [`Mutex::try_lock_for`](sync::Mutex::try_lock_for), [`RwLock::try_read_for`](sync::RwLock::try_read_for) and [`try_write_for`](sync::RwLock::try_write_for) | have parking_lot's names, and wait. std's `TryLockError` has no variant for a limit, so `WouldBlock` says that it was reached |
-//! | [`try_sleep`](thread::try_sleep), [`try_block_on`](future::try_block_on), [`Group::try_wait_all`](greenpool::Group::try_wait_all) | wait. They return an error where `sleep` and `block_on` panic, and where `wait_all` waits for the other members |
+//! | [`try_sleep`](thread::try_sleep), [`Interval::try_tick`](time::Interval::try_tick), [`try_block_on`](future::try_block_on), [`Group::try_wait_all`](greenpool::Group::try_wait_all) | wait. They return an error where `sleep`, `tick` and `block_on` panic, and where `wait_all` waits for the other members |
 //! | [`with_timeout`] | returns a [`Timeout`], which has this one cause |
 //! | [`Trampoline::wait`] | returns `Custom` with the error of [`timeout_error`](Trampoline::timeout_error), if one was set |
 //! | [`Parker::park`](park::Parker::park), [`park_deferring_exit`](park::Parker::park_deferring_exit) | return [`Parked::TimedOut`](park::Parked::TimedOut): the primitive that calls them looks for a grant first |

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::support::green::SHORT;
 use crate::support::hubs::use_manual_clock;
 use crate::support::run;
+use greenhub::hub::LoopErrorKind;
 use greenhub::time::{Duration, Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until, timeout_at};
 use greenhub::{get_hub, sleep, spawn, with_timeout};
 
@@ -146,6 +147,29 @@ fn a_timeout_in_the_wait_takes_no_tick() {
         let mut every = interval(PERIOD);
         every.tick();
         assert!(with_timeout(Duration::from_secs(4), || every.tick()).is_err());
+        assert_eq!(ticks(&mut every, &[0]), [10]);
+    });
+}
+
+#[test]
+fn an_interrupt_of_main_is_the_error_of_try_tick_and_takes_no_tick() {
+    run("an_interrupt_of_main_is_the_error_of_try_tick_and_takes_no_tick", || {
+        let _clock = exact();
+        let mut every = interval(PERIOD);
+        every.tick();
+        spawn(|| get_hub().interrupt());
+        assert_eq!(every.try_tick().unwrap_err().kind(), LoopErrorKind::Interrupted);
+        assert_eq!(ticks(&mut every, &[0]), [10]);
+    });
+}
+
+#[test]
+fn an_abort_of_the_loop_does_not_end_the_wait_for_a_tick() {
+    run("an_abort_of_the_loop_does_not_end_the_wait_for_a_tick", || {
+        let _clock = exact();
+        let mut every = interval(PERIOD);
+        every.tick();
+        spawn(|| get_hub().abort());
         assert_eq!(ticks(&mut every, &[0]), [10]);
     });
 }

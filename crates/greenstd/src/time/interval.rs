@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use hub_core::hub::Time;
-use hub_core::{get_hub, sleep};
+use hub_core::{LoopError, LoopErrorKind, get_hub, try_sleep};
 
 /// The longest period that is added to a point in time, some 136 years.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
@@ -29,6 +29,7 @@ const TOLERANCE: Duration = Duration::from_millis(5);
 /// Panics if `period` is zero, and if the hub cannot be built.
 #[doc(alias = "ticker")]
 #[must_use = "an interval does nothing unless it is waited for"]
+#[track_caller]
 pub fn interval(period: Duration) -> Interval {
     Interval::new(None, period)
 }
@@ -49,6 +50,7 @@ pub fn interval(period: Duration) -> Interval {
 ///
 /// Panics if `period` is zero, and if the hub cannot be built.
 #[must_use = "an interval does nothing unless it is waited for"]
+#[track_caller]
 pub fn interval_at(start: Instant, period: Duration) -> Interval {
     Interval::new(Some(start), period)
 }
@@ -111,17 +113,46 @@ impl Interval {
     ///
     /// # Panics
     ///
-    /// The same as [`sleep`](crate::thread::sleep). A loop that is aborted ends the wait early.
+    /// The same as [`sleep`](crate::thread::sleep). A loop that is aborted does not end the wait.
+    #[track_caller]
     pub fn tick(&mut self) -> Instant {
+        loop {
+            match self.try_tick() {
+                Ok(due) => return due,
+                Err(error) if error.kind() == LoopErrorKind::Aborted => {}
+                Err(error) => panic!("tick: {error}"),
+            }
+        }
+    }
+
+    /// Like [`tick`](Interval::tick), but returns an error where `tick` panics. Switches.
+    ///
+    /// ```
+    /// use greenhub::hub::{LoopErrorKind, interrupt_on};
+    /// use greenhub::time::{Duration, interval};
+    /// const SIGINT: i32 = 2;
+    /// let _interrupt = interrupt_on(SIGINT)?;
+    /// let mut ticks = interval(Duration::from_secs(3600));
+    /// ticks.tick();
+    /// # signal_hook::low_level::raise(SIGINT)?;
+    /// let interrupted = ticks.try_tick().unwrap_err(); // Ctrl-C is typed now
+    /// assert_eq!(interrupted.kind(), LoopErrorKind::Interrupted);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The same as [`try_sleep`](crate::thread::try_sleep). An error takes no tick.
+    pub fn try_tick(&mut self) -> Result<Instant, LoopError> {
         let due = self.due;
-        sleep(due.saturating_duration_since(self.now()));
+        try_sleep(due.saturating_duration_since(self.now()))?;
         let late = self.now().saturating_duration_since(due);
         self.due = match self.behavior {
             MissedTickBehavior::Delay if late > self.period.min(TOLERANCE) => self.now_after_a_period(),
             MissedTickBehavior::Skip => due + self.skipped(late) + self.step(),
             MissedTickBehavior::Burst | MissedTickBehavior::Delay => due + self.step(),
         };
-        due
+        Ok(due)
     }
 
     /// Makes the next tick due a whole period after this call. Does not switch.
