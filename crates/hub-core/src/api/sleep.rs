@@ -76,11 +76,13 @@ pub fn try_sleep(duration: Duration) -> Result<(), LoopError> {
 /// Blocks the OS thread instead if no green thread can run on it.
 #[cold]
 fn block_instead(refused: LoopError, duration: Duration) -> Result<(), LoopError> {
-    let time = match refused.kind() {
-        LoopErrorKind::ThreadEnding => duration,
-        LoopErrorKind::Panicking => duration.min(Grace::begin().left()),
+    // It counts the time until it is dropped.
+    let grace = match refused.kind() {
+        LoopErrorKind::ThreadEnding => None,
+        LoopErrorKind::Panicking => Some(Grace::begin()),
         _ => return Err(refused),
     };
+    let time = grace.as_ref().map_or(duration, |grace| duration.min(grace.left()));
     #[expect(clippy::disallowed_methods, reason = "no green thread can run during a panic, or after the last one")]
     std::thread::sleep(time);
     Ok(())
