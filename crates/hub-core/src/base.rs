@@ -11,6 +11,7 @@ pub(crate) mod fork;
 pub(crate) mod id;
 pub(crate) mod os_thread;
 pub(crate) mod own_stack;
+pub(crate) mod pool_usage;
 pub(crate) mod prefetch;
 pub(crate) mod sync;
 #[cfg_attr(

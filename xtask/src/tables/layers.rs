@@ -36,6 +36,7 @@ const HUB_CORE: Layers = Layers {
                 &["base/unwind"],
                 &["base/no_unwind"],
                 &["base/dormant"],
+                &["base/pool_usage"],
                 &["base/id"],
                 &["base/prefetch"],
                 &["base"],

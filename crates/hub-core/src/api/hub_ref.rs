@@ -23,7 +23,6 @@ use crate::main_loop::listener::{Listener, Timer};
 use crate::main_loop::remote::Remote;
 use crate::main_loop::{self, Stats};
 use crate::wait::shutdown::{self, Ended};
-use crate::wait::thread_pool;
 
 /// Returns this OS thread's hub, built now on first use. Eventlet's `get_hub`. Does not switch.
 ///
@@ -228,11 +227,7 @@ impl HubRef {
     /// Returns the hub's counters: what it has done and what it holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        if self.is_current() {
-            local::get().main_loop.stats(local::get(), thread_pool::usage())
-        } else {
-            Stats::default()
-        }
+        if self.is_current() { local::get().main_loop.stats(local::get()) } else { Stats::default() }
     }
 
     /// Calls `f` from the main loop after `delay`. Eventlet's `schedule_call_global`. Does not switch.

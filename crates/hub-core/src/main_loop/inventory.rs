@@ -7,6 +7,7 @@ use super::MainLoop;
 use super::callback_table::Callback;
 use super::origin::Origin;
 use super::stats::Stats;
+use crate::base::pool_usage;
 use crate::greenlet::local::Local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
@@ -58,15 +59,14 @@ impl MainLoop {
         Some(self.clock.age(born))
     }
 
-    /// Returns a snapshot. `pool`: the numbers of OS threads and jobs of the pools.
-    pub(crate) fn stats(&self, local: &Local, pool: (usize, usize)) -> Stats {
+    /// Returns a snapshot.
+    pub(crate) fn stats(&self, local: &Local) -> Stats {
         let descriptors = self.descriptors.borrow();
         let own = usize::from(self.wakeup.get().is_some());
         let readers = descriptors.first_waiters().filter(|(_, direction, _)| *direction == Interest::READ).count();
         let writers = descriptors.first_waiters().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
         let stacks = local.stacks.stats();
         let timers = self.timers.borrow();
-        let (pool_threads, pool_jobs) = pool;
         Stats {
             turns: self.heartbeat.turn(),
             switches: run::switches(),
@@ -88,8 +88,9 @@ impl MainLoop {
             stacks_in_use: stacks.in_use,
             stacks_idle: stacks.idle,
             stacks_most: stacks.most,
-            pool_threads,
-            pool_jobs,
+            pool_threads: pool_usage::count(|usage| &usage.threads),
+            pool_jobs: pool_usage::count(|usage| &usage.jobs),
+            pool_queued: pool_usage::count(|usage| &usage.queued),
         }
     }
 }

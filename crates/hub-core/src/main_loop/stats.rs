@@ -75,12 +75,14 @@ pub struct Stats {
     pub pool_threads: usize,
     /// Jobs of the pools, queued or running. One number for all hubs.
     pub pool_jobs: usize,
+    /// Jobs of the pools that wait for an OS thread. One number for all hubs.
+    pub pool_queued: usize,
 }
 
 impl fmt::Display for Stats {
     /// Writes one line for each number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: [(&str, u64); 22] = [
+        let lines: [(&str, u64); 23] = [
             ("turns", self.turns),
             ("switches", self.switches),
             ("waits", self.waits),
@@ -103,6 +105,7 @@ impl fmt::Display for Stats {
             ("stacks_most", self.stacks_most as u64),
             ("pool_threads", self.pool_threads as u64),
             ("pool_jobs", self.pool_jobs as u64),
+            ("pool_queued", self.pool_queued as u64),
         ];
         lines.iter().try_for_each(|(name, number)| writeln!(f, "{name:<22}{number}"))
     }

@@ -24,6 +24,7 @@ use super::shutdown::run_and_shutdown;
 use crate::base::dormant::Dormant;
 use crate::base::fork::{self, PerProcess};
 use crate::base::os_thread::start_thread;
+use crate::base::pool_usage::PoolUsage;
 use crate::report;
 
 /// A job, which may block its OS thread.
@@ -41,20 +42,6 @@ const UNSET: usize = usize::MAX;
 
 /// The pool of `tpool::execute`.
 pub(crate) static JOBS: ThreadPool = ThreadPool::named("greenhub-pool", UNSET);
-
-/// The number of OS threads and jobs of all pools.
-static USAGE: PerProcess<Usage> = PerProcess::new();
-
-#[derive(Default)]
-struct Usage {
-    threads: AtomicUsize,
-    jobs: AtomicUsize,
-}
-
-/// Returns the number of the process's pool threads, and of the jobs that are queued or running.
-pub(crate) fn usage() -> (usize, usize) {
-    USAGE.get().map_or((0, 0), |usage| (usage.threads.load(Ordering::Relaxed), usage.jobs.load(Ordering::Relaxed)))
-}
 
 /// Sets the maximum number of OS threads for `tpool::execute`. Does not switch.
 ///
@@ -179,7 +166,7 @@ impl ThreadPool {
     /// that could run the job later. `job` is dropped.
     pub(crate) fn submit(&self, job: Job, after: fn() -> bool) -> io::Result<()> {
         let size = self.size()?;
-        let usage = USAGE.get_or_make(Usage::default)?;
+        let usage = PoolUsage::of_process()?;
         self.threads.get_or_make(|| Arc::new(Threads::new(self.name, IDLE, usage)))?.submit(job, after, size)
     }
 
@@ -214,7 +201,7 @@ struct Threads {
     name: &'static str,
     idle: Duration,
     late: Duration,
-    usage: &'static Usage,
+    usage: &'static PoolUsage,
     /// The number of queued jobs, and of those that were not reported yet. The table of dormant OS threads reads them
     /// without the lock.
     queued: AtomicUsize,
@@ -268,7 +255,7 @@ impl State {
 }
 
 impl Threads {
-    fn new(name: &'static str, idle: Duration, usage: &'static Usage) -> Threads {
+    fn new(name: &'static str, idle: Duration, usage: &'static PoolUsage) -> Threads {
         Threads {
             name,
             idle,
@@ -307,6 +294,7 @@ impl Threads {
         }
         state.queue.push_back(Queued { job, since: Instant::now(), reported: false });
         self.usage.jobs.fetch_add(1, Ordering::Relaxed);
+        self.usage.queued.fetch_add(1, Ordering::Relaxed);
         self.queued.fetch_add(1, Ordering::Release);
         self.unreported.fetch_add(1, Ordering::Release);
         if !has_thread {
@@ -344,8 +332,8 @@ impl Threads {
     fn work(self: &Arc<Self>, born: u64, after: fn() -> bool) {
         HERE.set(true);
         let generation = fork::generation();
-        while let Some(job) = self.next_job(born) {
-            run(job);
+        while let Some(queued) = self.next_job(born) {
+            run(queued.job);
             if generation != fork::generation() {
                 // The job has forked, and this is the child, where the holder of the lock may not exist.
                 return;
@@ -378,7 +366,7 @@ impl Threads {
     }
 
     /// Returns the next job. Returns `None` if the OS thread is surplus, which is then removed.
-    fn next_job(self: &Arc<Self>, born: u64) -> Option<Job> {
+    fn next_job(self: &Arc<Self>, born: u64) -> Option<Queued> {
         let mut state = self.lock();
         if state.workers <= state.size {
             if let Some(job) = self.take_first(&mut state) {
@@ -401,11 +389,12 @@ impl Threads {
     }
 
     /// Takes the first queued job, for an OS thread that is awake.
-    fn take_first(&self, state: &mut State) -> Option<Job> {
+    fn take_first(&self, state: &mut State) -> Option<Queued> {
         let queued = state.queue.pop_front()?;
+        self.usage.queued.fetch_sub(1, Ordering::Relaxed);
         self.queued.fetch_sub(1, Ordering::Release);
         self.unreported.fetch_sub(usize::from(!queued.reported), Ordering::Release);
-        Some(queued.job)
+        Some(queued)
     }
 
     /// Reports late jobs, until no job was queued for a while.
@@ -471,6 +460,7 @@ pub(crate) fn run(job: Job) {
 mod tests {
     use super::*;
     use crate::base::fork::tests::holds_in_child;
+    use crate::base::pool_usage;
     use std::sync::mpsc;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -485,7 +475,7 @@ mod tests {
 
     /// Returns the number of the process's jobs that are queued or running.
     fn pending() -> usize {
-        usage().1
+        pool_usage::count(|usage| &usage.jobs)
     }
 
     impl Threads {
