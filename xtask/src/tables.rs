@@ -113,7 +113,8 @@ pub const FEATURE_LISTS: &[&[&str]] = &[
     &["poll", "select"],
     &["epoll", "libevent"],
     &["poll", "tokio"],
-    &["backtrace", "poll", "tracing"],
+    &["backtrace", "metrics", "poll", "tracing"],
+    &["metrics"],
     &["tracing"],
     &["poll", "tokio-io"],
     &["futures-io", "poll"],
@@ -127,6 +128,7 @@ pub const FEATURE_LISTS: &[&[&str]] = &[
 pub const FEATURE_TESTS: &[(&str, &str)] = &[
     ("backtrace", "backtrace"),
     ("tracing", "tracing"),
+    ("metrics", "metrics"),
     ("tokio", "tokio"),
     ("tokio", "joined"),
     ("console", "joined"),
@@ -139,6 +141,8 @@ pub const FEATURE_TESTS: &[(&str, &str)] = &[
 pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[
     ("greenstd", "console", "debug::console"),
     ("hub-core", "tracing", "in_span"),
+    ("hub-core", "metrics", "publish_metrics"),
+    ("hub-core", "metrics", "describe_metrics"),
     ("greenstd", "hyper-io", "GreenExecutor"),
     ("greenstd", "hyper-io", "GreenTimer"),
 ];

@@ -186,6 +186,8 @@
 //!   Its clients list green threads, show their backtraces, and can kill them.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
 //!   below.
+//! - `metrics`: `debug::publish_metrics` publishes the numbers of each hub and the latency of its loop to the recorder
+//!   of the crate [`metrics`](https://docs.rs/metrics). It brings in that crate and two others.
 //! - `tokio-io`: Tokio's `AsyncRead` and `AsyncWrite` for [`future::AsyncIo`]. It brings in these traits alone, no
 //!   runtime.
 //! - `futures-io`: `AsyncRead` and `AsyncWrite` of the crate `futures` for [`future::AsyncIo`].

@@ -19,7 +19,8 @@
 //! With the feature `console`, `console` serves the lists and backtraces on a socket. It is off by default, because its
 //! clients can kill green threads.
 //!
-//! With the feature `tracing`, `in_span` runs a function in a span of that crate across calls that switch.
+//! With the feature `tracing`, `in_span` runs a function in a span of that crate across calls that switch. With the
+//! feature `metrics`, `publish_metrics` publishes the numbers of each hub to the recorder of that crate.
 //!
 //! The switches `hub_…` have no getters, as in Eventlet: only a developer reads their effect. They set a value of the
 //! process, except [`hub_blocking_detection`].
@@ -46,6 +47,8 @@ pub use hub_core::{
 
 #[cfg(feature = "tracing")]
 pub use hub_core::in_span;
+#[cfg(feature = "metrics")]
+pub use hub_core::{describe_metrics, publish_metrics};
 
 use hub_core::hub::Interest;
 

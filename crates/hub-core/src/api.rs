@@ -16,6 +16,8 @@ pub(crate) mod hub_ref;
 pub(crate) mod kill;
 pub(crate) mod link;
 pub(crate) mod listing;
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
 pub(crate) mod registration;
 pub(crate) mod run_in_place;
 pub(crate) mod scope;

@@ -77,6 +77,8 @@ pub use api::listing::{
     GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TargetInfo, TimerInfo, TimerPurpose, greenlets, listeners,
     timers,
 };
+#[cfg(feature = "metrics")]
+pub use api::metrics::{describe_metrics, publish_metrics};
 pub use api::registration::Registration;
 pub use api::scope::{Scope, ScopedGreenThread, scope};
 pub use api::shield::shield;

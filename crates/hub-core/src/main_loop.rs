@@ -10,7 +10,7 @@
 //! it: the next call that blocks launches an ended loop again. The parts of the state have files of their own, with
 //! private fields: [`clock`], [`hub_slot`], [`descriptors`], [`callback_table`], [`calls`], [`waker_table`], [`marks`],
 //! [`reports`], [`embedding`], [`end_requests`], [`standstill`], [`signal_wait`], [`liveness`], [`phases`],
-//! [`counters`]. They do not depend on the loop. A turn is in [`turn`].
+//! [`counters`], [`meter`]. They do not depend on the loop. A turn is in [`turn`].
 //!
 //! No cell is borrowed while foreign code runs (hubs, callbacks, destructors), nor when a greenlet is left; except the
 //! table of descriptors, which the hub's `wait` reads. The hub is taken out of its cell for the time of a call, so a
@@ -67,6 +67,8 @@ mod loop_join;
 pub(crate) mod loops;
 mod mail;
 mod marks;
+#[cfg_attr(not(feature = "metrics"), path = "main_loop/no_meter.rs")]
+pub(crate) mod meter;
 mod origin;
 mod outside_waits;
 pub(crate) mod parked;
@@ -98,6 +100,7 @@ use self::foreign_futures::ForeignFutures;
 use self::hub_slot::HubSlot;
 use self::liveness::Liveness;
 use self::marks::Marks;
+use self::meter::Meter;
 use self::phases::Phases;
 use self::reports::Reports;
 use self::signal_wait::SignalWaits;
@@ -142,6 +145,7 @@ pub(crate) struct MainLoop {
     heartbeat: Heartbeat,
     detector: Cell<Option<Box<Detector>>>,
     pub(crate) counters: Counters,
+    meter: Meter,
 }
 
 /// Returns the loop of this OS thread if `hub` is its present hub.

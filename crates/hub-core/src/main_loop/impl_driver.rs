@@ -16,6 +16,7 @@ use super::foreign_futures::ForeignFutures;
 use super::hub_slot::HubSlot;
 use super::liveness::Liveness;
 use super::marks::Marks;
+use super::meter::Meter;
 use super::phases::Phases;
 use super::remote::{Inbox, Message};
 use super::reports::Reports;
@@ -52,6 +53,7 @@ impl Driver for MainLoop {
             messages: RefCell::default(),
             clock: Clock::new(),
             counters: Counters::default(),
+            meter: Meter::new(),
             ending: Ending::default(),
             embedding: Embedding::default(),
             standstill: Standstill::default(),

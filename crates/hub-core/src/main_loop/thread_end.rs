@@ -57,6 +57,10 @@ fn end(this: &Local) {
     if !this.main_loop.end_detector() {
         this.pin();
     }
+    // At the end of the process a lock that the recorder needs may be held.
+    if me == this.main && !is_process_main_thread() {
+        this.main_loop.meter.end(|| this.main_loop.stats(this));
+    }
     let sent = this.main_loop.close();
     if me != this.main {
         // `exit` was called in a greenlet, so the process ends. The main greenlet is suspended in frames that use this

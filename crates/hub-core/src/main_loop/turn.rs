@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::MainLoop;
+use super::meter;
 use super::standstill::WakeSource;
 use super::waker_table::WakerId;
 use crate::error::LoopError;
@@ -129,6 +130,11 @@ impl MainLoop {
         if let Err(error) = self.notice_fork() {
             return self.stop_with(error);
         }
+        if meter::is_on()
+            && let Err(error) = self.measure_turn(local)
+        {
+            return self.stop_with(error);
+        }
         if self.phases.any() {
             self.call_hooks(reported);
             if self.ending.is_requested() {
@@ -141,6 +147,20 @@ impl MainLoop {
         };
         let Some(sleep) = self.plan_sleep(local, timeout, had_mail) else { return };
         self.sleep(local, sleep);
+    }
+
+    /// Measures the turn that is over but for the wait. The recorder is foreign code.
+    #[cold]
+    fn measure_turn(&self, local: &Local) -> Result<(), LoopError> {
+        if self.embedding.is_embedded() {
+            // The outer loop has waited between this loop's turns.
+            self.meter.forget_turn();
+        }
+        let now = self.sample_clock()?;
+        let hub = (self.id(), self.name());
+        self.meter.end_turn(self.counters.waits(), hub, now, || self.stats(local));
+        // The recorder may have forked.
+        self.notice_fork()
     }
 
     /// Decides how long the hub waits.
@@ -205,6 +225,10 @@ impl MainLoop {
             idle = None;
         }
         if let Some(longest) = self.longest_deaf_wait() {
+            timeout = Some(timeout.map_or(longest, |timeout| timeout.min(longest)));
+            idle = idle.map(|idle| idle.min(longest));
+        }
+        if let Some(longest) = self.meter.longest_wait(self.clock.last()) {
             timeout = Some(timeout.map_or(longest, |timeout| timeout.min(longest)));
             idle = idle.map(|idle| idle.min(longest));
         }
@@ -295,11 +319,12 @@ impl MainLoop {
     /// Samples the clock at the end of a wait. A timer fires only if it was due by then. So all readiness and mail from
     /// before its deadline has been taken in when it fires, even if greenlets have computed for long.
     fn note_time(&self) {
-        if self.timers.borrow().is_empty() {
+        if self.timers.borrow().is_empty() && !meter::is_on() {
             return;
         }
         match self.sample_clock() {
             Ok(now) => {
+                self.meter.begin_turn(self.counters.waits(), now);
                 self.timers.borrow_mut().absorb(now);
                 self.clock.make_due(now);
             }

@@ -25,6 +25,7 @@ use crate::base::dormant::Dormant;
 use crate::base::fork::{self, PerProcess};
 use crate::base::os_thread::start_thread;
 use crate::base::pool_usage::PoolUsage;
+use crate::main_loop::meter;
 use crate::report;
 
 /// A job, which may block its OS thread.
@@ -333,6 +334,7 @@ impl Threads {
         HERE.set(true);
         let generation = fork::generation();
         while let Some(queued) = self.next_job(born) {
+            meter::record_pool_wait(self.name, || queued.since.elapsed());
             run(queued.job);
             if generation != fork::generation() {
                 // The job has forked, and this is the child, where the holder of the lock may not exist.

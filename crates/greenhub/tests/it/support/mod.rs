@@ -39,6 +39,7 @@ fn example_features() -> String {
         ("libevent", cfg!(feature = "libevent")),
         ("tokio", cfg!(feature = "tokio")),
         ("hyper-io", cfg!(feature = "hyper-io")),
+        ("metrics", cfg!(feature = "metrics")),
     ];
     features.into_iter().filter(|&(_, on)| on).map(|(name, _)| name).collect::<Vec<_>>().join(",")
 }

@@ -1,0 +1,339 @@
+//! The numbers that loops publish to a recorder of the crate `metrics`, by the feature `metrics`.
+//!
+//! Publication is set for the process, so each test that sets it runs in a process of its own.
+
+mod example;
+#[path = "../../examples/metrics/prometheus.rs"]
+mod prometheus;
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::prometheus::Prometheus;
+use crate::support::{alone, fork};
+use greenhub::debug::{describe_metrics, publish_metrics};
+use greenhub::hub::ManualClock;
+use greenhub::thread::yield_now;
+use greenhub::{Interest, get_hub, sleep, spawn, tpool, trampoline, use_hub};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+const LONG: Duration = Duration::from_secs(3600);
+const INTERVAL: Duration = Duration::from_secs(1);
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Installs the recorder, publishes in each second, and chooses a clock that stands still while green threads run.
+fn begin() -> (Prometheus, ManualClock) {
+    let numbers = Prometheus::default();
+    assert!(metrics::set_global_recorder(numbers.clone()).is_ok(), "the process has another recorder");
+    publish_metrics(INTERVAL);
+    let clock = ManualClock::new();
+    clock.use_default_hub().expect("a hub");
+    (numbers, clock)
+}
+
+/// Returns the lines of a value, without its name.
+fn lines(numbers: &Prometheus, name: &str) -> Vec<String> {
+    let text = numbers.render();
+    let found = text.lines().filter_map(|line| line.strip_prefix(name)).filter(|line| line.starts_with(['{', ' ']));
+    found.map(str::to_owned).collect()
+}
+
+/// Returns the sum of a value over all labels.
+fn sum(numbers: &Prometheus, name: &str) -> f64 {
+    let values = lines(numbers, name).into_iter();
+    values.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
+}
+
+#[test]
+fn nothing_is_published_before_it_is_asked_for() {
+    alone("nothing_is_published_before_it_is_asked_for", || {
+        let numbers = Prometheus::default();
+        assert!(metrics::set_global_recorder(numbers.clone()).is_ok());
+        sleep(ms(1));
+        tpool::execute(|| ()).expect("a job");
+        assert_eq!(numbers.render(), "");
+    });
+}
+
+#[test]
+fn counters_are_those_of_the_hub() {
+    alone("counters_are_those_of_the_hub", || {
+        let (numbers, _clock) = begin();
+        for _ in 0..10 {
+            spawn(|| sleep(ms(300)));
+            sleep(ms(700));
+        }
+        let stats = get_hub().stats();
+        // The last publication was at most one interval ago.
+        let close = |name: &str, now: u64, slack: f64| {
+            let published = sum(&numbers, name);
+            assert!(published <= now as f64 && published >= now as f64 - slack, "{name}: {published} of {now}");
+        };
+        close("greenhub_turns_total", stats.turns, 6.0);
+        close("greenhub_switches_total", stats.switches, 10.0);
+        close("greenhub_wakeups_total", stats.wakeups, 6.0);
+        close("greenhub_spawned_total", stats.spawned, 2.0);
+        let hub = get_hub();
+        let labels = format!("{{hub=\"{}\",id=\"{}\",thread=\"", hub.name(), hub.id());
+        assert!(lines(&numbers, "greenhub_turns_total")[0].starts_with(&labels), "{}", numbers.render());
+    });
+}
+
+#[test]
+fn gauges_show_the_contents_of_the_loop() {
+    alone("gauges_show_the_contents_of_the_loop", || {
+        let (numbers, _clock) = begin();
+        let sleepers: Vec<_> = (0..5).map(|_| spawn(|| sleep(LONG))).collect();
+        sleep(INTERVAL * 2);
+        assert_eq!(sum(&numbers, "greenhub_parked"), 6.0, "five sleepers and the main greenlet");
+        assert_eq!(sum(&numbers, "greenhub_timers"), 6.0);
+        assert!(sum(&numbers, "greenhub_stack_reserved_bytes") >= 5.0 * 4096.0);
+        sleepers.into_iter().for_each(|sleeper| _ = sleeper.kill());
+        sleep(INTERVAL * 2);
+        assert_eq!(sum(&numbers, "greenhub_parked"), 1.0);
+    });
+}
+
+#[test]
+fn latency_is_the_time_between_two_waits() {
+    alone("latency_is_the_time_between_two_waits", || {
+        let (numbers, clock) = begin();
+        sleep(ms(1));
+        // Two green threads run in the same turn, each for 150 ms.
+        for _ in 0..2 {
+            let clock = clock.clone();
+            spawn(move || {
+                sleep(ms(1));
+                clock.advance(ms(150));
+            });
+        }
+        sleep(INTERVAL * 3 / 2);
+        let latency = "greenhub_loop_latency_seconds";
+        assert_eq!(sum(&numbers, &format!("{latency}_sum")), 0.3);
+        assert_eq!(sum(&numbers, "greenhub_longest_turn_seconds"), 0.3);
+        let text = numbers.render();
+        let above = |bound: &str| {
+            let line = text.lines().find(|line| line.starts_with(latency) && line.contains(&format!("le=\"{bound}\"")));
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).expect("a bucket")
+        };
+        assert_eq!(above("0.5") - above("0.1"), 1, "{text}");
+        sleep(INTERVAL * 2);
+        assert_eq!(sum(&numbers, "greenhub_longest_turn_seconds"), 0.0, "the long turn was an interval ago");
+        assert_eq!(sum(&numbers, &format!("{latency}_sum")), 0.3);
+    });
+}
+
+#[test]
+fn the_time_while_publication_was_off_is_no_latency() {
+    alone("the_time_while_publication_was_off_is_no_latency", || {
+        let (numbers, clock) = begin();
+        sleep(ms(1));
+        publish_metrics(None);
+        clock.advance(LONG);
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        // A wait without a timer, of which the loop takes no time.
+        let written = std::thread::spawn(move || writer.write_all(b"x"));
+        trampoline(&reader, Interest::READ, None).expect("the writer lives");
+        written.join().expect("no panic").expect("the reader lives");
+        publish_metrics(INTERVAL);
+        sleep(INTERVAL * 2);
+        assert_eq!(sum(&numbers, "greenhub_loop_latency_seconds_sum"), 0.0, "{}", numbers.render());
+    });
+}
+
+#[test]
+fn a_loop_that_falls_asleep_publishes_its_last_turns_once() {
+    alone("a_loop_that_falls_asleep_publishes_its_last_turns_once", || {
+        let (numbers, _clock) = begin();
+        sleep(INTERVAL * 2);
+        sleep(ms(10));
+        spawn(|| sleep(LONG * 3));
+        let before = get_hub().stats();
+        sleep(LONG);
+        let after = get_hub().stats();
+        assert_eq!(sum(&numbers, "greenhub_parked"), 2.0);
+        // One wait ends for the publication, and one with the sleep.
+        assert!(after.waits - before.waits <= 4, "{before:?} {after:?}");
+    });
+}
+
+#[test]
+fn the_pool_publishes_its_jobs_and_their_waits() {
+    alone("the_pool_publishes_its_jobs_and_their_waits", || {
+        let numbers = Prometheus::default();
+        assert!(metrics::set_global_recorder(numbers.clone()).is_ok());
+        publish_metrics(ms(1));
+        static POOL: tpool::Pool = tpool::Pool::new(1);
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let first = spawn(move || POOL.execute(move || held.recv().is_err()));
+        let others: Vec<_> = (0..3).map(|_| spawn(|| POOL.execute(|| ()))).collect();
+        while sum(&numbers, "greenhub_pool_queued") != 3.0 {
+            sleep(ms(1));
+        }
+        assert_eq!((sum(&numbers, "greenhub_pool_threads"), sum(&numbers, "greenhub_pool_jobs")), (1.0, 4.0));
+        sleep(ms(20));
+        drop(release);
+        assert!(first.join().expect("no panic").expect("a job"));
+        others.into_iter().for_each(|other| other.join().expect("no panic").expect("a job"));
+        assert_eq!(lines(&numbers, "greenhub_pool_wait_seconds_count"), ["{pool=\"greenhub-own\"} 4"]);
+        assert!(sum(&numbers, "greenhub_pool_wait_seconds_sum") >= 0.06);
+        while sum(&numbers, "greenhub_pool_jobs") != 0.0 {
+            sleep(ms(1));
+        }
+    });
+}
+
+#[test]
+fn the_next_hub_goes_on_with_the_totals() {
+    alone("the_next_hub_goes_on_with_the_totals", || {
+        let (numbers, _clock) = begin();
+        (0..5).for_each(|_| sleep(INTERVAL));
+        let first = sum(&numbers, "greenhub_turns_total");
+        use_hub(None).expect("the default hub");
+        publish_metrics(Duration::ZERO);
+        sleep(ms(1));
+        let second = lines(&numbers, "greenhub_turns_total");
+        assert_eq!(second.len(), 2, "{second:?}");
+        assert!(sum(&numbers, "greenhub_turns_total") <= get_hub().stats().turns as f64);
+        assert!(sum(&numbers, "greenhub_turns_total") > first);
+        assert_eq!(sum(&numbers, "greenhub_greenlets"), get_hub().stats().greenlets as f64, "{}", numbers.render());
+    });
+}
+
+#[test]
+fn the_end_of_a_thread_clears_its_gauges() {
+    alone("the_end_of_a_thread_clears_its_gauges", || {
+        let numbers = Prometheus::default();
+        assert!(metrics::set_global_recorder(numbers.clone()).is_ok());
+        publish_metrics(LONG);
+        let work = || {
+            (0..100).for_each(|_| sleep(Duration::from_micros(1)));
+            get_hub().stats().wakeups
+        };
+        let wakeups = std::thread::Builder::new().name("named".into()).spawn(work).unwrap().join().unwrap();
+        let name = |line: &String| line.contains("thread=\"named\"");
+        let counted = lines(&numbers, "greenhub_wakeups_total").into_iter().find(name).expect("a line");
+        assert!(counted.ends_with(&format!(" {wakeups}")), "{counted}");
+        let gauge = lines(&numbers, "greenhub_greenlets").into_iter().find(name).expect("a line");
+        assert!(gauge.ends_with(" 0"), "{gauge}");
+        let latencies = lines(&numbers, "greenhub_loop_latency_seconds_count").into_iter().find(name).expect("a line");
+        let count: u64 = latencies.rsplit(' ').next().unwrap().parse().unwrap();
+        // The turn before the first wait has no beginning.
+        assert!(count >= 99, "{latencies}");
+    });
+}
+
+#[test]
+fn a_child_publishes_to_its_copy_of_the_recorder() {
+    alone("a_child_publishes_to_its_copy_of_the_recorder", || {
+        let (numbers, _clock) = begin();
+        sleep(INTERVAL * 2);
+        let before = sum(&numbers, "greenhub_wakeups_total");
+        fork::ends_well(fork::forked(|| {
+            (0..4).for_each(|_| sleep(INTERVAL));
+            let published = sum(&numbers, "greenhub_wakeups_total");
+            assert!(published > before && published <= get_hub().stats().wakeups as f64, "{published}");
+        }));
+        assert!(sum(&numbers, "greenhub_wakeups_total") <= get_hub().stats().wakeups as f64);
+    });
+}
+
+/// A recorder that does something foreign when a value is registered.
+struct Foreign<F>(F);
+
+impl<F: Fn()> Recorder for Foreign<F> {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        (self.0)();
+        Counter::noop()
+    }
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        (self.0)();
+        Gauge::noop()
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        (self.0)();
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn a_recorder_that_panics_is_reported_and_called_no_more() {
+    alone("a_recorder_that_panics_is_reported_and_called_no_more", || {
+        let (reports, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (told, called) = (Arc::clone(&reports), Arc::clone(&calls));
+        greenhub::debug::set_report_stream(move |report| {
+            assert!(report.to_string().contains("the recorder of metrics"), "{report}");
+            told.fetch_add(1, Ordering::Relaxed);
+        });
+        let recorder = Foreign(move || {
+            called.fetch_add(1, Ordering::Relaxed);
+            std::panic::resume_unwind(Box::new("no room"));
+        });
+        assert!(metrics::set_global_recorder(recorder).is_ok());
+        publish_metrics(Duration::ZERO);
+        (0..5).for_each(|_| sleep(ms(1)));
+        assert_eq!((reports.load(Ordering::Relaxed), calls.load(Ordering::Relaxed)), (1, 1));
+    });
+}
+
+#[test]
+fn a_recorder_may_use_the_hub_but_not_wait() {
+    alone("a_recorder_may_use_the_hub_but_not_wait", || {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&refused);
+        let recorder = Foreign(move || {
+            spawn(yield_now);
+            get_hub().schedule(Duration::ZERO, || ());
+            publish_metrics(ms(1));
+            let waited = catch_unwind(AssertUnwindSafe(|| get_hub().run_once(None)));
+            if !matches!(waited, Ok(Ok(_))) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        assert!(metrics::set_global_recorder(recorder).is_ok());
+        publish_metrics(ms(1));
+        (0..5).for_each(|_| sleep(ms(2)));
+        assert!(refused.load(Ordering::Relaxed) >= 20, "{refused:?}");
+        publish_metrics(None);
+    });
+}
+
+#[test]
+fn a_loop_without_work_still_finds_its_deadlock() {
+    fork::in_fork(|| {
+        let numbers = Prometheus::default();
+        assert!(metrics::set_global_recorder(numbers.clone()).is_ok());
+        publish_metrics(ms(10));
+        sleep(ms(1));
+        let waited = greenhub::sync::Event::<()>::new().wait();
+        assert!(waited.is_err(), "nothing could set the event");
+        assert!(sum(&numbers, "greenhub_turns_total") > 0.0);
+    });
+}
+
+#[test]
+fn every_value_is_described() {
+    alone("every_value_is_described", || {
+        let (numbers, _clock) = begin();
+        describe_metrics();
+        tpool::execute(|| ()).expect("a job");
+        sleep(INTERVAL * 2);
+        let text = numbers.render();
+        let kinds: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert_eq!(kinds.len(), 25, "{text}");
+        for name in kinds.iter().map(|kind| kind.split(' ').next().expect("a name")) {
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} is not described");
+        }
+    });
+}
