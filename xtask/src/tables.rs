@@ -33,17 +33,23 @@ pub struct Peer {
     pub program: &'static str,
     /// The package in Debian.
     pub package: &'static str,
-    /// The path of its tests.
+    /// The crate and the test program that speak to it.
+    pub tested_by: (&'static str, &'static str),
+    /// The path of its tests in that program.
     pub tests: &'static str,
 }
 
+/// The green suite.
+const GREEN_SUITE: (&str, &str) = ("greenhub", "it");
+
 /// The programs that the tests speak to.
 pub const PEERS: &[Peer] = &[
-    Peer { program: "gdb", package: "gdb", tests: "peers::gdb::" },
-    Peer { program: "curl", package: "curl", tests: "peers::curl::" },
-    Peer { program: "wrk", package: "wrk", tests: "peers::wrk::" },
-    Peer { program: "nginx", package: "nginx-light", tests: "peers::nginx::" },
-    Peer { program: "redis-server", package: "redis-server", tests: "peers::redis::" },
+    Peer { program: "gdb", package: "gdb", tested_by: GREEN_SUITE, tests: "peers::gdb::" },
+    Peer { program: "curl", package: "curl", tested_by: GREEN_SUITE, tests: "peers::curl::" },
+    Peer { program: "wrk", package: "wrk", tested_by: GREEN_SUITE, tests: "peers::wrk::" },
+    Peer { program: "nginx", package: "nginx-light", tested_by: GREEN_SUITE, tests: "peers::nginx::" },
+    Peer { program: "redis-server", package: "redis-server", tested_by: GREEN_SUITE, tests: "peers::redis::" },
+    Peer { program: "tmux", package: "tmux", tested_by: ("greenhub-top", "screen"), tests: "" },
 ];
 
 /// A library that cargo cannot fetch. A hub that needs it is skipped if it is not installed and cannot be.
@@ -341,6 +347,7 @@ pub const DEPENDENCIES: &[Dependencies] = &[
         dev: &["greenhub", "greenstd", "hub-core", "*"],
     },
     Dependencies { package: "guide", normal: &["greenhub", "hub-tokio"], dev: &["hub-core", "hub-testkit"] },
+    Dependencies { package: "greenhub-top", normal: &[], dev: &["greenhub"] },
     Dependencies { package: RECIPES, normal: &["greenhub", "hub-tokio"], dev: &[] },
     Dependencies { package: "xtask", normal: &[], dev: &[] },
 ];

@@ -207,7 +207,8 @@ fn in_release(command: &mut Command) {
 /// Runs the tests that speak to other programs, as far as these are installed or can be.
 fn peers(workspace: &Workspace, report: &mut Report) {
     for peer in PEERS {
-        let name = format!("green suite, with {}", peer.program);
+        let (package, test) = peer.tested_by;
+        let name = format!("tests of {package}, with {}", peer.program);
         if !is_there(peer.program) {
             install(peer.program, &[peer.package]);
         }
@@ -216,7 +217,7 @@ fn peers(workspace: &Workspace, report: &mut Report) {
             continue;
         }
         let mut command = workspace.cargo();
-        command.args(["test", "-p", "greenhub", "--test", "it", "--", "--ignored", peer.tests]);
+        command.args(["test", "-p", package, "--test", test, "--", "--ignored", peer.tests]);
         report.run_tests(name, command);
     }
 }

@@ -349,6 +349,7 @@ mod suite {
     mod shared_descriptors;
     mod shield;
     mod signals;
+    mod snapshot;
     mod socket_identity;
     mod socket_threads;
     mod sockets;

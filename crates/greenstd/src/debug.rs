@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `format_hub_listeners`, `format_hub_timers` | [`format_hub_listeners`], [`format_hub_timers`]; as data: [`listeners`], [`timers`] |
 //! | – | [`format_green_threads`]; as data: [`greenlets`]; with backtraces: [`dump`], [`dump_on`] a signal, [`backtrace_of`] |
+//! | – | [`format_snapshot`]: the hub and its greenlets as JSON, for programs |
 //! | `hub_listener_stacks`, `hub_timer_stacks` | [`hub_listener_stacks`], [`hub_timer_stacks`]: for callbacks; the location alone is always recorded |
 //! | `hub_blocking_detection` | [`hub_blocking_detection`] |
 //! | `hub_exceptions` | [`hub_exceptions`] |
@@ -31,12 +32,14 @@
 #[cfg(feature = "console")]
 mod console;
 mod panic_hook;
+mod snapshot;
 
 use std::fmt::{Display, Write};
 
 #[cfg(feature = "console")]
 pub use self::console::{Console, console};
 pub use self::panic_hook::install_panic_hook;
+pub use self::snapshot::format_snapshot;
 
 pub use hub_core::{
     BacktraceError, DumpOn, GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Report, TargetInfo, TimerInfo,

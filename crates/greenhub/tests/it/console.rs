@@ -79,7 +79,9 @@ fn a_client_is_greeted_and_each_command_answered() {
             "{banner}"
         );
         let help = client.ask("help");
-        for command in ["help", "threads", "backtrace", "dump", "listeners", "timers", "stats", "kill", "quit"] {
+        for command in
+            ["help", "threads", "backtrace", "dump", "listeners", "timers", "stats", "snapshot", "kill", "quit"]
+        {
             assert!(help.contains(command), "{help}");
         }
         let _sleeper = Builder::new().name("sleeper".into()).spawn(|| sleep(LONG)).unwrap();

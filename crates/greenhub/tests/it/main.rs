@@ -95,6 +95,7 @@ mod shield;
 mod signals;
 mod small_examples;
 mod smoke;
+mod snapshot;
 mod socket_identity;
 mod socket_threads;
 mod sockets;

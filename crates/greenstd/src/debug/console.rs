@@ -16,7 +16,9 @@ use hub_core::internal::request_exit;
 use hub_core::{Builder, GreenThread, get_hub};
 use socket2::{Domain, SockAddr, Type};
 
-use super::{BacktraceError, backtrace_of, dump, format_green_threads, format_hub_listeners, format_hub_timers};
+use super::{
+    BacktraceError, backtrace_of, dump, format_green_threads, format_hub_listeners, format_hub_timers, format_snapshot,
+};
 use crate::net::{Accept, Failure, Pauses};
 use crate::os::unix::net::{UnixListener, UnixStream};
 
@@ -28,9 +30,13 @@ dump         shows the calls in progress of all green threads
 listeners    lists the waiters for descriptors
 timers       lists the timers that are armed
 stats        lists the counters of the hub
+snapshot     prints the hub and its green threads as one line of JSON, at most 10000 of them
 kill N       ends green thread N when it runs next
 quit         ends this connection
 ";
+
+/// The maximum number of greenlets in a snapshot. A client asks for one again and again.
+const MOST_LISTED: usize = 10_000;
 
 /// The longest accepted line in bytes.
 const LONGEST: u64 = 1024;
@@ -324,13 +330,14 @@ fn answer(line: &str) -> Option<String> {
         ("timers", []) => format_hub_timers(),
         ("stats", []) => get_hub().stats().to_string(),
         ("dump", []) => dump(),
+        ("snapshot", []) => format_snapshot(MOST_LISTED) + "\n",
         ("kill", [number]) => kill(number),
         ("backtrace", [number]) => backtrace(number),
         ("quit", []) => return None,
         ("kill" | "backtrace", _) => {
             format!("`{command}` needs the number of one green thread; `threads` lists the numbers\n")
         }
-        ("help" | "threads" | "dump" | "listeners" | "timers" | "stats" | "quit", _) => {
+        ("help" | "threads" | "dump" | "listeners" | "timers" | "stats" | "snapshot" | "quit", _) => {
             format!("`{command}` takes no arguments\n")
         }
         _ => format!("unknown command {command:?}; `help` lists the commands\n"),
