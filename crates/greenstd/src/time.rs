@@ -26,7 +26,7 @@ pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
 ///
 /// # Panics
 ///
-/// The same as [`sleep`](crate::thread::sleep).
+/// The same as [`sleep`].
 #[track_caller]
 pub fn sleep_until(deadline: Instant) {
     sleep(deadline.saturating_duration_since(Instant::now()));

@@ -12,7 +12,7 @@ use crate::sync::wait_queue::{Unserved, Wait};
 /// It is an [`OrderedLightQueue`] that also counts unfinished items.
 pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 
-/// A [`LightQueue`] that also counts unfinished items. Eventlet's `Queue`.
+/// A [`LightQueue`](crate::sync::LightQueue) that also counts unfinished items. Eventlet's `Queue`.
 ///
 /// Callers can wait until all items are reported done.
 ///
