@@ -25,6 +25,9 @@
 //! }
 //! ```
 //!
+//! The [guide](https://github.com/greenhub/greenhub/blob/main/docs/book/src/SUMMARY.md) begins with a first server, and
+//! explains hubs, the main loop and every message.
+//!
 //! # What switches
 //!
 //! A green thread runs until it blocks, sleeps, waits or yields. Nothing preempts it. Every function that may let other
