@@ -283,7 +283,7 @@ const BURST: u64 = 64;
 impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<'_, L, F> {
     fn run(mut self, stop: &StopServe) -> Result<Served, ServeError> {
         let end = {
-            let stopped = Watch::new(self.called_at, stop, StopServe::wait);
+            let stopped = Watch::new(self.called_at, stop, StopServe::wait_or_over);
             stopped.guard(|| self.accept_all(stop))?.unwrap_or(Ok(ServeEnd::Stopped))?
         };
         let (killed, left) = self.drain(stop)?;

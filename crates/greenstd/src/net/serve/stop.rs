@@ -3,8 +3,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Deadline, WaitReason};
+use hub_core::{BiasedMutex, Deadline, LoopError, WaitReason};
 
+use crate::sync::WaitError;
 use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A handle that stops servers over green sockets. Eventlet's `StopServe`.
@@ -84,8 +85,32 @@ impl StopServe {
         self.shared.lock().stopped
     }
 
+    /// Waits until it is stopped. Switches.
+    ///
+    /// It is for the parts of a server beside the accepting of connections, such as connections that wait for their
+    /// next request.
+    ///
+    /// ```
+    /// use greenhub::net::StopServe;
+    /// let stop = StopServe::new();
+    /// let waiting = greenhub::spawn({
+    ///     let stop = stop.clone();
+    ///     move || stop.wait()
+    /// });
+    /// stop.stop();
+    /// waiting.join()??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the caller cannot wait, or the main loop has ended its wait.
+    pub fn wait(&self) -> Result<(), LoopError> {
+        self.wait_for_change(None, |state| state.stopped).map_err(|ended| WaitError::from(ended).without_limit())
+    }
+
     /// Waits until it is stopped, or `over` is set.
-    pub(super) fn wait(&self, over: &Cell<bool>) {
+    pub(super) fn wait_or_over(&self, over: &Cell<bool>) {
         self.wait_until(None, |state| state.stopped || over.get());
     }
 
@@ -107,14 +132,19 @@ impl StopServe {
 
     /// Waits for a change, for at most `limit`. Returns false if none came.
     fn wait_until(&self, limit: Option<Duration>, changed: impl Fn(&State) -> bool) -> bool {
-        let change = ChangeWait::wait(&self.shared, &mut Deadline::from(limit), (), |state, _| {
-            if changed(state) { Ok(()) } else { Err(()) }
-        });
-        match change {
-            Ok(()) => true,
-            // A green thread that cannot wait any more does not wait for a deadline either.
-            Err(Unserved::TimedOut(()) | Unserved::Failed(..)) => false,
-        }
+        // A green thread that cannot wait any more does not wait for a deadline either.
+        self.wait_for_change(limit, changed).is_ok()
+    }
+
+    fn wait_for_change(&self, limit: Option<Duration>, changed: impl Fn(&State) -> bool) -> Result<(), Unserved> {
+        ChangeWait::wait(
+            &self.shared,
+            &mut Deadline::from(limit),
+            (),
+            |state, _| {
+                if changed(state) { Ok(()) } else { Err(()) }
+            },
+        )
     }
 }
 
