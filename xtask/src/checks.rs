@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::costs;
 use crate::returns;
 use crate::step::Report;
-use crate::tables::{FEATURE_LISTS, FEATURE_TESTS, HUBS, RECIPES};
+use crate::tables::{ADAPTER_FEATURES, ADAPTERS, FEATURE_LISTS, FEATURE_TESTS, HUBS, RECIPES};
 use crate::test::{buildable, lacking, missing};
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -46,6 +46,7 @@ fn clippy(workspace: &Workspace, report: &mut Report) {
     for (feature, _) in FEATURE_TESTS {
         command.args(["--features", &format!("greenhub/{feature}")]);
     }
+    command.args(["--features", &adapter_features()]);
     command.args(["--", "-D", "warnings"]);
     report.run("clippy", command);
 }
@@ -54,7 +55,13 @@ fn doc(workspace: &Workspace, report: &mut Report) {
     let mut command = workspace.cargo();
     command.args(["doc", "--workspace", "--exclude", "xtask", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings");
     exclude(&mut command);
+    command.args(["--features", &adapter_features()]);
     report.run("doc", command);
+}
+
+/// Returns all features of the adapters, as a list for a command that concerns other crates, too.
+fn adapter_features() -> String {
+    ADAPTER_FEATURES.iter().map(|feature| format!("{ADAPTERS}/{feature}")).collect::<Vec<_>>().join(",")
 }
 
 /// Leaves out the crates that cannot be built here, and the one that a full test run checks.
@@ -80,6 +87,11 @@ fn features(workspace: &Workspace, report: &mut Report) {
     let mut command = workspace.cargo();
     command.args(["check", "-p", "greenhub", "--lib"]);
     report.run("features: the default", command);
+    for feature in ADAPTER_FEATURES {
+        let mut command = workspace.cargo();
+        command.args(["check", "-p", ADAPTERS, "--lib", "--features", feature]);
+        report.run(format!("features: {feature}"), command);
+    }
 }
 
 /// Returns the lists that can be built here: no feature, each hub alone, and [`FEATURE_LISTS`].

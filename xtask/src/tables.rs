@@ -320,6 +320,12 @@ pub const OTHER_TARGETS: &[&str] =
 /// CI build it.
 pub const RECIPES: &str = "recipes";
 
+/// The crate of adapters for other libraries. Without its features, which are off by default, it is empty.
+pub const ADAPTERS: &str = "greenhub-adapters";
+
+/// The features of [`ADAPTERS`], each of which is built alone.
+pub const ADAPTER_FEATURES: &[&str] = &["http-server", "redis-1", "ureq-3", "ureq-3-rustls"];
+
 /// The crates of this workspace on which a crate may depend.
 pub struct Dependencies {
     pub package: &'static str,
@@ -348,7 +354,8 @@ pub const DEPENDENCIES: &[Dependencies] = &[
     },
     Dependencies { package: "guide", normal: &["greenhub", "hub-tokio"], dev: &["hub-core", "hub-testkit"] },
     Dependencies { package: "greenhub-top", normal: &[], dev: &["greenhub"] },
-    Dependencies { package: RECIPES, normal: &["greenhub", "hub-tokio"], dev: &[] },
+    Dependencies { package: ADAPTERS, normal: &["greenhub"], dev: &["greenhub"] },
+    Dependencies { package: RECIPES, normal: &["greenhub", ADAPTERS, "hub-tokio"], dev: &[ADAPTERS] },
     Dependencies { package: "xtask", normal: &[], dev: &[] },
 ];
 

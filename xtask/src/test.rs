@@ -12,8 +12,8 @@ use crate::faults;
 use crate::returns;
 use crate::step::Report;
 use crate::tables::{
-    FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS, PEERS, RECIPES, TRANSPORT_SEEDS,
-    hubs_here,
+    ADAPTER_FEATURES, ADAPTERS, FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS,
+    PEERS, RECIPES, TRANSPORT_SEEDS, hubs_here,
 };
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -55,6 +55,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
     }
     // All features share one build. `checks` builds each feature alone.
     report.run_tests("features, debug", of_features(workspace));
+    report.run_all_tests("adapters", adapters(workspace));
     for (package, feature, example) in FEATURE_EXAMPLES {
         let mut command = workspace.cargo();
         // The example is for a program that depends on the facade, which passes the feature on.
@@ -187,6 +188,19 @@ fn of_features(workspace: &Workspace) -> Command {
     }
     run_side_by_side(&mut command);
     command
+}
+
+/// Returns the commands that run the tests of the adapters: with the features that need no TLS, and with all, by which
+/// some tests do not hold.
+fn adapters(workspace: &Workspace) -> Vec<Command> {
+    let (tls, others): (Vec<&str>, Vec<&str>) = ADAPTER_FEATURES.iter().partition(|feature| feature.contains("rustls"));
+    [others.clone(), [others, tls].concat()]
+        .map(|features| {
+            let mut command = workspace.cargo();
+            command.args(["test", "--no-fail-fast", "-p", ADAPTERS, "--features", &features.join(",")]);
+            command
+        })
+        .into()
 }
 
 /// Finds the tests of the conformance map in the programs that the steps in debug have built.

@@ -1,0 +1,6 @@
+//! The HTTP server with clients that send raw bytes.
+
+mod ends;
+mod limits;
+mod requests;
+mod support;
