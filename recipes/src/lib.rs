@@ -1,5 +1,6 @@
-//! Shared parts of the recipes: the ways to run green threads beside Tokio, and a local web server.
+//! Shared parts of the recipes: the ways to run green threads beside Tokio, a local web server, and server programs.
 
+pub mod descriptors;
 pub mod server;
 pub mod way;
 pub mod web;

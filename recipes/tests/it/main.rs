@@ -5,15 +5,31 @@
 
 mod support;
 
+mod blocked;
+mod file_locks;
+mod http_server;
 mod hyper;
+mod lints;
 mod nested;
 mod postgres;
+mod postgres_in_tpool;
 mod redis;
+mod redis_adapter;
 mod reqwest;
+mod rustls;
 mod smol;
 mod tls;
+mod tungstenite;
 mod twisted_style;
+mod ureq;
 mod websocket;
+
+#[path = "../../examples/blocked_hub.rs"]
+mod blocked_hub;
+#[path = "../../examples/file_lock.rs"]
+mod file_lock;
+#[path = "../../examples/http_server.rs"]
+mod http_server_example;
 
 #[path = "../../examples/hyper_explicit.rs"]
 mod hyper_explicit;
@@ -23,13 +39,23 @@ mod hyper_implicit;
 mod hyper_without_tokio;
 #[path = "../../examples/postgres_client.rs"]
 mod postgres_client;
+#[path = "../../examples/postgres_pool.rs"]
+mod postgres_pool;
 #[path = "../../examples/redis_client.rs"]
 mod redis_client;
+#[path = "../../examples/redis_pool.rs"]
+mod redis_pool;
 #[path = "../../examples/reqwest_client.rs"]
 mod reqwest_client;
+#[path = "../../examples/rustls_https.rs"]
+mod rustls_https;
 #[path = "../../examples/smol_beside.rs"]
 mod smol_beside;
 #[path = "../../examples/tls.rs"]
 mod tls_session;
+#[path = "../../examples/tungstenite_echo.rs"]
+mod tungstenite_echo;
+#[path = "../../examples/ureq_client.rs"]
+mod ureq_client;
 #[path = "../../examples/websocket.rs"]
 mod websocket_echo;

@@ -66,6 +66,32 @@ pub(crate) fn run(ways: &[Way], recipe: impl Fn(&Ticker) + Clone + Send + 'stati
     }
 }
 
+/// The number of green threads that use a library at once.
+pub(crate) const MANY: usize = 500;
+
+/// Runs `recipe` with [`MANY`] green threads in view: on each hub, on one OS thread, with a ticker.
+///
+/// The sockets of several OS threads could exceed the limit of descriptors, and `select` takes 1024 at most.
+///
+/// # Panics
+///
+/// Panics if the recipe panics or hangs.
+#[track_caller]
+pub(crate) fn run_many(recipe: impl Fn(&Ticker) + Clone + Send + 'static) {
+    recipes::descriptors::raise_limit();
+    for hub in ["epoll", "poll"] {
+        let (sender, ended) = channel();
+        let recipe = recipe.clone();
+        let thread = os::spawn(move || {
+            Way::Hub(hub).run(move || recipe(&Ticker::start()));
+            // Without a receiver the test has failed already.
+            let _ = sender.send(());
+        });
+        assert_ne!(ended.recv_timeout(LIMIT), Err(RecvTimeoutError::Timeout), "the recipe hangs on {hub}");
+        thread.join().expect("the recipe has panicked");
+    }
+}
+
 /// Returns whether a program is installed. Says that the test is skipped if it is not.
 pub(crate) fn is_installed(program: &str) -> bool {
     let asked = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
