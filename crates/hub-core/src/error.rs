@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(crate) use self::panic::payload_text;
 pub use self::timeout::Timeout;
 
 /// The error of choosing or building a hub.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
     /// The name was empty or blank.
@@ -98,6 +99,13 @@ pub enum HubError {
     /// The OS thread is ending and accepts no new hub.
     #[error("this OS thread is ending: it has no hub any more")]
     ThreadEnding,
+}
+
+/// The message, as of `Display`: a `main` that returns an error prints this form.
+impl fmt::Debug for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn origin(variable: Option<&'static str>) -> String {
@@ -382,7 +390,7 @@ impl HubGone {
 }
 
 /// The reason why a job has no result.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
     /// The job panicked with this payload.
@@ -391,6 +399,13 @@ pub enum JobError {
     /// No OS thread could be started, or the loop cannot wait.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// The message, as of `Display`: the payload of a panic has no text of its own.
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl From<JobError> for io::Error {

@@ -160,12 +160,20 @@ impl fmt::Display for Report {
                 parked.iter().try_for_each(|one| write!(f, "\n  {one}"))
             }
             Report::Deadlock { threads } => {
-                f.write_str("deadlock: each OS thread waits for another one")?;
+                f.write_str(match threads.len() {
+                    1 => "deadlock: this wait needs another OS thread, and there is none",
+                    _ => "deadlock: each OS thread waits for another one",
+                })?;
                 threads.iter().try_for_each(|one| write!(f, "\n  {one}"))
             }
             Report::Blocked { name, held, backtrace } => {
+                let held = rounded(*held);
                 write!(f, "{name} has run for {held:?} without yielding, so that all others wait")?;
-                backtrace.as_ref().map_or(Ok(()), |backtrace| write!(f, "\n{}", backtrace.trim_end()))
+                match backtrace {
+                    Some(backtrace) => write!(f, "\n{}", backtrace.trim_end()),
+                    None if cfg!(feature = "backtrace") => Ok(()),
+                    None => f.write_str("; the feature `backtrace` shows where"),
+                }
             }
             Report::Abandoned { thread, left } => {
                 let thread = thread.as_deref().unwrap_or("<unnamed>");
@@ -204,6 +212,12 @@ impl Report {
             Report::Quiet { .. } | Report::Deadlock { .. } | Report::Abandoned { .. } | Report::Dump { .. } => None,
         }
     }
+}
+
+/// Returns a time without digits that mean nothing to a reader.
+fn rounded(time: Duration) -> Duration {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    if millis < 10 { time } else { Duration::from_millis(millis) }
 }
 
 /// Returns the description of a green thread without its name.

@@ -488,3 +488,19 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
         printed(&CappedSemaphore::new(3, 2).expect_err("above the limit"), nothing);
     });
 }
+
+#[test]
+fn the_debug_form_of_an_error_is_its_message() {
+    in_child(|| {
+        let loop_exit = get_hub().run_once(None).expect_err("nothing is left");
+        let unknown = greenhub::use_hub("nonsense").expect_err("there is no such hub");
+        let timeout = with_timeout(Duration::ZERO, || sleep(Duration::MAX)).expect_err("a timeout");
+        let job = tpool::execute(|| -> () { crate::support::green::quiet_panic("a payload") });
+        let job = job.expect_err("the job panics");
+        let errors: [&dyn std::error::Error; 4] = [&loop_exit, &unknown, &timeout, &job];
+        for error in errors {
+            assert_eq!(format!("{error:?}"), error.to_string());
+        }
+        assert!(format!("{:?}", io::Error::from(unknown)).contains("nonsense"));
+    });
+}

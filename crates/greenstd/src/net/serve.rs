@@ -414,7 +414,8 @@ impl Pauses {
         if self.failures == 1 {
             let longest = Pauses::LONGEST;
             hub_core::hub::warn(format!(
-                "{listener:?} cannot accept connections: {error}; tries again, with pauses of up to {longest:?}"
+                "{listener:?} cannot accept connections: {error}; tries again, with pauses of up to {longest:?}{}",
+                remedy(&error)
             ));
         }
         // Each failure has removed a connection from the backlog, so the next attempt follows at once. Too many
@@ -425,6 +426,17 @@ impl Pauses {
         let pause = self.last.map_or(Pauses::FIRST, |last| (last * 2).min(Pauses::LONGEST));
         self.last = Some(pause);
         hub_core::try_sleep(pause).map_err(io::Error::from)
+    }
+}
+
+/// Returns what helps against a failure to accept, if that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(code) if code == Errno::MFILE.raw_os_error() => {
+            "; raise the limit of open files (`ulimit -n`), or give the pool fewer places"
+        }
+        Some(code) if code == Errno::NFILE.raw_os_error() => "; raise the system's limit of open files (`fs.file-max`)",
+        _ => "",
     }
 }
 

@@ -318,12 +318,10 @@ impl fmt::Display for LoopErrorKind {
     }
 }
 
+/// The message, as of `Display`: a `main` that returns an error prints this form.
 impl fmt::Debug for LoopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
-            Cause::Plain(kind) => fmt::Debug::fmt(kind, f),
-            cause => fmt::Debug::fmt(cause, f),
-        }
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -394,7 +392,7 @@ mod tests {
         let [first, second] = [LoopErrorKind::Aborted; 2].map(LoopError::from);
         assert!(Arc::ptr_eq(&first.0, &second.0));
         assert_eq!((first.kind(), first.to_string()), (LoopErrorKind::Aborted, "the main loop was aborted".to_owned()));
-        assert_eq!(format!("{first:?}"), "Aborted");
+        assert_eq!(format!("{first:?}"), first.to_string());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The error of a [`with_timeout`](crate::with_timeout) scope that ran out of time.
 ///
 /// Eventlet's `Timeout`, as a value. Two timeouts are equal if they come from the same scope.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Timeout {
     number: u64,
     after: Option<Duration>,
@@ -53,6 +53,13 @@ impl PartialEq for Timeout {
 }
 
 impl Eq for Timeout {}
+
+/// The message, as of `Display`: a `main` that returns an error prints this form.
+impl fmt::Debug for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
