@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::hubs::{Calls, Tap, Tapped, Wait, Watch, default_hub};
@@ -128,6 +129,9 @@ fn the_number_of_a_bell_that_the_hub_refuses_is_lent_to_the_next_file_for_one_wa
     });
 }
 
+/// Whether a [`Forgetful`] hub has refused the wake-up descriptor.
+static HAS_REFUSED: AtomicBool = AtomicBool::new(false);
+
 /// A hub that is asked to watch a descriptor after each report, and refuses the wake-up descriptor once.
 struct Forgetful(PollHub);
 
@@ -142,6 +146,7 @@ impl Hub for Forgetful {
 
     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
         if REFUSE_WATCH.take() {
+            HAS_REFUSED.store(true, Ordering::SeqCst);
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         self.0.watch(key, fd, interest, lease)
@@ -175,7 +180,9 @@ fn a_loop_whose_hub_refuses_to_watch_the_bell_again_ends_with_an_error() {
         let other = std::thread::spawn(move || {
             std::thread::sleep(SHORT);
             sender.send(1).unwrap();
-            std::thread::sleep(SHORT);
+            while !HAS_REFUSED.load(Ordering::SeqCst) {
+                std::thread::sleep(SHORT);
+            }
             sender.send(2).unwrap();
         });
         let lost = received.wait().unwrap_err().to_string();
