@@ -232,7 +232,7 @@ fn an_os_thread_ends() -> io::Result<bool> {
         });
         greenhub::sleep(SHORT);
     };
-    Ok([std::thread::spawn(ends), os::spawn(ends)].into_iter().all(|thread| thread.join().is_ok()))
+    Ok([std::thread::spawn(ends), os::spawn(ends).into_std()].into_iter().all(|thread| thread.join().is_ok()))
 }
 
 fn a_shutdown_does_not_wait() -> io::Result<bool> {

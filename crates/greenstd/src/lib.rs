@@ -28,7 +28,7 @@
 //! | `process::Stdio`, `ExitStatus`, `Output`, `exit`, … | [`process`] | none: std's own; green pipes, files and standard outputs become `Stdio` |
 //! | `os::unix::process::CommandExt`, `ExitStatusExt` | [`os::unix::process`] | `pre_exec` and `groups` by way of `as_std_mut`; `ExitStatusExt` is std's own |
 //! | `time` | [`time`] | none: std's own; `interval`, `sleep_until` and `timeout_at` are new |
-//! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: requires no `Send`, begins when the caller switches; [`thread::os::spawn`] starts an OS thread that unwinds its green threads at its end |
+//! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: requires no `Send`, begins when the caller switches; [`thread::os::spawn`] starts an OS thread that unwinds its green threads at its end, and whose `join` parks |
 //! | `thread::JoinHandle` | [`thread::JoinHandle`] | is `GreenThread`: `join` returns a `GreenError`, whose `into_panic` returns the payload of a panic |
 //! | `thread::Builder` | [`thread::Builder`] | stacks are smaller (256 KiB), and their size is a power of two; `spawned_at` is new |
 //! | `thread::scope`, `Scope` | [`thread::scope`] | a panic of the scope's closure kills the children before they are joined |

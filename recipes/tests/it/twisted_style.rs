@@ -20,7 +20,7 @@ const LARGE: usize = 3_000_000;
 struct Origin {
     address: SocketAddr,
     stop: Option<mpsc::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
+    thread: Option<os::JoinHandle<()>>,
 }
 
 impl Origin {
@@ -54,7 +54,7 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         self.stop = None;
-        if let Some(Err(panic)) = self.thread.take().map(thread::JoinHandle::join)
+        if let Some(Err(panic)) = self.thread.take().map(os::JoinHandle::join)
             && !thread::panicking()
         {
             std::panic::resume_unwind(panic);

@@ -71,6 +71,7 @@ mod model;
 mod net;
 mod notifiers;
 mod offload;
+mod os_join;
 mod panic_hook;
 mod panic_payloads;
 mod panic_places;

@@ -1005,7 +1005,8 @@ fn an_ending_os_thread_keeps_earlier_grants_and_is_skipped_later() {
                 assert!(ends.recv().is_err());
             };
             // An abandoned waiter is skipped. A waiter woken earlier takes its grant during the shutdown.
-            let spawn_thread = if given_before { greenhub::thread::os::spawn } else { std::thread::spawn };
+            let spawn_thread: fn(_) -> _ =
+                if given_before { |body| greenhub::thread::os::spawn(body).into_std() } else { std::thread::spawn };
             let thread = spawn_thread(waits_and_ends);
             waiting.recv().unwrap();
             let give = || {

@@ -7,11 +7,17 @@
 //! In an OS thread that is started by other means, such as `std::thread::scope`, [`run_and_shutdown`] does the same
 //! around the closure of the OS thread.
 
+mod join_handle;
+
 use std::io;
 use std::time::Duration;
 
 pub use hub_core::internal::run_and_shutdown;
-pub use std::thread::{JoinHandle, ScopedJoinHandle};
+pub use std::thread::ScopedJoinHandle;
+
+pub use join_handle::JoinHandle;
+
+use join_handle::EndNotice;
 
 /// The default time for which an ending OS thread waits for its green threads.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -21,7 +27,7 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// The OS thread ends when its green threads have been unwound, or after [`SHUTDOWN_LIMIT`]. The remaining green
 /// threads are then abandoned and [reported](hub_core::set_report_stream).
 ///
-/// Joining blocks the calling OS thread, like std's.
+/// [`join`](JoinHandle::join) parks only the calling green thread.
 ///
 /// ```
 /// use greenhub::thread;
@@ -105,8 +111,12 @@ impl Builder {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let limit = self.limit;
-        self.builder.spawn(move || run_and_shutdown(limit, f))
+        let (limit, (notice, ended)) = (self.limit, EndNotice::new());
+        let body = move || {
+            let _notice = notice;
+            run_and_shutdown(limit, f)
+        };
+        Ok(JoinHandle::new(self.builder.spawn(body)?, ended))
     }
 
     /// Spawns a new OS thread in a scope of std, like std's `Builder::spawn_scoped`. Does not switch.
