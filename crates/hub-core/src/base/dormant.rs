@@ -44,6 +44,7 @@ pub(crate) enum Others {
 }
 
 /// The wait of an OS thread.
+#[derive(Clone)]
 pub(crate) enum Waits {
     /// The OS thread waits as a whole.
     Thread(WaitReason),
@@ -131,11 +132,13 @@ impl Dormant {
     /// Compares the table with the OS threads of the process.
     pub(crate) fn others(&self) -> Others {
         let Some(mut table) = TABLE.get().map(lock) else { return Others::Awake };
-        match table.others_wait(self.number) {
-            None => Others::Awake,
-            Some(false) => Others::Idle,
-            Some(true) => table.deadlock().map_or(Others::Awake, Others::Deadlocked),
-        }
+        let all = match table.others_wait(self.number) {
+            None => return Others::Awake,
+            Some(false) => return Others::Idle,
+            Some(true) => table.deadlock(),
+        };
+        drop(table);
+        all.map_or(Others::Awake, |all| Others::Deadlocked(describe(all)))
     }
 
     /// Returns a line for each wait if no OS thread is awake. The caller counts, and may be the only one. Returned only
@@ -143,7 +146,9 @@ impl Dormant {
     pub(crate) fn deadlock(&self) -> Option<Vec<String>> {
         let mut table = lock(TABLE.get()?);
         table.others_wait(self.number)?;
-        table.deadlock()
+        let all = table.deadlock()?;
+        drop(table);
+        Some(describe(all))
     }
 
     /// Counts the OS thread as awake or dormant, without clearing a reported deadlock.
@@ -190,14 +195,30 @@ impl Table {
         Some(others.iter().any(waits))
     }
 
-    /// Returns a line for each wait, only once for a deadlock.
-    fn deadlock(&mut self) -> Option<Vec<String>> {
+    /// Returns the waits of each OS thread, only once for a deadlock.
+    fn deadlock(&mut self) -> Option<Vec<(system::Id, Waits)>> {
         if std::mem::replace(&mut self.reported, true) {
             return None;
         }
         self.entries.sort_unstable_by_key(|entry| entry.thread);
-        Some(self.entries.iter().flat_map(Entry::describe).collect())
+        Some(self.entries.iter().filter_map(|entry| Some((entry.thread, entry.waits()?.clone()))).collect())
     }
+}
+
+/// Returns a line for each wait.
+///
+/// The caller does not hold the table: to look up the names of calls takes up to seconds, and every OS thread that
+/// begins to wait or is woken needs the table.
+fn describe(all: Vec<(system::Id, Waits)>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (thread, waits) in all {
+        let thread = system::describe(thread);
+        match waits {
+            Waits::Thread(reason) => lines.push(format!("{thread}: {}", reason.as_str())),
+            Waits::Greenlets(waits) => lines.extend(waits.iter().map(|wait| format!("{thread}: {wait}"))),
+        }
+    }
+    lines
 }
 
 impl Entry {
@@ -213,12 +234,10 @@ impl Entry {
         matches!(self.role, Role::Waiter { .. })
     }
 
-    fn describe(&self) -> Vec<String> {
-        let Role::Waiter { waits, .. } = &self.role else { return Vec::new() };
-        let thread = system::describe(self.thread);
-        match waits {
-            Waits::Thread(reason) => vec![format!("{thread}: {}", reason.as_str())],
-            Waits::Greenlets(waits) => waits.iter().map(|wait| format!("{thread}: {wait}")).collect(),
+    fn waits(&self) -> Option<&Waits> {
+        match &self.role {
+            Role::Waiter { waits, .. } => Some(waits),
+            Role::Worker(_) => None,
         }
     }
 }
