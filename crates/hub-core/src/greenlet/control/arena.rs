@@ -5,6 +5,7 @@
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::{Control, ControlRef, Kind, State, Wake};
 use crate::base::prefetch::prefetch;
@@ -20,7 +21,7 @@ pub(in super::super) const BLOCKS: usize = CHUNK;
 
 /// The chunks of an arena, for debuggers, which do not know where a `Vec` keeps them. This code never reads it.
 #[repr(C)]
-pub(in super::super) struct ChunkList {
+pub(crate) struct ChunkList {
     first: Cell<*const NonNull<Control>>,
     len: Cell<usize>,
 }
@@ -34,9 +35,19 @@ impl ChunkList {
         ChunkList { first: Cell::new(ptr::null()), len: Cell::new(0) }
     }
 
+    /// Shows these chunks. Chunks that were shown before are in memory until this call, and may be freed after it.
+    ///
+    /// A debugger may stop the program at any instruction. The list is empty while its fields change.
     fn set(&self, chunks: &[NonNull<Control>]) {
+        // The compiler must not move the stores over each other, nor over the changes of the memory around the call.
+        // No fence of the processor is needed: a debugger reads what the OS thread has executed.
+        compiler_fence(Ordering::SeqCst);
+        self.len.set(0);
+        compiler_fence(Ordering::SeqCst);
         self.first.set(chunks.as_ptr());
+        compiler_fence(Ordering::SeqCst);
         self.len.set(chunks.len());
+        compiler_fence(Ordering::SeqCst);
     }
 }
 
@@ -178,7 +189,7 @@ impl Controls {
     }
 
     /// Returns the chunks for debuggers.
-    pub(in super::super) fn list(&self) -> &ChunkList {
+    pub(crate) fn list(&self) -> &ChunkList {
         &self.list
     }
 
