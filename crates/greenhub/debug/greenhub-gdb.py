@@ -112,7 +112,7 @@ class Greenlet:
 
 
 def location(address):
-    """Returns the text of a location of std, whose layout is std's own: what is no path is left out."""
+    """Returns the text of a location of std, or None if the layout, which is std's own, holds no path there."""
     try:
         start, length, line, column = struct.unpack("=QQII", read(address, 24))
         if 0 < length < 4096:
@@ -135,10 +135,22 @@ def os_threads(table):
         entry = pointer(entry + table.thread_next)
 
 
+def threads_by_id():
+    return {thread.ptid[1]: thread for thread in gdb.selected_inferior().threads()}
+
+
+def missing_threads(table):
+    """Returns the number of OS threads of the list that this process does not have.
+
+    A forked child has the list of its parent until it first calls its hub.
+    """
+    present = threads_by_id()
+    return sum(id not in present for id, _ in os_threads(table))
+
+
 def greenlets(table):
     """Yields all greenlets, by OS thread."""
-    by_id = {thread.ptid[1]: thread for thread in gdb.selected_inferior().threads()}
-    # In a forked child the list names the OS threads of the parent.
+    by_id = threads_by_id()
     for id, chunks in sorted(os_threads(table), key=lambda entry: entry[0]):
         thread = by_id.get(id)
         if thread is None:
@@ -213,7 +225,7 @@ def run_in(greenlet, command):
     """Runs a command of gdb in the frames of a greenlet."""
     former = gdb.selected_thread()
     if greenlet.state != "running" and not greenlet.is_suspended():
-        print(f"it has no frames: {greenlet.state}")
+        print(f"this greenlet has no frames: {greenlet.state}")
         return
     greenlet.thread.switch()
     try:
@@ -235,8 +247,12 @@ class InfoGreenthreads(gdb.Command):
         super().__init__("info greenthreads", gdb.COMMAND_STATUS)
 
     def invoke(self, arguments, from_tty):
-        for greenlet in greenlets(Table()):
+        table = Table()
+        for greenlet in greenlets(table):
             print(f"{greenlet.thread.num}.{greenlet.number:<6} {greenlet}")
+        missing = missing_threads(table)
+        if missing:
+            print(f"{missing} OS threads of the list are not in this process")
 
 
 class Greenthread(gdb.Command):

@@ -25,7 +25,7 @@ pub(crate) mod ask_owner;
 pub(crate) mod backtrace;
 mod cold;
 pub(crate) mod control;
-mod debugger;
+pub(crate) mod debugger;
 pub(crate) mod describe;
 pub(crate) mod driver;
 pub(crate) mod exit;

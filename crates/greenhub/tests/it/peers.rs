@@ -163,7 +163,7 @@ mod gdb {
         for (name, calls) in [
             ("\"reader\" (spawned at ", &["waiting for a descriptor", "read_in_vain", "peers.rs:"][..]),
             (": waiting for a lock", &["lock_in_vain", "peers.rs:"]),
-            (": begins later", &["it has no frames"]),
+            (": begins later", &["this greenlet has no frames"]),
             ("main greenlet: waiting for a green thread", &["join_the_stopper", "peers.rs:", "thread_start"]),
             ("\"other reader\" (spawned at ", &["waiting for a descriptor", "read_in_vain", "peers.rs:"]),
             (": running", &["stop_here", "peers.rs:"]),

@@ -7,16 +7,18 @@
 //! Ground rules:
 //! - An entry of the list is leaked, so it lives forever. Its `next` is not changed after the entry is in the list.
 //! - An entry belongs to the OS thread that has put its number there, until that sets the number to zero again. Others
-//!   change nothing in it.
+//!   change nothing in it. In a forked child the entries of the parent's OS threads belong to the OS thread that has
+//!   forked.
 //! - This code never follows `chunks`. A debugger does, while the process stands still.
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 use super::control::arena::{BLOCKS, ChunkList};
 use super::control::{Control, Kind, State};
 use super::stack::Stack;
 use super::task::cell;
+use crate::base::fork;
 use crate::base::wait_reason::WaitReason;
 
 const VERSION: u32 = 1;
@@ -73,6 +75,8 @@ struct OsThread {
     /// The system's number of the OS thread, or zero if the entry is free.
     id: AtomicI32,
     chunks: AtomicPtr<ChunkList>,
+    /// The fork generation in which the number was put there. Debuggers do not read it.
+    generation: AtomicU32,
 }
 
 static THREADS: AtomicPtr<OsThread> = AtomicPtr::new(ptr::null_mut());
@@ -91,11 +95,19 @@ fn entries() -> impl Iterator<Item = &'static OsThread> {
 /// Lets debuggers find the control blocks of the calling OS thread.
 pub(super) fn enter(chunks: &ChunkList) {
     let (id, chunks) = (this_thread(), ptr::from_ref(chunks).cast_mut());
-    let is_free = |entry: &&OsThread| entry.id.compare_exchange(0, id, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    let generation = fork::generation();
+    let is_free = |entry: &&OsThread| {
+        entry.id.load(Ordering::Relaxed) == 0 && {
+            // Before the number: see `after_fork`. Every OS thread that tries to take the entry stores the same.
+            entry.generation.store(generation, Ordering::Relaxed);
+            entry.id.compare_exchange(0, id, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        }
+    };
     if let Some(entry) = entries().find(is_free) {
         return entry.chunks.store(chunks, Ordering::Release);
     }
-    let new = Box::new(OsThread { next: ptr::null(), id: AtomicI32::new(id), chunks: AtomicPtr::new(chunks) });
+    let (id, chunks, generation) = (AtomicI32::new(id), AtomicPtr::new(chunks), AtomicU32::new(generation));
+    let new = Box::new(OsThread { next: ptr::null(), id, chunks, generation });
     let new = Box::into_raw(new);
     let mut first = THREADS.load(Ordering::Relaxed);
     loop {
@@ -104,6 +116,26 @@ pub(super) fn enter(chunks: &ChunkList) {
         match THREADS.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => return,
             Err(other) => first = other,
+        }
+    }
+}
+
+/// Puts the new number of the calling OS thread into its entry, and hides the OS threads that a fork has left behind.
+///
+/// OS threads of the child may have taken entries already, which stay as they are.
+pub(crate) fn after_fork(chunks: &ChunkList) {
+    let chunks = ptr::from_ref(chunks).cast_mut();
+    for entry in entries() {
+        let id = entry.id.load(Ordering::Acquire);
+        if id == 0 || entry.generation.load(Ordering::Relaxed) == fork::generation() {
+            continue;
+        }
+        entry.generation.store(fork::generation(), Ordering::Relaxed);
+        if entry.chunks.load(Ordering::Relaxed) == chunks {
+            entry.id.store(this_thread(), Ordering::Release);
+        } else {
+            entry.chunks.store(ptr::null_mut(), Ordering::Relaxed);
+            entry.id.store(0, Ordering::Release);
         }
     }
 }
@@ -175,12 +207,39 @@ const fn reasons() -> [Text; WaitReason::ALL.len()] {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::base::fork::tests::holds_in_child;
     use crate::greenlet::local;
 
     fn found() -> Vec<i32> {
         entries().map(|entry| entry.id.load(Ordering::Relaxed)).collect()
     }
 
+    #[test]
+    fn a_forked_child_lists_its_own_os_thread_alone() {
+        let in_child = || {
+            let chunks = local::get().controls.list();
+            after_fork(chunks);
+            let used: Vec<i32> = found().into_iter().filter(|id| *id != 0).collect();
+            let own = entries().find(|entry| entry.chunks.load(Ordering::Relaxed) == ptr::from_ref(chunks).cast_mut());
+            used == [this_thread()] && own.is_some()
+        };
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            local::get();
+            begun.send(()).unwrap();
+            let _ = stopped.recv();
+        });
+        has_begun.recv().unwrap();
+        local::get();
+        assert!(holds_in_child(in_child));
+        assert!(found().contains(&this_thread()), "the entry of the parent is as before");
+        drop(stop);
+        other.join().unwrap();
+    }
+
+    // Elsewhere all OS threads have the same number.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
     fn an_os_thread_is_found_until_it_ends_and_its_entry_is_used_again() {
         let run = || {
@@ -201,9 +260,18 @@ mod tests {
 
     #[test]
     fn each_reason_is_in_its_place() {
-        for (number, reason) in WaitReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, number);
-            assert!(GREENHUB_GDB.reasons[number].starts_with(reason.as_str().as_bytes()));
-        }
+        let reason = |reason: WaitReason| {
+            let text = &GREENHUB_GDB.reasons[reason as usize];
+            let end = text.iter().position(|byte| *byte == 0).unwrap();
+            std::str::from_utf8(&text[..end]).unwrap()
+        };
+        assert_eq!(reason(WaitReason::Yield), "yielding");
+        assert_eq!(reason(WaitReason::Lock), "waiting for a lock");
+        assert_eq!(reason(WaitReason::Park), "waiting to be unparked");
+        assert_eq!(reason(WaitReason::Watcher), "waiting for a watcher");
+        let mut all: Vec<&str> = WaitReason::ALL.into_iter().map(reason).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), WaitReason::ALL.len(), "no text is left out, and none comes twice");
     }
 }

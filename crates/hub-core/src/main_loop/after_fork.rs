@@ -10,6 +10,7 @@ use crate::base::wait_reason::WaitReason;
 use crate::error::LoopError;
 use crate::greenlet::control::State;
 use crate::greenlet::control::Waiter;
+use crate::greenlet::debugger;
 use crate::greenlet::exit::drop_contained;
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -30,6 +31,7 @@ impl MainLoop {
         if self.heartbeat.is_in_hub() || !fork::take_forked() {
             return Ok(());
         }
+        debugger::after_fork(local::get().controls.list());
         let hub = self.slot.name();
         let has_hub = !self.slot.is_empty();
         self.phases.note_fork();
