@@ -378,6 +378,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/base/fork.rs",
     "crates/hub-core/src/base/own_stack.rs",
     "crates/hub-core/src/base/prefetch.rs",
+    "crates/hub-core/src/base/read_word.rs",
     "crates/hub-core/src/greenlet/backtrace.rs",
     "crates/hub-core/src/greenlet/cold.rs",
     "crates/hub-core/src/greenlet/control.rs",

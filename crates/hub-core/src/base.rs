@@ -2,7 +2,7 @@
 //!
 //! [`sync`] contains std's primitives, or those of loom. [`dormant`] tracks OS threads that sleep until another one
 //! wakes them. [`unwind`] makes backtraces. The others are [`at_exit`], [`contain`], [`fork`], [`id`], [`os_thread`],
-//! [`own_stack`], [`prefetch`] and [`wait_reason`].
+//! [`own_stack`], [`prefetch`], `read_word` and [`wait_reason`].
 
 pub(crate) mod at_exit;
 pub(crate) mod contain;
@@ -13,6 +13,8 @@ pub(crate) mod os_thread;
 pub(crate) mod own_stack;
 pub(crate) mod pool_usage;
 pub(crate) mod prefetch;
+#[cfg(all(feature = "backtrace", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) mod read_word;
 pub(crate) mod sync;
 #[cfg_attr(
     not(all(feature = "backtrace", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),

@@ -145,6 +145,7 @@ pub mod future {
 pub mod internal {
     pub use linkme;
 
+    pub use crate::api::dump::dump_at_most;
     pub use crate::api::hook::hook_shared;
     pub use crate::api::hub_ref::present_time;
     pub use crate::api::kill::{kill_progress, request_exit, request_exit_with};

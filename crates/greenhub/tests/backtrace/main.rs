@@ -5,6 +5,8 @@ mod support;
 
 mod blocked;
 mod deadlocked;
+mod images;
+mod many;
 mod parked;
 
 /// Asserts that the backtrace shows these calls in order, the innermost first.

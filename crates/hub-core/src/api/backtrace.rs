@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::base::id::GreenletId;
-use crate::base::unwind::Frames;
+use crate::base::unwind::{Frames, Tables};
 use crate::greenlet::backtrace;
 use crate::greenlet::control::{ControlRef, State};
 use crate::greenlet::local;
@@ -17,7 +17,10 @@ use crate::greenlet::local;
 /// begins with calls of this library.
 ///
 /// It takes the feature `backtrace`, on Linux on x86-64 and 64-bit ARM. The first call reads the unwind tables and the
-/// debug information of the program, which blocks the OS thread for up to some hundred milliseconds.
+/// debug information of the program, which blocks the OS thread for up to some hundred milliseconds. Every call reads
+/// the list of the mappings of the process; [`dump`](crate::dump) reads it once for all greenlets.
+///
+/// In a child that was forked while another OS thread looked up names, the calls have addresses instead of names.
 ///
 /// ```
 /// use greenhub::debug::{BacktraceError, backtrace_of};
@@ -35,7 +38,7 @@ use crate::greenlet::local;
 /// Returns [`Unsupported`](BacktraceError::Unsupported) without the feature or on another system,
 /// [`NotFound`](BacktraceError::NotFound) if no greenlet of this OS thread has the id,
 /// [`NotBegun`](BacktraceError::NotBegun) if its body has not begun, and
-/// [`UnknownStack`](BacktraceError::UnknownStack) if it is suspended on a stack that the library does not know.
+/// [`UnknownStack`](BacktraceError::UnknownStack) if it is on a stack that the library does not know.
 pub fn backtrace_of(id: GreenletId) -> Result<String, BacktraceError> {
     let control = local::try_get().and_then(|local| local.controls.get(id.number()));
     let state = control.map(|control| control.state());
@@ -43,24 +46,24 @@ pub fn backtrace_of(id: GreenletId) -> Result<String, BacktraceError> {
         Some(control)
             if !matches!(state, Some(State::Free | State::Cancelled | State::Callback | State::Abandoned)) =>
         {
-            Ok(frames_of(control)?.to_string())
+            Ok(frames_of(control, Tables::of_process().as_ref())?.to_string())
         }
         _ if !backtrace::AVAILABLE => Err(BacktraceError::Unsupported),
         _ => Err(BacktraceError::NotFound),
     }
 }
 
-/// Returns the backtrace of a greenlet that has not ended.
-pub(super) fn frames_of(control: ControlRef) -> Result<Frames, BacktraceError> {
+/// Returns the backtrace of a greenlet that has not ended, by the tables of the process.
+pub(super) fn frames_of(control: ControlRef, tables: Option<&Tables>) -> Result<Frames, BacktraceError> {
     if !backtrace::AVAILABLE {
         return Err(BacktraceError::Unsupported);
     }
-    let frames = match control.state() {
+    let find = match control.state() {
         State::Unstarted | State::Delayed => return Err(BacktraceError::NotBegun),
-        State::Running => backtrace::running(),
-        _ => backtrace::suspended(control),
+        State::Running => backtrace::running,
+        _ => backtrace::suspended,
     };
-    frames.ok_or(BacktraceError::UnknownStack)
+    tables.and_then(|tables| find(control, tables)).ok_or(BacktraceError::UnknownStack)
 }
 
 /// The reason why there is no backtrace of a greenlet, from [`backtrace_of`].
@@ -73,7 +76,7 @@ pub enum BacktraceError {
     NotFound,
     /// The body of the greenlet has not begun.
     NotBegun,
-    /// The greenlet is suspended on a stack of the program's own.
+    /// The greenlet is on a stack of the program's own, or the system does not tell what is mapped.
     UnknownStack,
 }
 
@@ -85,7 +88,7 @@ impl fmt::Display for BacktraceError {
             }
             BacktraceError::NotFound => "no greenlet of this OS thread has this id",
             BacktraceError::NotBegun => "the body has not begun",
-            BacktraceError::UnknownStack => "it is suspended on a stack that is not known",
+            BacktraceError::UnknownStack => "it is on a stack that is not known",
         })
     }
 }

@@ -7,8 +7,27 @@ use std::fmt;
 #[derive(Clone, Debug)]
 pub(crate) struct Frames(Infallible);
 
+impl Frames {
+    pub(crate) fn to_text(&self, _: &mut Names) -> String {
+        match self.0 {}
+    }
+}
+
 impl fmt::Display for Frames {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {}
     }
 }
+
+/// The unwind tables of the process, of which there are none.
+pub(crate) struct Tables;
+
+impl Tables {
+    pub(crate) fn of_process() -> Option<Tables> {
+        None
+    }
+}
+
+/// The names of calls, of which there are none.
+#[derive(Default)]
+pub(crate) struct Names(());

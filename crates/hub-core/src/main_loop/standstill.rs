@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::remote::Mailbox;
 use crate::base::dormant::{Dormant, FIRST_LOOK, GreenletWait, LONGEST_LOOK, Others, Sleep, Waits};
 use crate::base::fork;
+use crate::base::unwind::Tables;
 use crate::greenlet::backtrace;
 use crate::greenlet::describe;
 use crate::greenlet::local::Local;
@@ -227,14 +228,15 @@ impl Standstill {
 
 /// Returns each wait on this OS thread. The first ones have a backtrace, with the feature `backtrace`.
 pub(super) fn waits(local: &Local) -> Vec<GreenletWait> {
-    /// The most backtraces. To make thousands would take the OS thread seconds.
+    /// The most backtraces. Thousands would make the report unreadable.
     const BACKTRACES: usize = 64;
 
     let main = format!("the main greenlet, {}", local.main.reason().as_str());
     let all = std::iter::once((local.main, main)).chain(describe::parked(local));
+    let tables = Tables::of_process();
     let with_backtrace = |(number, (control, text)): (usize, _)| GreenletWait {
         text,
-        backtrace: if number < BACKTRACES { backtrace::suspended(control) } else { None },
+        backtrace: tables.as_ref().filter(|_| number < BACKTRACES).and_then(|it| backtrace::suspended(control, it)),
     };
     all.enumerate().map(with_backtrace).collect()
 }

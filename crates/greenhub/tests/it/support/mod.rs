@@ -150,6 +150,11 @@ fn test_name(test: &str) -> String {
 
 const CHILD: &str = "GREENHUB_TEST_CHILD";
 
+/// Lets [`is_child`] return true in the process of `command`.
+pub(crate) fn mark_child(command: &mut Command) -> &mut Command {
+    command.env(CHILD, "1")
+}
+
 /// Returns whether this process was started by [`rerun`].
 pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()

@@ -9,7 +9,8 @@
 use std::ffi::c_void;
 use std::ops::Range;
 
-use crate::base::unwind::{Frames, Registers, WORD};
+use crate::base::read_word::read_word;
+use crate::base::unwind::{Registers, Tables, WORD};
 
 /// The size of the copy in words: the last few dozen calls.
 const WORDS: usize = 8192;
@@ -60,11 +61,9 @@ impl Snapshot {
         let sp = self.sp as usize;
         let Some(bounds) = bounds.filter(|bounds| bounds.contains(&sp) && sp.is_multiple_of(WORD)) else { return };
         self.len = ((bounds.end - sp) / WORD).min(WORDS);
-        let from = std::ptr::with_exposed_provenance::<u64>(sp);
         for (index, word) in self.words[..self.len].iter_mut().enumerate() {
-            // SAFETY: the address is within the bounds, which are mapped. The read is volatile, since the words belong
-            // to the interrupted code, which resumes afterwards.
-            *word = unsafe { from.add(index).read_volatile() };
+            // SAFETY: the address is within the bounds, which are mapped.
+            *word = unsafe { read_word(sp + index * WORD) };
         }
     }
 
@@ -79,7 +78,7 @@ impl Snapshot {
             let word = self.words[..self.len].get(index).ok_or(())?;
             if (offset as usize).is_multiple_of(WORD) { Ok(*word) } else { Err(()) }
         };
-        let text = Frames::find(self.pc, self.registers(), read)?.to_string();
+        let text = Tables::of_process()?.find(self.pc, self.registers(), read).to_string();
         (!text.is_empty()).then_some(text)
     }
 
