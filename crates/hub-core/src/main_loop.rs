@@ -47,6 +47,7 @@ mod counters;
 pub(crate) mod deadline;
 pub(crate) mod descriptors;
 pub(crate) mod doubt;
+pub(crate) mod dump_request;
 mod embedding;
 mod end_requests;
 pub(crate) mod foreign_futures;

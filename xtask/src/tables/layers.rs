@@ -133,6 +133,7 @@ const HUB_CORE: Layers = Layers {
                 &["main_loop/wakeup"],
                 &["main_loop/latch"],
                 &["main_loop/foreign_futures"],
+                &["main_loop/dump_request"],
                 &["main_loop/remote/mailbox"],
                 &["main_loop/remote"],
                 &["main_loop/loops"],

@@ -1,10 +1,12 @@
 //! Dumps of all greenlets, on demand and on a signal.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 
+use crate::support::fork::{ends_well, forked};
 use crate::support::green::{LONG, SHORT};
 use crate::support::{alone, run};
 use greenhub::debug::{BacktraceError, Report, backtrace_of, dump, dump_on, set_report_stream};
@@ -150,5 +152,68 @@ fn a_signal_that_cannot_be_caught_is_refused() {
         for signal in [Signal::SIGKILL as i32, Signal::SIGSEGV as i32, 0, 1000] {
             assert_eq!(dump_on(signal).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
         }
+    });
+}
+
+#[test]
+fn signals_during_a_busy_turn_lead_to_one_dump() {
+    alone("signals_during_a_busy_turn_lead_to_one_dump", || {
+        let dumps = dumps();
+        sleep(SHORT);
+        let _on_signal = dump_on(Signal::SIGUSR1 as i32).unwrap();
+        for _ in 0..50 {
+            raise(Signal::SIGUSR1).unwrap();
+            // The OS thread that asks the loops takes this signal up, not several at once.
+            std::thread::sleep(SHORT);
+        }
+        assert!(dumps.try_recv().is_err(), "the loop had no turn");
+        sleep(20 * SHORT);
+        assert_eq!(dumps.try_iter().count(), 1);
+        raise(Signal::SIGUSR1).unwrap();
+        sleep(20 * SHORT);
+        assert_eq!(dumps.try_iter().count(), 1, "a later signal leads to a dump of its own");
+    });
+}
+
+#[test]
+fn a_drop_cancels_dumps_that_no_loop_has_begun() {
+    alone("a_drop_cancels_dumps_that_no_loop_has_begun", || {
+        let dumps = dumps();
+        sleep(SHORT);
+        let on_signal = dump_on(Signal::SIGUSR1 as i32).unwrap();
+        raise(Signal::SIGUSR1).unwrap();
+        // Long enough for the request to reach the mailbox.
+        std::thread::sleep(20 * SHORT);
+        drop(on_signal);
+        sleep(20 * SHORT);
+        assert!(dumps.try_recv().is_err());
+    });
+}
+
+#[test]
+fn a_forked_child_does_not_carry_out_the_dump_that_its_parent_was_asked_for() {
+    static IN_CHILD: AtomicUsize = AtomicUsize::new(0);
+    alone("a_forked_child_does_not_carry_out_the_dump_that_its_parent_was_asked_for", || {
+        let parent = std::process::id();
+        let (sender, dumps) = mpsc::channel();
+        set_report_stream(move |report| match report {
+            Report::Dump { .. } if std::process::id() == parent => sender.send(()).unwrap(),
+            _ => _ = IN_CHILD.fetch_add(1, Ordering::Relaxed),
+        });
+        sleep(SHORT);
+        let _on_signal = dump_on(Signal::SIGUSR1 as i32).unwrap();
+        let child = spawn(|| {
+            raise(Signal::SIGUSR1).unwrap();
+            std::thread::sleep(20 * SHORT);
+            forked(|| {
+                sleep(SHORT);
+                // The child has the handler, and nothing behind it.
+                raise(Signal::SIGUSR1).unwrap();
+                sleep(20 * SHORT);
+                assert_eq!(IN_CHILD.load(Ordering::Relaxed), 0);
+            })
+        });
+        ends_well(child.join().unwrap());
+        assert_eq!(dumps.try_iter().count(), 1, "the parent's own dump comes");
     });
 }

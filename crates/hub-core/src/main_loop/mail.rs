@@ -62,10 +62,13 @@ impl MainLoop {
             self.signal_waits.wake_all();
         }
         let generation = fork::generation();
+        let mut dumps = Vec::new();
         for message in messages.drain(..) {
             match message {
-                // An earlier message has forked. The spawns and stops behind it are the parent's.
-                Message::Spawn(..) | Message::Stop if fork::generation() != generation => drop_contained(message),
+                // An earlier message has forked. The spawns, dumps and stops behind it are the parent's.
+                Message::Spawn(..) | Message::Dump(_) | Message::Stop if fork::generation() != generation => {
+                    drop_contained(message)
+                }
                 Message::Spawn(place, run, future) => {
                     if let Some(future) = future {
                         self.foreign_futures.add(future);
@@ -74,15 +77,24 @@ impl MainLoop {
                 }
                 Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
                 Message::Run(request) => request(),
+                Message::Dump(request) => dumps.push(request),
                 Message::Stop => self.abort(),
             }
         }
         *self.messages.borrow_mut() = messages;
         self.phases.note_mail();
+        // Last, since user code may switch, and may fork: the rest is the parent's then.
+        for request in dumps {
+            if fork::generation() == generation {
+                request.carry_out();
+            }
+        }
     }
 
     /// Sorts the mail from before a fork. Wake-ups, requests of this library and an interruption hold in both
-    /// processes. A spawn and a stop are the parent's, and so are the futures that wait for results.
+    /// processes. A spawn, a dump and a stop are the parent's, and so are the futures that wait for results.
+    ///
+    /// No user code runs here except destructors: the loop is between two processes.
     pub(super) fn retain_mail_after_fork(&self) {
         self.foreign_futures.forget();
         let Some(inbox) = self.inbox.get() else { return };
@@ -98,7 +110,7 @@ impl MainLoop {
             match message {
                 Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
                 Message::Run(request) => request(),
-                message @ (Message::Spawn(..) | Message::Stop) => drop_contained(message),
+                message @ (Message::Spawn(..) | Message::Dump(_) | Message::Stop) => drop_contained(message),
             }
         }
     }

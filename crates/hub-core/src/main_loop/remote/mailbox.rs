@@ -45,6 +45,7 @@ use crate::base::fork;
 use crate::base::id::HubId;
 use crate::base::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, UnsafeCell, yield_now};
 use crate::hub::Notify;
+use crate::main_loop::dump_request::DumpRequest;
 use crate::main_loop::foreign_futures::ForeignFuture;
 use crate::main_loop::wakeup::Wakeup;
 
@@ -56,6 +57,8 @@ pub(crate) enum Message {
     Wake { greenlet: u32, ticket: u64 },
     /// Run the closure between two greenlets. It is this library's own, and does not switch.
     Run(Box<dyn FnOnce() + Send>),
+    /// Report the greenlets of the loop's OS thread. This calls user code, which may switch.
+    Dump(Arc<DumpRequest>),
     /// End the loop.
     Stop,
 }
@@ -66,6 +69,7 @@ impl fmt::Debug for Message {
             Message::Spawn(..) => f.write_str("Spawn"),
             Message::Wake { greenlet, ticket } => write!(f, "Wake({greenlet}, {ticket})"),
             Message::Run(_) => f.write_str("Run"),
+            Message::Dump(_) => f.write_str("Dump"),
             Message::Stop => f.write_str("Stop"),
         }
     }
