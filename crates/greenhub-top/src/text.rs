@@ -16,8 +16,8 @@ pub(crate) fn format(path: &Path, snapshot: &Snapshot, latency: Duration) -> Str
         "{}: process {}, thread {}, hub {}, answered in {}",
         path.display(),
         snapshot.process,
-        snapshot.thread.as_deref().unwrap_or("without a name"),
-        snapshot.title(),
+        escaped(snapshot.thread.as_deref().unwrap_or("without a name")),
+        escaped(&snapshot.title()),
         time(latency),
     );
     let _ = writeln!(
@@ -38,13 +38,27 @@ pub(crate) fn format(path: &Path, snapshot: &Snapshot, latency: Duration) -> Str
     );
     for greenlet in &snapshot.greenlets {
         let age = greenlet.age().map_or_else(|| "-".to_owned(), time);
-        let made_at = greenlet.made_at.as_deref().unwrap_or("-");
-        let _ = writeln!(text, "{:>6} {age:>8} {} ({made_at}): {}", greenlet.id, greenlet.title(), greenlet.text);
+        let made_at = escaped(greenlet.made_at.as_deref().unwrap_or("-"));
+        let (title, state) = (escaped(greenlet.title()), escaped(&greenlet.text));
+        let _ = writeln!(text, "{:>6} {age:>8} {title} ({made_at}): {state}", greenlet.id);
     }
     if snapshot.omitted > 0 {
         let _ = writeln!(text, "and {} more", snapshot.omitted);
     }
     text
+}
+
+/// Escapes control characters and other characters that a terminal does not print. The program that is shown chooses
+/// its names.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '"' | '\'' => escaped.push(char),
+            char => escaped.extend(char.escape_debug()),
+        }
+    }
+    escaped
 }
 
 /// Formats a time in at most seven characters.
@@ -100,6 +114,17 @@ mod tests {
         assert!(lines[1].starts_with("1000 turns, 5000 switches, 3 green threads, 1 ready, 2 parked, 1 timers"));
         assert_eq!(lines[3], "     2    1m01s reader (src/server.rs:20:5): waiting for a descriptor (reading from 7)");
         assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn a_name_sends_no_commands_to_the_terminal() {
+        let line = LINE.replace("\"reader\"", "\"\\u001b[2J it's\\n\"").replace("\"main\",\"hub", "\"\\u009b\",\"hub");
+        let snapshot = Snapshot::parse(&line).expect("a snapshot");
+        let text = format(Path::new("/run/console"), &snapshot, Duration::ZERO);
+        assert!(!text.contains(|char: char| char.is_control() && char != '\n'), "{text:?}");
+        assert!(text.contains(" \\u{1b}[2J it's\\n (src/server.rs:20:5)"), "{text:?}");
+        assert!(text.contains("thread \\u{9b}, hub epoll"), "{text:?}");
+        assert_eq!(text.lines().count(), 6);
     }
 
     #[test]

@@ -173,7 +173,8 @@ impl TaskRef {
 
     /// Writes name and origin to `out`, piece by piece. May be called in a signal handler of its OS thread.
     ///
-    /// It allocates nothing and takes no lock, and leaves out a name that is being changed at that moment.
+    /// It allocates nothing and takes no lock, and leaves out a name that is being changed at that moment. The name is
+    /// escaped as in [`describe`](TaskRef::describe): it may come from a client, and goes to terminals and logs.
     pub(in super::super) fn write_to(&self, out: &mut dyn FnMut(&[u8])) {
         out(b"green thread ");
         if let Some(extra) = self.extra()
@@ -181,7 +182,7 @@ impl TaskRef {
             && let Some(name) = &*name
         {
             out(b"\"");
-            out(name.as_bytes());
+            write_escaped(name, out);
             out(b"\" ");
         }
         out(b"(spawned at ");
@@ -223,6 +224,16 @@ impl TaskRef {
             header.extra.set(Some(NonNull::from(Box::leak(Box::default()))));
         }
         self.extra().expect("just made")
+    }
+}
+
+/// Writes a text as its `Debug` form shows it, without the quotes, under the conditions of [`TaskRef::write_to`].
+fn write_escaped(text: &str, out: &mut dyn FnMut(&[u8])) {
+    for char in text.chars() {
+        match char {
+            '\'' => out(b"'"),
+            char => char.escape_debug().for_each(|char| out(char.encode_utf8(&mut [0; 4]).as_bytes())),
+        }
     }
 }
 
@@ -381,5 +392,14 @@ mod tests {
         let mut text = Vec::new();
         write_location(at, &mut |part| text.extend_from_slice(part));
         assert_eq!(String::from_utf8(text).unwrap(), at.to_string());
+    }
+
+    #[test]
+    fn a_name_is_written_as_it_is_formatted() {
+        for name in ["plain", "it's é", "\u{1b}[2J\"\r\n\\", "\0\u{7f}\u{9b}\u{202e}", "\u{1f980}"] {
+            let mut text = Vec::new();
+            write_escaped(name, &mut |part| text.extend_from_slice(part));
+            assert_eq!(format!("\"{}\"", String::from_utf8(text).unwrap()), format!("{name:?}"));
+        }
     }
 }
