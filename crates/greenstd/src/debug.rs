@@ -9,7 +9,7 @@
 //! | `hub_blocking_detection` | [`hub_blocking_detection`] |
 //! | `hub_exceptions` | [`hub_exceptions`] |
 //! | `hub_prevent_multiple_readers` | [`hub_prevent_multiple_readers`] |
-//! | – | [`install_panic_hook`]: the message of a panic names its green thread |
+//! | – | [`install_panic_hook`]: a line before the message of a panic names its green thread |
 //! | `backdoor` | `console`, with the feature of that name: a few commands instead of Python |
 //! | `tpool_exceptions` | – : the caller of a job gets its panic as an error |
 //! | `spew`, `unspew` | – : compiled code cannot be traced line by line; a debugger can |

@@ -1,10 +1,6 @@
 //! The panic hook that names green threads. Each test runs in a process of its own, whose standard error is read.
 
-use std::io::Read;
-use std::process::Stdio;
 use std::time::Duration;
-
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::support::green::{LONG, SHORT};
 use crate::support::{is_child, rerun, run};
@@ -41,13 +37,26 @@ fn the_message_of_a_panic_names_the_green_thread_and_its_origin() {
     let lines: Vec<&str> = errors.lines().collect();
     let start = "green thread \"worker\" (spawned at crates/greenhub/tests/it/panic_hook.rs:";
     assert!(lines[0].is_empty() && lines[1].starts_with(start), "{errors}");
-    assert!(lines[1].contains(") of OS thread '") && lines[1].contains("' panicked at "), "{errors}");
-    assert_eq!(
-        lines[2..5],
-        ["broken", "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace", ""]
+    assert!(lines[1].contains(") of OS thread '") && lines[1].ends_with("' panics:"), "{errors}");
+    assert!(
+        lines[3].starts_with("thread '") && lines[3].contains("' ") && lines[3].contains("panicked at "),
+        "{errors}"
     );
-    assert!(lines[5].starts_with("green thread 1 (spawned at "), "{errors}");
-    assert_eq!((lines[6], lines.len()), ("broken", 7), "{errors}");
+    let note = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace";
+    assert_eq!((lines[2], &lines[4..7]), ("", &["broken", note, ""][..]), "{errors}");
+    assert!(lines[7].starts_with("green thread 1 (spawned at "), "{errors}");
+    assert_eq!((lines[10], lines.len()), ("broken", 11), "{errors}");
+}
+
+#[test]
+fn a_name_with_control_characters_is_escaped() {
+    let errors = errors_of("a_name_with_control_characters_is_escaped", || {
+        install_panic_hook();
+        panic_as(Some("\u{1b}[2J\r\n\"it's\""));
+    });
+    let Some(errors) = errors else { return };
+    assert!(errors.contains(r#"green thread "\u{1b}[2J\r\n\"it's\"" (spawned at "#), "{errors:?}");
+    assert!(!errors.contains(['\u{1b}', '\r']), "{errors:?}");
 }
 
 #[test]
@@ -74,7 +83,7 @@ fn a_panic_on_another_os_thread_names_the_green_thread_there() {
     });
     let Some(errors) = errors else { return };
     assert!(errors.contains("green thread \"far away\" (spawned at "), "{errors}");
-    assert!(errors.contains(" of OS thread 'other' panicked at "), "{errors}");
+    assert!(errors.contains(" of OS thread 'other' panics:\n"), "{errors}");
 }
 
 #[test]
@@ -133,20 +142,27 @@ fn a_backtrace_follows_the_name_where_the_environment_asks_for_it() {
 }
 
 #[test]
-fn the_message_is_one_write() {
-    const NAME: &str = "the_message_is_one_write";
+fn a_panic_that_aborts_has_the_backtrace_of_std() {
+    const NAME: &str = "a_panic_that_aborts_has_the_backtrace_of_std";
+    struct PanicsAgain;
+    impl Drop for PanicsAgain {
+        fn drop(&mut self) {
+            panic!("broken again");
+        }
+    }
     if is_child() {
         return run(NAME, || {
             install_panic_hook();
-            panic_as(Some("worker"));
+            let _ = spawn(|| {
+                let _again = PanicsAgain;
+                panic!("broken");
+            })
+            .join();
         });
     }
-    // Each read of such a pipe returns one write.
-    let (reader, writer) = pipe_with(PipeFlags::DIRECT).unwrap();
-    let output = rerun(NAME, |command| _ = command.env_remove("RUST_BACKTRACE").stderr(Stdio::from(writer)));
-    assert!(output.status.success(), "{output:?}");
-    let mut text = [0; 4096];
-    let len = std::fs::File::from(reader).read(&mut text).unwrap();
-    let text = std::str::from_utf8(&text[..len]).unwrap();
-    assert!(text.starts_with("\ngreen thread") && text.ends_with("display a backtrace\n"), "{text:?}");
+    let output = rerun(NAME, |command| _ = command.env_remove("RUST_BACKTRACE"));
+    assert!(!output.status.success(), "{output:?}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let (_, last) = errors.split_once("broken again").expect("the second message");
+    assert!(last.contains("stack backtrace:"), "{errors}");
 }
