@@ -37,8 +37,18 @@ SAVED = {
 }
 
 
+# The longest name that is shown, in bytes.
+LONGEST_NAME = 4096
+# The most OS threads, and the most chunks of greenlets of each. A damaged program may have a list without an end.
+MOST_THREADS = 65536
+MOST_CHUNKS = 1 << 20
+
+
 def read(address, length):
-    return bytes(gdb.selected_inferior().read_memory(address, length))
+    try:
+        return bytes(gdb.selected_inferior().read_memory(address, length))
+    except (gdb.MemoryError, OverflowError, ValueError) as error:
+        raise gdb.GdbError(f"the memory at {address:#x} cannot be read ({error})")
 
 
 def number(address, form):
@@ -72,10 +82,15 @@ class Table:
         # The last table: reasons that a newer library adds come at its end.
         self.reasons = self.texts(texts + 14 * TEXT, 23)
 
+        # An offset outside of a block would make an index that no block has.
+        in_block = (self.context, self.stack, self.task, self.number, self.state, self.reason, self.kind)
+        if not 0 < self.blocks <= 65536 or not max(in_block) < self.block_size <= 65536:
+            raise gdb.GdbError("greenhub's table is damaged")
+
     @staticmethod
     def texts(address, count):
         text = read(address, count * TEXT)
-        return [text[at : at + TEXT].rstrip(b"\0").decode() for at in range(0, count * TEXT, TEXT)]
+        return [escaped(text[at : at + TEXT].rstrip(b"\0")) for at in range(0, count * TEXT, TEXT)]
 
 
 class Greenlet:
@@ -86,11 +101,10 @@ class Greenlet:
         self.context = pointer(address + table.context)
         self.stack = pointer(address + table.stack)
         self.number = number(address + table.number, "I")
-        self.state = table.states[number(address + table.state, "B")]
-        self.kind = table.kinds[number(address + table.kind, "B")]
+        self.state = text_of(table.states, number(address + table.state, "B"), "in an unknown state")
+        self.kind = text_of(table.kinds, number(address + table.kind, "B"), "unknown greenlet")
         if self.state == "parked":
-            reason = number(address + table.reason, "B")
-            self.state = table.reasons[reason] if reason < len(table.reasons) else "waiting"
+            self.state = text_of(table.reasons, number(address + table.reason, "B"), "waiting")
         task = pointer(address + table.task)
         self.name = self.name_of(table, task) if task else None
         self.origin = location(pointer(task + table.spawned_at)) if task else None
@@ -100,7 +114,9 @@ class Greenlet:
         extra = pointer(task + table.extra)
         if not extra or not pointer(extra + table.name):
             return None
-        return read(pointer(extra + table.name), pointer(extra + table.name_len)).decode(errors="replace")
+        length = pointer(extra + table.name_len)
+        name = escaped(read(pointer(extra + table.name), min(length, LONGEST_NAME)))
+        return name if length <= LONGEST_NAME else name + "..."
 
     def is_suspended(self):
         return self.context != 0 and self.state not in ("running", "about to begin", "begins later")
@@ -111,6 +127,22 @@ class Greenlet:
         return f"{self.kind}{name}{origin}: {self.state}"
 
 
+def text_of(texts, index, unknown):
+    """Returns the text with that index. A damaged program may have any index."""
+    return texts[index] if index < len(texts) and texts[index] else unknown
+
+
+def escaped(text):
+    """Decodes bytes of the program. Escapes quotes, and characters that a terminal would not print."""
+
+    def escape(char):
+        if char in '"\\':
+            return "\\" + char
+        return char if char.isprintable() else char.encode("unicode_escape").decode()
+
+    return "".join(escape(char) for char in text.decode(errors="replace"))
+
+
 def location(address):
     """Returns the text of a location of std, or None if the layout, which is std's own, holds no path there."""
     try:
@@ -119,7 +151,7 @@ def location(address):
             path = read(start, length).decode()
             if path.isprintable() and path.endswith(".rs"):
                 return f"{path}:{line}:{column}"
-    except (gdb.MemoryError, UnicodeDecodeError, OverflowError):
+    except (gdb.GdbError, UnicodeDecodeError):
         pass
     return None
 
@@ -127,7 +159,9 @@ def location(address):
 def os_threads(table):
     """Yields the number of the system and the chunks of each OS thread that has greenlets."""
     entry = pointer(table.threads)
-    while entry:
+    for _ in range(MOST_THREADS):
+        if not entry:
+            break
         thread = number(entry + table.thread_id, "i")
         chunks = pointer(entry + table.thread_chunks)
         if thread and chunks:
@@ -156,12 +190,13 @@ def greenlets(table):
         if thread is None:
             continue
         first = pointer(chunks + table.chunks_first)
-        for chunk in range(pointer(chunks + table.chunks_len)):
+        for chunk in range(min(pointer(chunks + table.chunks_len), MOST_CHUNKS)):
             block = pointer(first + 8 * chunk)
             # One read for all states, because a read of gdb costs more than the bytes.
             states = read(block, table.blocks * table.block_size)[table.state :: table.block_size]
             for index, state in enumerate(states):
-                if table.states[state]:
+                # The state of a free block has no text.
+                if state >= len(table.states) or table.states[state]:
                     yield Greenlet(table, thread, block + index * table.block_size)
 
 
@@ -224,15 +259,22 @@ gdb.frame_filters["greenhub"] = Filter()
 def run_in(greenlet, command):
     """Runs a command of gdb in the frames of a greenlet."""
     former = gdb.selected_thread()
+    if former is None:
+        raise gdb.GdbError("no thread is selected")
     if greenlet.state != "running" and not greenlet.is_suspended():
         print(f"this greenlet has no frames: {greenlet.state}")
         return
     greenlet.thread.switch()
     try:
         if greenlet.is_suspended():
+            # The unwinder cannot report an error.
+            read(greenlet.context, 8 * SAVED[architecture(gdb.newest_frame().architecture())][1])
             unwinder.greenlet = greenlet
             gdb.invalidate_cached_frames()
-            gdb.newest_frame().older().select()
+            outer = gdb.newest_frame().older()
+            if outer is None:
+                raise gdb.GdbError("gdb finds no frames of the green thread")
+            outer.select()
         gdb.execute(command)
     finally:
         unwinder.greenlet = None

@@ -209,6 +209,36 @@ mod gdb {
         shows_all(&output);
     }
 
+    /// Another offset in the table makes each read of that field a read of something else.
+    #[test]
+    #[ignore = "needs gdb: cargo xtask test"]
+    fn reads_a_damaged_program_without_a_python_error() {
+        const NUMBERS: usize = 24;
+        let program = std::env::current_exe().unwrap();
+        let run = format!("run --exact {PROGRAM} --ignored --nocapture --test-threads=1");
+        let number = |index: usize| format!("*(unsigned int*)((char*)&GREENHUB_GDB + {})", NUMBERS + 4 * index);
+        let (number_at, state, name, name_len) = (number(10), number(11), number(18), number(19));
+        let long_names = format!("set var {name_len} = {name}");
+        let strange_states = format!("set var {state} = {number_at}");
+        let outside = format!("set var {state} = 0x7fffffff");
+        let commands = [
+            &*run,
+            &long_names,
+            "info greenthreads",
+            "echo \\n",
+            &strange_states,
+            "info greenthreads",
+            "echo \\n",
+            &outside,
+            "info greenthreads",
+            "kill",
+        ];
+        let output = debug(&[program.to_str().unwrap()], &commands);
+        assert!(output.contains("...\"") || output.contains("cannot be read"), "{output}");
+        assert!(output.contains(": in an unknown state"), "{output}");
+        assert!(output.contains("greenhub's table is damaged"), "{output}");
+    }
+
     #[test]
     #[ignore = "needs gdb: cargo xtask test"]
     fn says_that_a_program_has_no_greenhub() {
