@@ -369,6 +369,12 @@ impl Socket {
         self.read(|fd| recv(fd, buffer))
     }
 
+    /// Like [`recv`](Socket::recv), and calls `admit` before each attempt. Its error ends the call.
+    #[cfg(feature = "console")]
+    pub(crate) fn recv_if(&self, buffer: &mut [u8], admit: impl Fn() -> io::Result<()>) -> io::Result<usize> {
+        self.read(|fd| admit().and_then(|()| recv(fd, buffer)))
+    }
+
     pub(crate) fn recv_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.read(|fd| recv_vectored(fd, buffers))
     }
@@ -401,6 +407,12 @@ impl Socket {
     #[inline]
     pub(crate) fn send(&self, data: &[u8]) -> io::Result<usize> {
         self.write(|fd| Ok(rustix::net::send(fd, data, SEND)?))
+    }
+
+    /// Like [`send`](Socket::send), and calls `admit` before each attempt. Its error ends the call.
+    #[cfg(feature = "console")]
+    pub(crate) fn send_if(&self, data: &[u8], admit: impl Fn() -> io::Result<()>) -> io::Result<usize> {
+        self.write(|fd| admit().and_then(|()| Ok(rustix::net::send(fd, data, SEND)?)))
     }
 
     pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {

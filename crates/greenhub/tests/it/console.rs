@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::green;
+use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, OnDrop, SHORT, held, pipe};
-use crate::support::{is_child, open_descriptors, rerun, run};
+use crate::support::{in_child, is_child, open_descriptors, rerun, run};
 use greenhub::debug::{Console, console};
 use greenhub::greenthread::GreenletId;
 use greenhub::net::Shutdown;
@@ -405,5 +406,35 @@ fn a_console_with_a_broken_listener_ends_with_a_report() {
         assert_eq!(console.clients(), 0);
         let reports = green::reports();
         assert!(reports.len() == 1 && reports[0].contains("the console at"), "{reports:?}");
+    });
+}
+
+#[test]
+fn a_forked_child_leaves_the_clients_to_its_parent() {
+    in_child(|| {
+        let path = free_path("forked");
+        let console = console(&path).unwrap();
+        let mut connected = Client::new(&path);
+        // Both wait for an answer when the process forks. Neither call lets the console run.
+        writeln!(connected.0, "kill 4000000000").unwrap();
+        let mut new = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let child = forked(|| {
+            while console.clients() != 0 || greenhub::debug::greenlets().len() > 2 {
+                sleep(SHORT);
+            }
+            assert!(path.exists(), "the child removed the socket of its parent");
+        });
+        exits_with(child, 0);
+        assert!(connected.answer().unwrap().contains("there is no green thread"));
+        while console.clients() != 2 {
+            sleep(SHORT);
+        }
+        new.write_all(b"quit\n").unwrap();
+        while console.clients() != 1 {
+            sleep(SHORT);
+        }
+        let mut answer = String::new();
+        new.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("greenhub console, process {},", std::process::id())), "{answer}");
     });
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::Location;
@@ -59,6 +59,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The console ends with its green thread, which may be killed, also by a client. It ends with a
 /// [report](hub_core::set_report_stream) if its listener cannot accept any more. A lack of descriptors or a lost
 /// connection does not end it, as it does not end a [server](crate::net::serve).
+///
+/// A forked child answers no client: they belong to the parent. The child's copy of the console ends when the next
+/// client connects or asks, or when the child drops its [`Console`]. Until then it holds copies of the sockets.
 ///
 /// ```
 /// use greenhub::os::unix::net::UnixStream;
@@ -195,14 +198,17 @@ impl ConsoleState {
     fn accept(self: &Rc<ConsoleState>) {
         let mut pauses = Pauses::begin();
         while !self.closed.get() {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
+            // In a forked child the connection is left to the parent.
+            match self.listener.accept_if(|| self.is_of_this_process()) {
+                Ok(None) => break,
+                Ok(Some(stream)) => {
                     pauses = Pauses::begin();
                     if self.clients.borrow().len() < CLIENTS {
                         self.serve_client(stream);
                     } else {
                         // The buffer of a new socket has room. An error means that the client is gone.
-                        let _ = send(&stream, b"too many clients are connected\n", Duration::ZERO);
+                        let connection = Connection { stream: &stream, process: self.process };
+                        let _ = connection.send(b"too many clients are connected\n", Duration::ZERO);
                     }
                 }
                 Err(_) if self.listener.is_closed() => break,
@@ -231,15 +237,19 @@ impl ConsoleState {
         let number = self.next.replace(self.next.get() + 1);
         let stream = Rc::new(stream);
         let entry = ClientEntry { served: Rc::downgrade(self), number };
-        let (weak, name) = (Rc::downgrade(&stream), format!("console client {number}"));
+        let (weak, name, process) = (Rc::downgrade(&stream), format!("console client {number}"), self.process);
         let serve = move || {
             let _entry = entry;
             // An error means that the client is gone.
-            let _ = serve(&stream);
+            let _ = Connection { stream: &stream, process }.serve();
         };
         if let Ok(green) = Builder::new().name(name).spawned_at(self.opened_at).spawn(serve) {
             self.clients.borrow_mut().insert(number, Client { stream: weak, green });
         }
+    }
+
+    fn is_of_this_process(&self) -> bool {
+        std::process::id() == self.process
     }
 
     /// Removes the socket and disconnects all clients, which then end. Does not switch.
@@ -249,7 +259,7 @@ impl ConsoleState {
         }
         // A forked child has a copy of this state while its parent still serves the path. A new socket may also be
         // there.
-        if std::process::id() == self.process && inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+        if self.is_of_this_process() && inode(&self.path).is_ok_and(|inode| inode == self.inode) {
             // The path may be gone already.
             let _ = fs::remove_file(&self.path);
         }
@@ -280,41 +290,64 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Answers one client until it leaves. Switches.
-fn serve(stream: &UnixStream) -> io::Result<()> {
-    let output = |text: &str| send(stream, text.as_bytes(), PATIENCE);
-    let mut input = BufReader::new(stream);
-    let (process, hub) = (std::process::id(), get_hub());
-    output(&format!("greenhub console, process {process}, hub {}; `help` lists the commands\n", hub.name()))?;
-    loop {
-        output("> ")?;
-        let mut line = Vec::new();
-        if (&mut input).take(LONGEST).read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
+/// A connection to a client. In a forked child, reads and writes fail before they take or send anything.
+struct Connection<'a> {
+    stream: &'a UnixStream,
+    /// The process that serves the client.
+    process: u32,
+}
+
+impl Connection<'_> {
+    /// Answers the client until it leaves. Switches.
+    fn serve(&self) -> io::Result<()> {
+        let output = |text: &str| self.send(text.as_bytes(), PATIENCE);
+        let mut input = BufReader::new(self);
+        let hub = get_hub();
+        output(&format!(
+            "greenhub console, process {}, hub {}; `help` lists the commands\n",
+            self.process,
+            hub.name()
+        ))?;
+        loop {
+            output("> ")?;
+            let mut line = Vec::new();
+            if (&mut input).take(LONGEST).read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            if line.last() != Some(&b'\n') && line.len() as u64 == LONGEST {
+                return output("that line is too long\n");
+            }
+            match answer(String::from_utf8_lossy(&line).trim()) {
+                Some(answer) => output(&answer)?,
+                None => return Ok(()),
+            }
         }
-        if line.last() != Some(&b'\n') && line.len() as u64 == LONGEST {
-            return output("that line is too long\n");
+    }
+
+    /// Sends all of `bytes` within `limit`. A part that can be sent at once is sent in any case. Switches.
+    fn send(&self, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
+        let begun = Instant::now();
+        while !bytes.is_empty() {
+            // The timeout of a socket is for each write, and must not be zero.
+            let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+            self.stream.set_write_timeout(Some(left))?;
+            bytes = &bytes[self.stream.write_if(bytes, || self.check_process())?..];
+            if !bytes.is_empty() && begun.elapsed() >= limit {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
-        match answer(String::from_utf8_lossy(&line).trim()) {
-            Some(answer) => output(&answer)?,
-            None => return Ok(()),
-        }
+        Ok(())
+    }
+
+    fn check_process(&self) -> io::Result<()> {
+        if std::process::id() == self.process { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
     }
 }
 
-/// Sends all of `bytes` within `limit`. A part that can be sent at once is sent in any case. Switches.
-fn send(mut stream: &UnixStream, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
-    let begun = Instant::now();
-    while !bytes.is_empty() {
-        // The timeout of a socket is for each write, and must not be zero.
-        let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
-        stream.set_write_timeout(Some(left))?;
-        bytes = &bytes[stream.write(bytes)?..];
-        if !bytes.is_empty() && begun.elapsed() >= limit {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+impl Read for &Connection<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read_if(buffer, || self.check_process())
     }
-    Ok(())
 }
 
 /// Returns the answer to a line. `None` ends the connection.

@@ -76,6 +76,13 @@ impl UnixListener {
         Ok((UnixStream(socket), peer_name(address)))
     }
 
+    /// Like [`accept`](UnixListener::accept), and calls `admit` before each attempt. Returns `None` once it is false.
+    #[cfg(feature = "console")]
+    pub(crate) fn accept_if(&self, admit: impl Fn() -> bool) -> io::Result<Option<UnixStream>> {
+        let accepted = self.0.accept_if(|| admit().then_some(()))?;
+        Ok(accepted.map(|(socket, ..)| UnixStream(socket)))
+    }
+
     /// Returns the local socket address of this listener.
     ///
     /// # Errors

@@ -58,6 +58,18 @@ impl UnixStream {
         UnixStream::open(&at(address)?)
     }
 
+    /// Like `read`, and calls `admit` before each attempt. Its error ends the call.
+    #[cfg(feature = "console")]
+    pub(crate) fn read_if(&self, buffer: &mut [u8], admit: impl Fn() -> io::Result<()>) -> io::Result<usize> {
+        self.0.recv_if(buffer, admit)
+    }
+
+    /// Like `write`, and calls `admit` before each attempt. Its error ends the call.
+    #[cfg(feature = "console")]
+    pub(crate) fn write_if(&self, data: &[u8], admit: impl Fn() -> io::Result<()>) -> io::Result<usize> {
+        self.0.send_if(data, admit)
+    }
+
     fn open(address: &SockAddr) -> io::Result<UnixStream> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM)?;
         socket.connect_local(address)?;
