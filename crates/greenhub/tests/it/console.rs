@@ -276,6 +276,29 @@ fn only_the_owner_can_reach_the_socket() {
 }
 
 #[test]
+fn the_socket_never_has_a_mode_for_others() {
+    with_console("the_socket_never_has_a_mode_for_others", |console, path| {
+        console.stop();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let looked_at = path.clone();
+        let looks = std::thread::spawn(move || {
+            let mut open = Vec::new();
+            while stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                if let Ok(metadata) = std::fs::symlink_metadata(&looked_at) {
+                    open.extend(Some(metadata.permissions().mode()).filter(|mode| mode & 0o077 != 0));
+                }
+            }
+            open
+        });
+        for _ in 0..500 {
+            greenhub::debug::console(&path).unwrap().stop();
+        }
+        drop(stop);
+        assert_eq!(looks.join().unwrap(), [0_u32; 0]);
+    });
+}
+
+#[test]
 fn a_path_that_exists_is_an_error_and_is_left_alone() {
     with_console("a_path_that_exists_is_an_error_and_is_left_alone", |first, path| {
         let error = console(&path).unwrap_err();

@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -168,11 +168,17 @@ struct Client {
 impl ConsoleState {
     fn open(path: &Path, opened_at: &'static Location<'static>) -> io::Result<ConsoleState> {
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // On Linux `bind` makes a file with the mode of the socket. By its path, the mode of a file that another user
+        // has put there would change.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
         socket.bind(&SockAddr::unix(path)?)?;
         // No client can connect before `listen`.
-        let opened = fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .and_then(|()| socket.listen(16))
-            .and_then(|()| inode(path));
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let made_private = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let made_private = check_mode(path);
+        let opened = made_private.and_then(|()| socket.listen(16)).and_then(|()| inode(path));
         let inode = match opened {
             Ok(inode) => inode,
             Err(error) => {
@@ -283,6 +289,15 @@ impl Drop for ClientEntry {
         let client = self.served.upgrade().and_then(|served| served.clients.borrow_mut().remove(&self.number));
         drop(client);
     }
+}
+
+/// Returns an error unless a socket of this user is at the path, to which no other user can connect.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn check_mode(path: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    let is_private = metadata.file_type().is_socket() && metadata.permissions().mode() & 0o077 == 0;
+    let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if is_private && is_own { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
