@@ -148,7 +148,7 @@ pub mod internal {
     pub use crate::api::dump::dump_at_most;
     pub use crate::api::hook::hook_shared;
     pub use crate::api::hub_ref::present_time;
-    pub use crate::api::kill::{kill_progress, request_exit, request_exit_with};
+    pub use crate::api::kill::{birth_of, kill_progress, request_exit, request_exit_with};
     pub use crate::api::registration::listen_shared;
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::support::green;
 use crate::support::fork::{exits_with, forked};
+use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT, held, pipe};
 use crate::support::{in_child, is_child, open_descriptors, rerun, run};
 use greenhub::debug::{Console, console};
@@ -63,6 +63,14 @@ impl Client {
     fn ask(&mut self, line: &str) -> String {
         writeln!(self.0, "{line}").unwrap();
         self.answer().unwrap()
+    }
+
+    /// Returns the number of a green thread with its birth, as the list shows it.
+    fn number_of(&mut self, id: GreenletId) -> String {
+        let threads = self.ask("threads");
+        let mut numbers = threads.lines().filter_map(|line| line.split_whitespace().next());
+        let found = numbers.find(|number| number.split_once('.').is_some_and(|(number, _)| number == id.to_string()));
+        found.unwrap_or_else(|| panic!("green thread {id} is missing: {threads}")).to_owned()
     }
 
     /// Returns whether the peer has closed the connection without further output.
@@ -133,7 +141,9 @@ fn kill_ends_a_green_thread_and_no_other() {
         let other = spawn(|| sleep(LONG));
         let mut client = Client::new(&path);
         let number = target.id().unwrap();
-        assert_eq!(client.ask(&format!("kill {number}")), format!("green thread {number} ends when it runs next\n"));
+        assert!(client.ask(&format!("kill {number}")).contains("needs"), "a number alone was enough");
+        let named = client.number_of(number);
+        assert_eq!(client.ask(&format!("kill {named}")), format!("green thread {named} ends when it runs next\n"));
         assert!(target.join().unwrap_err().is_kill());
         assert!(dropped.get() && !other.is_finished());
         assert!(
@@ -142,9 +152,37 @@ fn kill_ends_a_green_thread_and_no_other() {
         );
         assert!(client.ask("kill 4000000000").contains("there is no green thread"));
         let later = spawn_after(LONG, || ());
-        client.ask(&format!("kill {}", later.id().unwrap()));
+        let later_named = client.number_of(later.id().unwrap());
+        client.ask(&format!("kill {later_named}"));
         assert!(later.is_finished());
         other.kill();
+    });
+}
+
+#[test]
+fn a_number_of_an_ended_green_thread_kills_no_other() {
+    with_console("a_number_of_an_ended_green_thread_kills_no_other", |_console, path| {
+        let mut client = Client::new(&path);
+        let ended = spawn(|| sleep(LONG));
+        let number = client.number_of(ended.id().unwrap());
+        let id = ended.id();
+        ended.kill();
+        // Births are counted in steps of 17 ms.
+        sleep(Duration::from_millis(50));
+        let successors: Vec<_> = std::iter::repeat_with(|| spawn(|| sleep(LONG))).take(8).collect();
+        let successor = successors.iter().find(|green| green.id() == id).expect("the number is given to another");
+        yield_now();
+        for command in ["kill", "backtrace"] {
+            let answer = client.ask(&format!("{command} {number}"));
+            assert!(answer.contains(&format!("there is no green thread {number};")), "{answer}");
+        }
+        yield_now();
+        assert!(!successor.is_finished(), "an innocent green thread was killed");
+        let number = client.number_of(id.unwrap());
+        client.ask(&format!("kill {number}"));
+        yield_now();
+        assert!(successor.is_finished());
+        successors.into_iter().for_each(|green| _ = green.kill());
     });
 }
 
@@ -386,7 +424,8 @@ fn a_killed_console_closes_its_listener_and_its_clients() {
     with_console("a_killed_console_closes_its_listener_and_its_clients", |console, path| {
         let mut client = Client::new(&path);
         let mut other = Client::new(&path);
-        writeln!(client.0, "kill {}", server()).unwrap();
+        let number = client.number_of(server());
+        writeln!(client.0, "kill {number}").unwrap();
         let mut rest = String::new();
         let _ = client.0.read_to_string(&mut rest);
         assert!(other.is_at_end());

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -12,26 +12,24 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use hub_core::internal::request_exit;
-use hub_core::{Builder, GreenThread, get_hub};
+use hub_core::internal::{birth_of, request_exit};
+use hub_core::{Builder, GreenThread, GreenletId, get_hub, greenlets};
 use socket2::{Domain, SockAddr, Type};
 
-use super::{
-    BacktraceError, backtrace_of, dump, format_green_threads, format_hub_listeners, format_hub_timers, format_snapshot,
-};
+use super::{BacktraceError, backtrace_of, dump, format_hub_listeners, format_hub_timers, format_snapshot};
 use crate::net::{Accept, Failure, Pauses};
 use crate::os::unix::net::{UnixListener, UnixStream};
 
 const HELP: &str = "\
 help         lists the commands
-threads      lists the green threads: number, name, origin, wait reason
-backtrace N  shows the calls in progress of green thread N
+threads      lists the green threads: number and birth, name, origin, wait reason
+backtrace N  shows the calls in progress of green thread N or N.BIRTH
 dump         shows the calls in progress of all green threads
 listeners    lists the waiters for descriptors
 timers       lists the timers that are armed
 stats        lists the counters of the hub
 snapshot     prints the hub and its green threads as one line of JSON, at most 10000 of them
-kill N       ends green thread N when it runs next
+kill N.BIRTH ends that green thread when it runs next
 quit         ends this connection
 ";
 
@@ -48,7 +46,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Serves a console at `path`, to inspect the hub of this OS thread while it runs. Does not switch.
 ///
 /// It is Eventlet's backdoor with a few commands instead of a Python prompt; `help` lists them. `nc -U path` is a
-/// client. A client can kill green threads. So the console is a feature, `console`, and only the owner can connect to
+/// client. The number of a green thread that has ended is given to another one. So the list shows green threads as
+/// `N.BIRTH`, where the second number is the time of the spawn, and `kill` accepts no other form. A client can kill
+/// green threads. So the console is a feature, `console`, and only the owner can connect to
 /// the socket (mode 0600). There is no console over TCP, where every user of the machine could connect. A green thread
 /// serves each client, so an answer comes at the loop's next turns. While the console exists, the loop never reports a
 /// deadlock of the main greenlet.
@@ -373,7 +373,7 @@ fn answer(line: &str) -> Option<String> {
     Some(match (command, &*arguments) {
         ("", _) => String::new(),
         ("help", []) => HELP.to_owned(),
-        ("threads", []) => format_green_threads(),
+        ("threads", []) => threads(),
         ("listeners", []) => format_hub_listeners(),
         ("timers", []) => format_hub_timers(),
         ("stats", []) => get_hub().stats().to_string(),
@@ -392,16 +392,45 @@ fn answer(line: &str) -> Option<String> {
     })
 }
 
+fn threads() -> String {
+    let mut text = String::from("GREEN THREADS:\n");
+    for info in greenlets() {
+        let line = info.to_string();
+        let (number, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        let birth = birth_of(info.id).map(|birth| format!(".{birth}")).unwrap_or_default();
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "  {number}{birth} {rest}");
+    }
+    text
+}
+
+/// Parses `N` or `N.BIRTH`.
+fn parse(number: &str) -> Option<(GreenletId, Option<u32>)> {
+    let (id, birth) = number.split_once('.').map_or((number, None), |(id, birth)| (id, Some(birth)));
+    Some((id.parse().ok()?, birth.map(str::parse).transpose().ok()?))
+}
+
 fn kill(number: &str) -> String {
-    match number.parse() {
-        Ok(id) if request_exit(id) => format!("green thread {number} ends when it runs next\n"),
-        Ok(_) => there_is_none(number),
-        Err(_) => is_no_number(number),
+    let Some((id, birth)) = parse(number) else { return is_no_number(number) };
+    match (birth_of(id), birth) {
+        (Some(_), None) => {
+            format!(
+                "`kill` needs {number}.BIRTH, as `threads` lists it: another green thread may have the number now\n"
+            )
+        }
+        // Nothing runs in between, so the green thread has not ended.
+        (Some(now), Some(birth)) if now == birth && request_exit(id) => {
+            format!("green thread {number} ends when it runs next\n")
+        }
+        _ => there_is_none(number),
     }
 }
 
 fn backtrace(number: &str) -> String {
-    let Ok(id) = number.parse() else { return is_no_number(number) };
+    let Some((id, birth)) = parse(number) else { return is_no_number(number) };
+    if birth.is_some() && birth_of(id) != birth {
+        return there_is_none(number);
+    }
     match backtrace_of(id) {
         Ok(backtrace) => backtrace,
         Err(BacktraceError::NotFound) => there_is_none(number),

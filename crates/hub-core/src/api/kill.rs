@@ -158,6 +158,16 @@ pub fn request_exit(id: GreenletId) -> bool {
     request_exit_with(id, GreenError::Kill)
 }
 
+/// Returns the birth of the green thread with this id. Never switches.
+///
+/// It is the time of the spawn, in steps of 17 ms, and distinguishes the green thread from others that had the id. Only
+/// a successor that was spawned within the same step has the same birth. Returns `None` if no living green thread has
+/// the id.
+pub fn birth_of(id: GreenletId) -> Option<u32> {
+    let target = local::try_get()?.controls.get(id.number())?;
+    (target.kind() == Kind::Thread && target.has_task()).then(|| target.born().number())
+}
+
 /// Like [`request_exit`], with an error of your choice, which the waiters get. Never switches by itself.
 pub fn request_exit_with(id: GreenletId, error: GreenError) -> bool {
     let Some(local) = local::try_get() else { return false };

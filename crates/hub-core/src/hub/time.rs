@@ -86,6 +86,11 @@ impl Stamp {
         Stamp(((time.as_nanos() >> Stamp::STEP) as u32).max(1))
     }
 
+    /// Returns the number of steps, from an arbitrary beginning.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
     /// Returns the time from `earlier` until `self`, or zero if `earlier` is later: another hub may have another clock.
     pub(crate) fn since(self, earlier: Stamp) -> Duration {
         let steps = self.0.wrapping_sub(earlier.0);
