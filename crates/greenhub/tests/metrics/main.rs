@@ -11,7 +11,7 @@ mod support;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::prometheus::Prometheus;
@@ -288,6 +288,30 @@ fn a_recorder_that_panics_is_reported_and_called_no_more() {
 }
 
 #[test]
+fn a_recorder_that_panics_later_is_called_no_more_in_the_same_publication() {
+    alone("a_recorder_that_panics_later_is_called_no_more_in_the_same_publication", || {
+        let (reports, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (told, called) = (Arc::clone(&reports), Arc::clone(&calls));
+        greenhub::debug::set_report_stream(move |_| _ = told.fetch_add(1, Ordering::Relaxed));
+        let fails = Arc::new(AtomicBool::new(false));
+        let failing = Arc::clone(&fails);
+        let recorder = Foreign(move || {
+            if failing.load(Ordering::Relaxed) {
+                called.fetch_add(1, Ordering::Relaxed);
+                std::panic::resume_unwind(Box::new("no room"));
+            }
+        });
+        assert!(metrics::set_global_recorder(recorder).is_ok());
+        publish_metrics(Duration::ZERO);
+        (0..3).for_each(|_| sleep(ms(1)));
+        // Now each publication has turns, which it records by a call of their own.
+        fails.store(true, Ordering::Relaxed);
+        (0..5).for_each(|_| sleep(ms(1)));
+        assert_eq!((reports.load(Ordering::Relaxed), calls.load(Ordering::Relaxed)), (1, 1));
+    });
+}
+
+#[test]
 fn a_recorder_may_use_the_hub_but_not_wait() {
     alone("a_recorder_may_use_the_hub_but_not_wait", || {
         let refused = Arc::new(AtomicUsize::new(0));
@@ -328,7 +352,8 @@ fn every_value_is_described() {
         let (numbers, _clock) = begin();
         describe_metrics();
         tpool::execute(|| ()).expect("a job");
-        sleep(INTERVAL * 2);
+        // The job may end within the first turn. A latency needs a second one, and a third publishes it.
+        (0..3).for_each(|_| sleep(INTERVAL));
         let text = numbers.render();
         let kinds: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(kinds.len(), 25, "{text}");

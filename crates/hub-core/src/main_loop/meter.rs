@@ -55,9 +55,13 @@ pub(crate) fn record_pool_wait(pool: &'static str, waited: impl FnOnce() -> Dura
     }
 }
 
-/// Calls the recorder. Never unwinds. A panic switches publication off, and is reported.
+/// Calls the recorder, unless publication is off. Never unwinds. A panic switches publication off, and is reported.
 #[cold]
 fn call_recorder(call: impl FnOnce()) {
+    // The previous call of the same publication may have panicked.
+    if !is_on() {
+        return;
+    }
     if let Err(error) = contained(call) {
         set_interval(None);
         report::callback_failed("the recorder of metrics, which is no longer called,", None, error);
