@@ -8,6 +8,7 @@ mod prometheus;
 #[path = "../it/support/mod.rs"]
 mod support;
 
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -308,6 +309,42 @@ fn a_recorder_that_panics_later_is_called_no_more_in_the_same_publication() {
         fails.store(true, Ordering::Relaxed);
         (0..5).for_each(|_| sleep(ms(1)));
         assert_eq!((reports.load(Ordering::Relaxed), calls.load(Ordering::Relaxed)), (1, 1));
+    });
+}
+
+#[test]
+fn a_recorder_without_its_thread_locals_fails_only_at_that_end() {
+    alone("a_recorder_without_its_thread_locals_fails_only_at_that_end", || {
+        thread_local! {
+            /// Has no destructor.
+            static IS_AT_END: Cell<bool> = const { Cell::new(false) };
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let (reports, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (told, called) = (Arc::clone(&reports), Arc::clone(&calls));
+        greenhub::debug::set_report_stream(move |report| {
+            assert!(report.to_string().contains("at the end of an OS thread"), "{report}");
+            told.fetch_add(1, Ordering::Relaxed);
+        });
+        let recorder = Foreign(move || {
+            if IS_AT_END.get() {
+                BUFFER.with_borrow_mut(|buffer| buffer.push(1));
+            }
+            called.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(metrics::set_global_recorder(recorder).is_ok());
+        publish_metrics(Duration::ZERO);
+        let other = std::thread::spawn(|| {
+            (0..3).for_each(|_| sleep(ms(1)));
+            // The newest thread-local is destroyed first.
+            BUFFER.with_borrow_mut(|buffer| buffer.push(1));
+            IS_AT_END.set(true);
+        });
+        other.join().expect("no panic");
+        assert_eq!(reports.load(Ordering::Relaxed), 1);
+        let before = calls.load(Ordering::Relaxed);
+        (0..3).for_each(|_| sleep(ms(1)));
+        assert!(calls.load(Ordering::Relaxed) > before, "publication is off");
     });
 }
 

@@ -33,7 +33,8 @@ use crate::main_loop::meter;
 /// twice, and each publication visits every greenlet once, like [`HubRef::stats`](crate::HubRef::stats).
 ///
 /// The recorder is called in the main loop, and for the time of a job on an OS thread of the pool. In the main loop it
-/// cannot wait for green threads. A recorder that panics is reported, and called no more.
+/// cannot wait for green threads. A recorder that panics is reported, and called no more. At the end of an OS thread,
+/// where thread-locals of the recorder may be gone, a panic is only reported.
 ///
 /// ```
 /// use std::time::Duration;

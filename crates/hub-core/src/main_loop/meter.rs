@@ -7,7 +7,8 @@
 //!
 //! A recorder is foreign code. It is called between a turn and the next wait, where nothing is borrowed and nothing may
 //! park, and its panics are contained. The state of the meter is taken out for the call. A recorder that panics is
-//! called no more.
+//! called no more, except at the end of an OS thread: there its own thread-locals may be gone, and other OS threads go
+//! on.
 
 mod series;
 
@@ -147,9 +148,16 @@ impl Meter {
     }
 
     /// Publishes for the last time, since the OS thread ends. Calls the recorder.
+    ///
+    /// The thread-locals of the recorder may be destroyed. So its panic ends only this publication.
     pub(super) fn end(&self, stats: impl FnOnce() -> Stats) {
-        if let Some(state) = self.state.take().filter(|_| is_on()) {
-            state.end(&stats());
+        let Some(state) = self.state.take().filter(|_| is_on()) else { return };
+        let published = contained(|| {
+            state.series.record_turns(&state.turns);
+            state.series.end(&state.published, &stats());
+        });
+        if let Err(error) = published {
+            report::callback_failed("the recorder of metrics, at the end of an OS thread,", None, error);
         }
     }
 }
