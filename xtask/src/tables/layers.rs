@@ -150,6 +150,7 @@ const HUB_CORE: Layers = Layers {
                 &["main_loop/clock"],
                 &["main_loop/counters"],
                 &["main_loop/stats"],
+                &["main_loop/meter/slot"],
                 &["main_loop/meter/series"],
                 &["main_loop/meter"],
                 &["main_loop/no_meter"],

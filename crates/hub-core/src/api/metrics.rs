@@ -11,8 +11,9 @@ use crate::main_loop::meter;
 /// off; published values stay with the recorder. The setting applies to the whole process. It is off by default. A loop
 /// that sleeps notices the call with its next turn. Needs the feature `metrics`.
 ///
-/// The values have the labels `hub`, the hub's name, `id`, its [number](crate::HubId), and `thread`, the name of the OS
-/// thread:
+/// The values have the labels `hub`, the hub's name, `thread`, the name of the OS thread, and `slot`, a number that
+/// distinguishes hubs with the same `hub` and `thread`. A hub has the smallest number that no living one has, so the
+/// program has no more series than it has hubs at one time:
 ///
 /// - as counters, in `greenhub_NAME_total`: `turns`, `switches`, `waits`, `watches`, `operations`, `wakeups`,
 ///   `timers_armed`, `spawned`, with the meaning that [`Stats`](crate::Stats) gives them;

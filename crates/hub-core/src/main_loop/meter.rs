@@ -11,6 +11,7 @@
 //! on.
 
 mod series;
+mod slot;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit, with_recorder};
 
 use super::super::stats::Stats;
+use super::slot::Slot;
 use crate::base::id::HubId;
 
 const METADATA: Metadata<'static> = Metadata::new("greenhub", Level::INFO, Some(module_path!()));
@@ -77,17 +78,20 @@ pub(super) fn record_pool_wait(pool: &'static str, waited: Duration) {
     with_recorder(|recorder| recorder.register_histogram(&key, &METADATA).record(waited));
 }
 
-/// The series of one hub, which its labels tell from those of other hubs.
+/// The series of one hub. Its labels distinguish them from those of other hubs.
 pub(super) struct Series {
     hub: HubId,
     labels: Vec<Label>,
+    _slot: Slot,
 }
 
 impl Series {
     pub(super) fn new(hub: HubId, name: &'static str) -> Series {
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        let id = hub.number().to_string();
-        Series { hub, labels: vec![Label::new("hub", name), Label::new("id", id), Label::new("thread", thread)] }
+        let slot = Slot::take(name, &thread);
+        let number = slot.number().to_string();
+        let labels = vec![Label::new("hub", name), Label::new("slot", number), Label::new("thread", thread)];
+        Series { hub, labels, _slot: slot }
     }
 
     /// Returns whether these are the series of `hub`.
