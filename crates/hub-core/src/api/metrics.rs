@@ -27,8 +27,10 @@ use crate::main_loop::meter;
 ///   label `pool`.
 ///
 /// When an OS thread ends or replaces its hub, the gauges of the hub become zero. The counters go on under the labels
-/// of the next hub, so sums over hubs stay right. A loop that is [embedded](crate::Embedded) has no latency, because
-/// the outer loop waits for it. A forked child publishes to its own copy of the recorder.
+/// of the next hub, so sums over hubs stay right. Gauges keep their values if publication is off at that time. The main
+/// OS thread does not publish when the process ends: the values since its last publication are lost. A loop that is
+/// [embedded](crate::Embedded) has no latency, because the outer loop waits for it. A forked child publishes to its own
+/// copy of the recorder.
 ///
 /// While publication is off, the feature costs a load for each wait. While it is on, each turn reads the clock up to
 /// twice, and each publication visits every greenlet once, like [`HubRef::stats`](crate::HubRef::stats).
@@ -36,6 +38,11 @@ use crate::main_loop::meter;
 /// The recorder is called in the main loop, and for the time of a job on an OS thread of the pool. In the main loop it
 /// cannot wait for green threads. A recorder that panics is reported, and called no more. At the end of an OS thread,
 /// where thread-locals of the recorder may be gone, a panic is only reported.
+///
+/// Publication uses the recorder that `metrics::with_recorder` finds. Never keep a green thread in
+/// `metrics::with_local_recorder` across a call that switches. That function stores a pointer for the OS thread, and
+/// restores the former pointer at its end. When two green threads overlap there, the pointer outlives its recorder, and
+/// the loop, like each macro of that crate, calls a recorder that is freed.
 ///
 /// ```
 /// use std::time::Duration;
