@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use hub_core::internal::{birth_of, request_exit};
+use hub_core::internal::{birth_of, dump_at_most, request_exit};
 use hub_core::{Builder, GreenThread, GreenletId, get_hub, greenlets};
 use socket2::{Domain, SockAddr, Type};
 
-use super::{BacktraceError, backtrace_of, dump, format_hub_listeners, format_hub_timers, format_snapshot};
+use super::{BacktraceError, backtrace_of, format_hub_listeners, format_hub_timers, format_snapshot};
 use crate::net::{Accept, Failure, Pauses};
 use crate::os::unix::net::{UnixListener, UnixStream};
 
@@ -38,6 +38,8 @@ const MOST_LISTED: usize = 10_000;
 
 /// The longest accepted line in bytes.
 const LONGEST: u64 = 1024;
+/// The most green threads that a dump shows.
+const MOST_DUMPED: usize = 1000;
 /// The most clients at the same time.
 const CLIENTS: usize = 16;
 /// The time for which a client may take an answer.
@@ -48,13 +50,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// It is Eventlet's backdoor with a few commands instead of a Python prompt; `help` lists them. `nc -U path` is a
 /// client. The number of a green thread that has ended is given to another one. So the list shows green threads as
 /// `N.BIRTH`, where the second number is the time of the spawn, and `kill` accepts no other form. A client can kill
-/// green threads. So the console is a feature, `console`, and only the owner can connect to
-/// the socket (mode 0600). There is no console over TCP, where every user of the machine could connect. A green thread
-/// serves each client, so an answer comes at the loop's next turns. While the console exists, the loop never reports a
-/// deadlock of the main greenlet.
+/// green threads. So the console is a feature, `console`, and only the owner can connect to the socket (mode 0600).
+/// There is no console over TCP, where every user of the machine could connect. A green thread serves each client, so
+/// an answer comes at the loop's next turns. While the console exists, the loop never reports a deadlock of the main
+/// greenlet.
 ///
-/// No client holds up the program or the others. Up to 16 clients may be connected, and a further one is told so. A
-/// client that does not take an answer within ten seconds is disconnected.
+/// No client holds up the program or the others for long: `dump` shows at most 1,000 green threads. Up to 16 clients
+/// may be connected, and a further one is told so. A client that does not take an answer within ten seconds is
+/// disconnected.
 ///
 /// The console ends with its green thread, which may be killed, also by a client. It ends with a
 /// [report](hub_core::set_report_stream) if its listener cannot accept any more. A lack of descriptors or a lost
@@ -377,7 +380,7 @@ fn answer(line: &str) -> Option<String> {
         ("listeners", []) => format_hub_listeners(),
         ("timers", []) => format_hub_timers(),
         ("stats", []) => get_hub().stats().to_string(),
-        ("dump", []) => dump(),
+        ("dump", []) => dump_at_most(MOST_DUMPED),
         ("snapshot", []) => format_snapshot(MOST_LISTED) + "\n",
         ("kill", [number]) => kill(number),
         ("backtrace", [number]) => backtrace(number),
