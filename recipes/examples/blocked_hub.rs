@@ -1,4 +1,4 @@
-//! What blocks an OS thread, and how the blocking detector reports it.
+//! Calls that block an OS thread, and the reports of the blocking detector about them.
 //!
 //! `cargo run -p recipes --example blocked_hub -- epoll` makes the usual mistakes, one after the other. Each is
 //! reported with the name of the green thread and the place of its spawn, while it still blocks.

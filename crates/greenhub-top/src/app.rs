@@ -56,7 +56,7 @@ impl Sort {
     }
 }
 
-/// What a key asks of the program.
+/// The effect of a key beyond the view.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     None,
