@@ -6,8 +6,9 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use greenhub::GreenPool;
 use greenhub::net::{SocketAddr, StopServe, TcpListener};
-use greenhub::{GreenPool, spawn_n};
+use greenhub::signal::{SIGINT, SIGTERM, Signals};
 use greenhub_adapters::http::{RequestBody, ResponseBody, Server};
 use http::{Method, Request, Response, StatusCode};
 use recipes::web::AnyError;
@@ -18,11 +19,12 @@ fn main() -> ExitCode {
         let listener = TcpListener::bind("127.0.0.1:8000")?;
         println!("http://{}/", listener.local_addr()?);
         let stop = StopServe::new();
-        let (signals, stopper) = (greenhub::signal::terminate()?, stop.clone());
-        spawn_n(move || {
-            if signals.wait().is_ok() {
-                // Requests in progress have that long to end.
-                stopper.stop_within(Duration::from_secs(10));
+        let (signals, stopper) = (Signals::new([SIGINT, SIGTERM])?, stop.clone());
+        greenhub::spawn(move || {
+            for seconds in [10, 0] {
+                let _ = signals.wait(); // without the signals nothing else could stop the server
+                eprintln!("stopping within {seconds} s");
+                stopper.stop_within(Duration::from_secs(seconds));
             }
         });
         let served = run(&listener, &stop)?;
