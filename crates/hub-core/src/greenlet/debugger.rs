@@ -216,6 +216,7 @@ mod tests {
 
     #[test]
     fn a_forked_child_lists_its_own_os_thread_alone() {
+        fork::install().unwrap();
         let in_child = || {
             let chunks = local::get().controls.list();
             after_fork(chunks);
