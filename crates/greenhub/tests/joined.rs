@@ -117,6 +117,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "the_loop_restarts_after_a_system_error_with_its_timers",
             "the_timeout_of_a_write_all_is_for_each_wait",
             "the_write_timeout_of_a_unix_socket_holds_across_retries",
+            "times_are_reported_in_order_and_stay_ready",
             "timers_follow_only_the_clock_of_the_hub",
             "unconfirmed_reports_of_polls_are_bounded",
         ],
