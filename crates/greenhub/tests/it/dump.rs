@@ -109,6 +109,23 @@ fn a_signal_dumps_each_os_thread_with_a_hub() {
 }
 
 #[test]
+fn a_signal_before_the_first_wait_dumps_the_caller() {
+    alone("a_signal_before_the_first_wait_dumps_the_caller", || {
+        std::thread::spawn(|| {
+            let dumps = dumps();
+            let _on_signal = dump_on(Signal::SIGUSR1 as i32).unwrap();
+            raise(Signal::SIGUSR1).unwrap();
+            // A yield builds no hub.
+            while dumps.try_recv().is_err() {
+                greenhub::thread::yield_now();
+            }
+        })
+        .join()
+        .unwrap();
+    });
+}
+
+#[test]
 fn a_dropped_dump_leaves_a_signal_without_effect() {
     alone("a_dropped_dump_leaves_a_signal_without_effect", || {
         let dumps = dumps();

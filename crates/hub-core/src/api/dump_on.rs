@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::dump::dump_at_most;
+use super::hub_ref::try_get_hub;
 use super::signal::{SignalLatch, latch_on};
 use crate::base::dormant::while_idle;
 use crate::base::os_thread::start_thread;
@@ -22,13 +23,15 @@ use crate::report::{self, Report};
 /// The most greenlets in a dump of an OS thread.
 const MOST: usize = 1000;
 
-/// Reports the greenlets of all OS threads on `signal`. Does not switch.
+/// Reports the greenlets of all OS threads on `signal`. Builds the hub of the calling OS thread if there is none. Does
+/// not switch.
 ///
 /// Each signal makes every OS thread with a hub send a [`Report::Dump`] with its [`dump`](crate::dump) to the
 /// [report stream](crate::set_report_stream), at the loop's next turn. The report shows the first 1000 greenlets of the
 /// OS thread, and the number of the others. An OS thread that blocks its loop sends none until it yields;
-/// [`hub_blocking_detection`](crate::hub_blocking_detection) shows such a green thread. A signal that comes before an
-/// OS thread has a hub gives no dump of that OS thread.
+/// [`hub_blocking_detection`](crate::hub_blocking_detection) shows such a green thread. Another OS thread has a hub from
+/// its first wait, or from [`get_hub`](crate::get_hub), but not from a mere yield. A signal that comes before gives no
+/// dump of it.
 ///
 /// The signal may be delivered to any OS thread of the process. The handler runs no code of the program: it sets a
 /// flag, and an OS thread of the library asks the loops. All signals until a loop begins its dump count as one. A
@@ -47,7 +50,6 @@ const MOST: usize = 1000;
 ///         let _ = sender.send(greenlets.clone());
 ///     }
 /// });
-/// greenhub::get_hub();
 /// let _dumps = dump_on(SIGQUIT)?;
 /// # signal_hook::low_level::raise(SIGQUIT)?;
 /// let dump = dumps.recv()?; // `kill -QUIT` comes now
@@ -57,9 +59,11 @@ const MOST: usize = 1000;
 ///
 /// # Errors
 ///
-/// Returns an error if the system refuses the signal, the descriptor or the OS thread, and
+/// Returns an error if the hub cannot be built, if the system refuses the signal, the descriptor or the OS thread, and
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a signal that cannot or must not be caught.
 pub fn dump_on(signal: c_int) -> io::Result<DumpOn> {
+    // Otherwise a signal that comes before the first wait of the program would be lost.
+    try_get_hub()?;
     let wakeup = LatchWakeup::new();
     let latch = Latch::new(Arc::clone(&wakeup));
     let has_ended = Arc::new(AtomicBool::new(false));
