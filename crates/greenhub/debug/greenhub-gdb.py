@@ -59,14 +59,23 @@ def pointer(address):
     return number(address, "Q")
 
 
+def address_of(symbol):
+    language = gdb.parameter("language")
+    # The user may have stopped in a frame of Rust, in whose language there is no `unsigned`.
+    gdb.execute("set language c", to_string=True)
+    try:
+        return int(gdb.parse_and_eval(f"(unsigned long)&{symbol}"))
+    except gdb.error as error:
+        raise gdb.GdbError(f"no greenhub here: the symbol {symbol} is missing ({error})")
+    finally:
+        gdb.execute(f"set language {language}", to_string=True)
+
+
 class Table:
     """The table that hub-core exports, in the order of `greenlet/debugger.rs`."""
 
     def __init__(self):
-        try:
-            address = int(gdb.parse_and_eval(f"(unsigned long)&{SYMBOL}"))
-        except gdb.error as error:
-            raise gdb.GdbError(f"no greenhub here: the symbol {SYMBOL} is missing ({error})")
+        address = address_of(SYMBOL)
         magic, version, self.threads = struct.unpack("=12sIQ", read(address, 24))
         if magic != b"greenhub-gdb" or version != VERSION:
             raise gdb.GdbError(f"this script is for version {VERSION} of greenhub's table, and finds {version}")

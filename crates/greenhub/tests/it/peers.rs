@@ -176,6 +176,17 @@ mod gdb {
 
     #[test]
     #[ignore = "needs gdb: cargo xtask test"]
+    fn a_selected_frame_of_rust_makes_no_difference() {
+        let program = std::env::current_exe().unwrap();
+        let run = format!("run --exact {PROGRAM} --ignored --nocapture --test-threads=1");
+        // Out of the C library.
+        let commands = [&run, "up 5", "show language", "info greenthreads", "show language", "kill"];
+        let output = debug(&[program.to_str().unwrap()], &commands);
+        shows(&output, &["currently rust", "\"reader\" (spawned at ", "currently rust"]);
+    }
+
+    #[test]
+    #[ignore = "needs gdb: cargo xtask test"]
     fn shows_the_green_threads_of_a_process_and_of_its_core_file() {
         let program = std::env::current_exe().unwrap();
         let program = program.to_str().unwrap();
