@@ -503,8 +503,10 @@ const PRIMITIVES: &[Primitive] = &[
 ];
 
 /// Runs `test` on each primitive, then checks a complete wait, the final state, and that nothing is left behind.
+///
+/// Each primitive has an OS thread, because a lock holds each timeout back for the lock patience.
 fn on_each(test_name: &'static str, test: fn(&Waits, &str)) {
-    for primitive in PRIMITIVES {
+    let on_one = |primitive: &'static Primitive| {
         run(&format!("{test_name}: {}", primitive.name), move || {
             let before = held();
             let waits = (primitive.make)();
@@ -517,7 +519,12 @@ fn on_each(test_name: &'static str, test: fn(&Waits, &str)) {
             drop(wait);
             wait_until_held(&before, primitive.name);
         });
-    }
+    };
+    std::thread::scope(|scope| {
+        for primitive in PRIMITIVES {
+            scope.spawn(move || on_one(primitive));
+        }
+    });
 }
 
 #[test]
