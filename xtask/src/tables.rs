@@ -149,6 +149,7 @@ pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[
     ("hub-core", "tracing", "in_span"),
     ("hub-core", "metrics", "publish_metrics"),
     ("hub-core", "metrics", "describe_metrics"),
+    ("hub-core", "metrics", "flush_metrics"),
     ("greenstd", "hyper-io", "GreenExecutor"),
     ("greenstd", "hyper-io", "GreenTimer"),
 ];

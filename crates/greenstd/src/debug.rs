@@ -51,7 +51,7 @@ pub use hub_core::{
 #[cfg(feature = "tracing")]
 pub use hub_core::in_span;
 #[cfg(feature = "metrics")]
-pub use hub_core::{describe_metrics, publish_metrics};
+pub use hub_core::{describe_metrics, flush_metrics, publish_metrics};
 
 use hub_core::hub::Interest;
 

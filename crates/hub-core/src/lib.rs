@@ -78,7 +78,7 @@ pub use api::listing::{
     timers,
 };
 #[cfg(feature = "metrics")]
-pub use api::metrics::{describe_metrics, publish_metrics};
+pub use api::metrics::{describe_metrics, flush_metrics, publish_metrics};
 pub use api::registration::Registration;
 pub use api::scope::{Scope, ScopedGreenThread, scope};
 pub use api::shield::shield;
@@ -149,6 +149,8 @@ pub mod internal {
     pub use crate::api::hook::hook_shared;
     pub use crate::api::hub_ref::present_time;
     pub use crate::api::kill::{birth_of, kill_progress, request_exit, request_exit_with};
+    #[cfg(feature = "metrics")]
+    pub use crate::api::metrics::wait_for_recorder;
     pub use crate::api::registration::listen_shared;
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;

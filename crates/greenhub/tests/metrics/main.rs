@@ -8,19 +8,17 @@ mod prometheus;
 #[path = "../it/support/mod.rs"]
 mod support;
 
-use std::cell::{Cell, RefCell};
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use crate::prometheus::Prometheus;
 use crate::support::{alone, fork};
-use greenhub::debug::{describe_metrics, publish_metrics};
+use greenhub::debug::{describe_metrics, flush_metrics, publish_metrics};
 use greenhub::hub::ManualClock;
-use greenhub::thread::yield_now;
 use greenhub::{Interest, get_hub, sleep, spawn, tpool, trampoline, use_hub};
+use hub_core::internal::wait_for_recorder;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -40,8 +38,14 @@ fn begin() -> (Prometheus, ManualClock) {
     (numbers, clock)
 }
 
-/// Returns the lines of a value, without its name.
+/// Waits until the recorder has all publications. The loop takes no turn meanwhile.
+fn settle() {
+    std::thread::spawn(wait_for_recorder).join().expect("no panic").expect("an OS thread may wait");
+}
+
+/// Returns the lines of a value, without its name, once the recorder has all publications.
 fn lines(numbers: &Prometheus, name: &str) -> Vec<String> {
+    settle();
     let text = numbers.render();
     let found = text.lines().filter_map(|line| line.strip_prefix(name)).filter(|line| line.starts_with(['{', ' ']));
     found.map(str::to_owned).collect()
@@ -184,11 +188,11 @@ fn the_pool_publishes_its_jobs_and_their_waits() {
         drop(release);
         assert!(first.join().expect("no panic").expect("a job"));
         others.into_iter().for_each(|other| other.join().expect("no panic").expect("a job"));
-        assert_eq!(lines(&numbers, "greenhub_pool_wait_seconds_count"), ["{pool=\"greenhub-own\"} 4"]);
-        assert!(sum(&numbers, "greenhub_pool_wait_seconds_sum") >= 0.06);
         while sum(&numbers, "greenhub_pool_jobs") != 0.0 {
             sleep(ms(1));
         }
+        assert_eq!(lines(&numbers, "greenhub_pool_wait_seconds_count"), ["{pool=\"greenhub-own\"} 4"]);
+        assert!(sum(&numbers, "greenhub_pool_wait_seconds_sum") >= 0.06);
     });
 }
 
@@ -268,6 +272,28 @@ impl<F: Fn()> Recorder for Foreign<F> {
     }
 }
 
+/// A recorder that registers values when its gate is open.
+struct Gated {
+    numbers: Prometheus,
+    gate: Arc<Mutex<()>>,
+}
+
+impl Recorder for Gated {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        drop(self.gate.lock());
+        self.numbers.register_counter(key, metadata)
+    }
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        self.numbers.register_gauge(key, metadata)
+    }
+    fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
+        self.numbers.register_histogram(key, metadata)
+    }
+}
+
 #[test]
 fn a_recorder_that_panics_is_reported_and_called_no_more() {
     alone("a_recorder_that_panics_is_reported_and_called_no_more", || {
@@ -284,6 +310,7 @@ fn a_recorder_that_panics_is_reported_and_called_no_more() {
         assert!(metrics::set_global_recorder(recorder).is_ok());
         publish_metrics(Duration::ZERO);
         (0..5).for_each(|_| sleep(ms(1)));
+        settle();
         assert_eq!((reports.load(Ordering::Relaxed), calls.load(Ordering::Relaxed)), (1, 1));
     });
 }
@@ -305,46 +332,84 @@ fn a_recorder_that_panics_later_is_called_no_more_in_the_same_publication() {
         assert!(metrics::set_global_recorder(recorder).is_ok());
         publish_metrics(Duration::ZERO);
         (0..3).for_each(|_| sleep(ms(1)));
+        settle();
         // Now each publication has turns, which it records by a call of their own.
         fails.store(true, Ordering::Relaxed);
         (0..5).for_each(|_| sleep(ms(1)));
+        settle();
         assert_eq!((reports.load(Ordering::Relaxed), calls.load(Ordering::Relaxed)), (1, 1));
     });
 }
 
 #[test]
-fn a_recorder_without_its_thread_locals_fails_only_at_that_end() {
-    alone("a_recorder_without_its_thread_locals_fails_only_at_that_end", || {
-        thread_local! {
-            /// Has no destructor.
-            static IS_AT_END: Cell<bool> = const { Cell::new(false) };
-            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
-        let (reports, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (told, called) = (Arc::clone(&reports), Arc::clone(&calls));
-        greenhub::debug::set_report_stream(move |report| {
-            assert!(report.to_string().contains("at the end of an OS thread"), "{report}");
-            told.fetch_add(1, Ordering::Relaxed);
+fn a_recorder_of_a_green_thread_gets_nothing_of_the_loop() {
+    alone("a_recorder_of_a_green_thread_gets_nothing_of_the_loop", || {
+        let numbers = Prometheus::default();
+        assert!(metrics::set_global_recorder(numbers.clone()).is_ok());
+        publish_metrics(Duration::ZERO);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let called = Arc::clone(&calls);
+        // It would dangle if this green thread and another one overlapped.
+        let own = spawn(move || {
+            let recorder = Foreign(move || _ = called.fetch_add(1, Ordering::Relaxed));
+            metrics::with_local_recorder(&recorder, || {
+                metrics::counter!("own").increment(1);
+                sleep(ms(20));
+            });
         });
-        let recorder = Foreign(move || {
-            if IS_AT_END.get() {
-                BUFFER.with_borrow_mut(|buffer| buffer.push(1));
-            }
-            called.fetch_add(1, Ordering::Relaxed);
-        });
+        own.join().expect("no panic");
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "its own counter");
+        assert!(sum(&numbers, "greenhub_turns_total") > 0.0);
+    });
+}
+
+#[test]
+fn a_slow_recorder_holds_up_no_loop_and_gets_all_counts() {
+    alone("a_slow_recorder_holds_up_no_loop_and_gets_all_counts", || {
+        let numbers = Prometheus::default();
+        let gate = Arc::new(Mutex::new(()));
+        let passed = Arc::clone(&gate);
+        let closed = gate.lock().expect("not poisoned");
+        let recorder = Gated { numbers: numbers.clone(), gate: passed };
         assert!(metrics::set_global_recorder(recorder).is_ok());
         publish_metrics(Duration::ZERO);
-        let other = std::thread::spawn(|| {
-            (0..3).for_each(|_| sleep(ms(1)));
-            // The newest thread-local is destroyed first.
-            BUFFER.with_borrow_mut(|buffer| buffer.push(1));
-            IS_AT_END.set(true);
-        });
-        other.join().expect("no panic");
-        assert_eq!(reports.load(Ordering::Relaxed), 1);
-        let before = calls.load(Ordering::Relaxed);
-        (0..3).for_each(|_| sleep(ms(1)));
-        assert!(calls.load(Ordering::Relaxed) > before, "publication is off");
+        // More publications than may wait.
+        (0..3000).for_each(|_| sleep(Duration::from_micros(1)));
+        drop(closed);
+        flush_metrics().expect("the main greenlet waits");
+        let counted = sum(&numbers, "greenhub_wakeups_total");
+        let stats = get_hub().stats();
+        assert!(counted <= stats.wakeups as f64 && counted >= 2999.0, "{counted} of {}", stats.wakeups);
+    });
+}
+
+#[test]
+fn waits_of_jobs_are_published_without_a_loop() {
+    alone("waits_of_jobs_are_published_without_a_loop", || {
+        let numbers = Prometheus::default();
+        assert!(metrics::set_global_recorder(numbers.clone()).is_ok());
+        publish_metrics(LONG);
+        let jobs = || {
+            (0..2000).for_each(|_| tpool::execute(|| ()).expect("a job"));
+            flush_metrics()
+        };
+        std::thread::spawn(jobs).join().expect("no panic").expect("an OS thread may wait");
+        assert_eq!(sum(&numbers, "greenhub_pool_wait_seconds_count"), 2000.0);
+    });
+}
+
+#[test]
+fn a_flush_publishes_what_is_not_due_yet() {
+    alone("a_flush_publishes_what_is_not_due_yet", || {
+        let numbers = Prometheus::default();
+        assert!(metrics::set_global_recorder(numbers.clone()).is_ok());
+        flush_metrics().expect("nothing to wait for");
+        assert_eq!(numbers.render(), "");
+        publish_metrics(LONG);
+        (0..10).for_each(|_| sleep(ms(1)));
+        assert!(sum(&numbers, "greenhub_wakeups_total") < 10.0);
+        flush_metrics().expect("the main greenlet waits");
+        assert!(sum(&numbers, "greenhub_wakeups_total") >= 10.0);
     });
 }
 
@@ -381,24 +446,19 @@ fn a_thread_that_follows_another_goes_on_with_its_series() {
 }
 
 #[test]
-fn a_recorder_may_use_the_hub_but_not_wait() {
-    alone("a_recorder_may_use_the_hub_but_not_wait", || {
-        let refused = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&refused);
+fn a_recorder_may_wait() {
+    alone("a_recorder_may_wait", || {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let called = Arc::clone(&calls);
         let recorder = Foreign(move || {
-            spawn(yield_now);
-            get_hub().schedule(Duration::ZERO, || ());
-            publish_metrics(ms(1));
-            let waited = catch_unwind(AssertUnwindSafe(|| get_hub().run_once(None)));
-            if !matches!(waited, Ok(Ok(_))) {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
+            spawn(|| sleep(ms(1))).join().expect("no panic");
+            called.fetch_add(1, Ordering::Relaxed);
         });
         assert!(metrics::set_global_recorder(recorder).is_ok());
-        publish_metrics(ms(1));
-        (0..5).for_each(|_| sleep(ms(2)));
-        assert!(refused.load(Ordering::Relaxed) >= 20, "{refused:?}");
-        publish_metrics(None);
+        publish_metrics(LONG);
+        sleep(ms(1));
+        settle();
+        assert!(calls.load(Ordering::Relaxed) >= 20, "{calls:?}");
     });
 }
 
@@ -423,6 +483,7 @@ fn every_value_is_described() {
         tpool::execute(|| ()).expect("a job");
         // The job may end within the first turn. A latency needs a second one, and a third publishes it.
         (0..3).for_each(|_| sleep(INTERVAL));
+        settle();
         let text = numbers.render();
         let kinds: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(kinds.len(), 25, "{text}");

@@ -26,12 +26,12 @@ const MOST: usize = 1000;
 /// Reports the greenlets of all OS threads on `signal`. Builds the hub of the calling OS thread if there is none. Does
 /// not switch.
 ///
-/// Each signal makes every OS thread with a hub send a [`Report::Dump`] with its [`dump`](crate::dump) to the
-/// [report stream](crate::set_report_stream), at the loop's next turn. The report shows the first 1000 greenlets of the
-/// OS thread, and the number of the others. An OS thread that blocks its loop sends none until it yields;
-/// [`hub_blocking_detection`](crate::hub_blocking_detection) shows such a green thread. Another OS thread has a hub from
-/// its first wait, or from [`get_hub`](crate::get_hub), but not from a mere yield. A signal that comes before gives no
-/// dump of it.
+/// Each signal makes every OS thread with a hub send a [`Report::Dump`] with its [`dump`](crate::dump) to the [report
+/// stream](crate::set_report_stream), at the loop's next turn. The report shows the first 1000 greenlets of the OS
+/// thread, and the number of the others. An OS thread that blocks its loop sends none until it yields;
+/// [`hub_blocking_detection`](crate::hub_blocking_detection) shows such a green thread. Another OS thread has a hub
+/// from its first wait, or from [`get_hub`](crate::get_hub), but not from a mere yield. A signal that comes before
+/// gives no dump of it.
 ///
 /// The signal may be delivered to any OS thread of the process. The handler runs no code of the program: it sets a
 /// flag, and an OS thread of the library asks the loops. All signals until a loop begins its dump count as one. A

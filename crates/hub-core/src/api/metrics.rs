@@ -1,8 +1,15 @@
 //! The switch of the values for recorders of the crate `metrics`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::base::wait_reason::WaitReason;
+use crate::error::LoopError;
+use crate::greenlet::local;
+use crate::main_loop::deadline::Deadline;
 use crate::main_loop::meter;
+use crate::wait::parker::Parker;
 
 /// Publishes the numbers of each loop to the recorder of the crate `metrics`. Does not switch.
 ///
@@ -27,22 +34,16 @@ use crate::main_loop::meter;
 ///   label `pool`.
 ///
 /// When an OS thread ends or replaces its hub, the gauges of the hub become zero. The counters go on under the labels
-/// of the next hub, so sums over hubs stay right. Gauges keep their values if publication is off at that time. The main
-/// OS thread does not publish when the process ends: the values since its last publication are lost. A loop that is
-/// [embedded](crate::Embedded) has no latency, because the outer loop waits for it. A forked child publishes to its own
-/// copy of the recorder.
+/// of the next hub, so sums over hubs stay right. Gauges keep their values if publication is off at that time. The end
+/// of the process publishes nothing: [`flush_metrics`] does. A loop that is [embedded](crate::Embedded) has no latency,
+/// because the outer loop waits for it. A forked child publishes to its own copy of the recorder.
 ///
 /// While publication is off, the feature costs a load for each wait. While it is on, each turn reads the clock up to
 /// twice, and each publication visits every greenlet once, like [`HubRef::stats`](crate::HubRef::stats).
 ///
-/// The recorder is called in the main loop, and for the time of a job on an OS thread of the pool. In the main loop it
-/// cannot wait for green threads. A recorder that panics is reported, and called no more. At the end of an OS thread,
-/// where thread-locals of the recorder may be gone, a panic is only reported.
-///
-/// Publication uses the recorder that `metrics::with_recorder` finds. Never keep a green thread in
-/// `metrics::with_local_recorder` across a call that switches. That function stores a pointer for the OS thread, and
-/// restores the former pointer at its end. When two green threads overlap there, the pointer outlives its recorder, and
-/// the loop, like each macro of that crate, calls a recorder that is freed.
+/// The recorder is the global one of that crate. An OS thread of the library calls it, so no loop waits for it. If 1024
+/// publications wait for a slow recorder, the next ones are left out: then later ones have their counts, but their
+/// latencies are lost. A recorder that panics is reported, and called no more.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,6 +53,53 @@ use crate::main_loop::meter;
 /// ```
 pub fn publish_metrics(interval: impl Into<Option<Duration>>) {
     meter::set_interval(interval.into());
+}
+
+/// Publishes the numbers of this OS thread's hub now, and waits until the recorder has all publications. Switches.
+///
+/// All publications are those of [`publish_metrics`] that were made before, of every OS thread. A program calls it at
+/// its end. While publication is off it publishes nothing. Needs the feature `metrics`.
+///
+/// ```
+/// use std::time::Duration;
+/// greenhub::debug::publish_metrics(Duration::from_secs(10));
+/// greenhub::sleep(Duration::from_millis(1));
+/// greenhub::debug::flush_metrics()?;
+/// # Ok::<(), greenhub::hub::LoopError>(())
+/// ```
+///
+/// # Errors
+///
+/// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the wait
+/// of the main greenlet by an error.
+pub fn flush_metrics() -> Result<(), LoopError> {
+    if let Some(local) = local::try_get() {
+        local.main_loop.publish_now(local);
+    }
+    meter::publish_pool_waits();
+    wait_for_recorder()
+}
+
+/// Waits until the recorder has all publications that were made. Switches.
+///
+/// # Errors
+///
+/// The same as [`flush_metrics`].
+pub fn wait_for_recorder() -> Result<(), LoopError> {
+    let done = Arc::new(AtomicBool::new(false));
+    while !done.load(Ordering::Acquire) {
+        let parker = Parker::new(WaitReason::Offload)?;
+        let (told, unparker) = (Arc::clone(&done), parker.unparker());
+        let is_accepted = meter::after_all(move || {
+            told.store(true, Ordering::Release);
+            unparker.unpark();
+        });
+        if !is_accepted {
+            return Ok(());
+        }
+        parker.park(&mut Deadline::none())?;
+    }
+    Ok(())
 }
 
 /// Describes the values of [`publish_metrics`] to the recorder of the crate `metrics`. Does not switch.

@@ -5,68 +5,45 @@
 //! is measured only while publication is on: a turn lasts from the sample of the clock at the end of one wait until the
 //! sample before the next.
 //!
-//! A recorder is foreign code. It is called between a turn and the next wait, where nothing is borrowed and nothing may
-//! park, and its panics are contained. The state of the meter is taken out for the call. A recorder that panics is
-//! called no more, except at the end of an OS thread: there its own thread-locals may be gone, and other OS threads go
-//! on.
+//! A recorder is foreign code, which may take long or panic, so an OS thread of its own calls it: see [`publisher`]. No
+//! loop waits for it.
 
+mod interval;
+mod pool_waits;
+mod publisher;
 mod series;
 mod slot;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::interval::interval;
 use self::series::Series;
+use self::slot::Slot;
 use super::stats::Stats;
 use crate::base::id::HubId;
-use crate::greenlet::exit::contained;
 use crate::hub::Time;
-use crate::report;
 
+pub(crate) use self::interval::{is_on, set_interval};
+pub(crate) use self::publisher::after_all;
 pub(crate) use self::series::describe;
 
-/// The interval in nanoseconds; the largest value means that publication is off.
-static INTERVAL: AtomicU64 = AtomicU64::new(OFF);
-const OFF: u64 = u64::MAX;
-
-/// The number of turns that are kept until the recorder is called with all of them.
+/// The number of turns that are kept until the recorder gets all of them.
 const MOST_TURNS: usize = 1024;
 
-/// Sets the interval of publication for the process. `None` switches it off.
-pub(crate) fn set_interval(interval: Option<Duration>) {
-    let nanos = interval.map_or(OFF, |interval| u64::try_from(interval.as_nanos()).unwrap_or(OFF).min(OFF - 1));
-    INTERVAL.store(nanos, Ordering::Relaxed);
-}
-
-fn interval() -> Option<Duration> {
-    Some(INTERVAL.load(Ordering::Relaxed)).filter(|nanos| *nanos != OFF).map(Duration::from_nanos)
-}
-
-/// Returns whether values are published.
-#[inline]
-pub(crate) fn is_on() -> bool {
-    INTERVAL.load(Ordering::Relaxed) != OFF
-}
-
-/// Records the time that a job was queued in the pool of that name.
+/// Notes the time that a job was queued in the pool of that name.
 #[inline]
 pub(crate) fn record_pool_wait(pool: &'static str, waited: impl FnOnce() -> Duration) {
     if is_on() {
-        call_recorder(|| series::record_pool_wait(pool, waited()));
+        pool_waits::note(pool, waited());
     }
 }
 
-/// Calls the recorder, unless publication is off. Never unwinds. A panic switches publication off, and is reported.
-#[cold]
-fn call_recorder(call: impl FnOnce()) {
-    // The previous call of the same publication may have panicked.
-    if !is_on() {
-        return;
-    }
-    if let Err(error) = contained(call) {
-        set_interval(None);
-        report::callback_failed("the recorder of metrics, which is no longer called,", None, error);
+/// Publishes the times that jobs were queued before a loop does.
+pub(crate) fn publish_pool_waits() {
+    if is_on() {
+        publisher::publish(pool_waits::record);
     }
 }
 
@@ -74,12 +51,14 @@ fn call_recorder(call: impl FnOnce()) {
 pub(super) struct Meter {
     /// The number of a wait and its end, unless the turn after it was measured or is none of this loop's.
     wait_ended: Cell<Option<(u64, Time)>>,
-    /// Taken out for a call of the recorder.
+    /// Taken out while it is in use.
     state: Cell<Option<Box<State>>>,
 }
 
 struct State {
-    series: Series,
+    hub: HubId,
+    series: Arc<Series>,
+    _slot: Slot,
     /// The numbers as they were published last.
     published: Stats,
     /// The time of the next publication.
@@ -107,18 +86,18 @@ impl Meter {
         self.wait_ended.set(None);
     }
 
-    /// Measures the turn that ends at `now`, and publishes if that is due. Calls the recorder. `wait` is the number of
-    /// the last wait: while publication is off, not each wait is noted.
+    /// Measures the turn that ends at `now`, and publishes if that is due. `wait` is the number of the last wait: while
+    /// publication is off, not each wait is noted.
     #[cold]
     pub(super) fn end_turn(&self, wait: u64, hub: (HubId, &'static str), now: Time, stats: impl Fn() -> Stats) {
         let Some(interval) = interval() else { return };
         let mut state = match self.state.take() {
-            Some(state) if state.series.is_of(hub.0) => state,
+            Some(state) if state.hub == hub.0 => state,
             former => {
                 // The totals go on with the next hub. A wait of the former hub ended by another clock.
                 self.forget_turn();
                 let published = former.map(|former| former.end(&stats())).unwrap_or_default();
-                Box::new(State::new(Series::new(hub.0, hub.1), published, now))
+                Box::new(State::new(hub, published, now))
             }
         };
         if let Some((_, begun)) = self.wait_ended.take().filter(|(noted, _)| *noted == wait) {
@@ -148,46 +127,56 @@ impl Meter {
         left.filter(|_| is_on())
     }
 
-    /// Publishes for the last time, since the OS thread ends. Calls the recorder.
-    ///
-    /// The thread-locals of the recorder may be destroyed. So its panic ends only this publication.
+    /// Publishes before the interval has passed.
+    pub(super) fn publish_now(&self, stats: impl FnOnce() -> Stats) {
+        let Some(mut state) = self.state.take() else { return };
+        if is_on() {
+            state.publish(stats());
+        }
+        self.state.set(Some(state));
+    }
+
+    /// Publishes for the last time, since the OS thread ends.
     pub(super) fn end(&self, stats: impl FnOnce() -> Stats) {
-        let Some(state) = self.state.take().filter(|_| is_on()) else { return };
-        let published = contained(|| {
-            state.series.record_turns(&state.turns);
-            state.series.end(&state.published, &stats());
-        });
-        if let Err(error) = published {
-            report::callback_failed("the recorder of metrics, at the end of an OS thread,", None, error);
+        if let Some(state) = self.state.take().filter(|_| is_on()) {
+            state.end(&stats());
         }
     }
 }
 
 impl State {
-    fn new(series: Series, published: Stats, due: Time) -> State {
-        State { series, published, due, turns: Vec::new(), longest: Duration::ZERO, has_news: false }
+    fn new((hub, name): (HubId, &'static str), published: Stats, due: Time) -> State {
+        let (series, slot) = Series::new(name);
+        let (turns, longest) = (Vec::new(), Duration::ZERO);
+        State { hub, series: Arc::new(series), _slot: slot, published, due, turns, longest, has_news: false }
     }
 
     fn record_turns(&mut self) {
-        let turns = std::mem::take(&mut self.turns);
-        call_recorder(|| self.series.record_turns(&turns));
-        // The memory is kept.
-        self.turns = turns;
-        self.turns.clear();
+        let (series, turns) = (Arc::clone(&self.series), std::mem::take(&mut self.turns));
+        publisher::publish(move || series.record_turns(&turns));
     }
 
-    fn publish(&mut self, stats: Stats) {
-        self.record_turns();
-        self.has_news = false;
-        let longest = std::mem::take(&mut self.longest);
-        call_recorder(|| self.series.publish(&self.published, &stats, longest));
-        self.published = stats;
+    fn publish(&mut self, now: Stats) {
+        let (series, turns) = (Arc::clone(&self.series), std::mem::take(&mut self.turns));
+        let (before, stats, longest) = (self.published.clone(), now.clone(), self.longest);
+        let is_accepted = publisher::publish(move || {
+            pool_waits::record();
+            series.record_turns(&turns);
+            series.publish(&before, &stats, longest);
+        });
+        // Otherwise the next publication has the numbers of both.
+        if is_accepted {
+            (self.published, self.longest, self.has_news) = (now, Duration::ZERO, false);
+        }
     }
 
     /// Publishes the totals for the last time, and clears the numbers that only a living loop has. Returns the totals.
-    fn end(mut self, stats: &Stats) -> Stats {
-        self.record_turns();
-        call_recorder(|| self.series.end(&self.published, stats));
+    fn end(self, stats: &Stats) -> Stats {
+        let (now, Self { series, turns, published, .. }) = (stats.clone(), self);
+        publisher::publish(move || {
+            series.record_turns(&turns);
+            series.end(&published, &now);
+        });
         stats.clone()
     }
 }

@@ -149,7 +149,7 @@ impl MainLoop {
         self.sleep(local, sleep);
     }
 
-    /// Measures the turn that is over but for the wait. The recorder is foreign code.
+    /// Measures the turn that is over but for the wait. The clock of the hub is foreign code.
     #[cold]
     fn measure_turn(&self, local: &Local) -> Result<(), LoopError> {
         if self.embedding.is_embedded() {
@@ -159,8 +159,13 @@ impl MainLoop {
         let now = self.sample_clock()?;
         let hub = (self.id(), self.name());
         self.meter.end_turn(self.counters.waits(), hub, now, || self.stats(local));
-        // The recorder may have forked.
-        self.notice_fork()
+        Ok(())
+    }
+
+    /// Publishes the numbers of this loop before they are due.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn publish_now(&self, local: &Local) {
+        self.meter.publish_now(|| self.stats(local));
     }
 
     /// Decides how long the hub waits.

@@ -6,7 +6,6 @@ use metrics::{Key, Label, Level, Metadata, Recorder, Unit, with_recorder};
 
 use super::super::stats::Stats;
 use super::slot::Slot;
-use crate::base::id::HubId;
 
 const METADATA: Metadata<'static> = Metadata::new("greenhub", Level::INFO, Some(module_path!()));
 
@@ -72,31 +71,29 @@ pub(crate) fn describe() {
     });
 }
 
-/// Records the time that a job was queued.
-pub(super) fn record_pool_wait(pool: &'static str, waited: Duration) {
-    let key = Key::from_parts(POOL_WAIT, vec![Label::new("pool", pool)]);
-    with_recorder(|recorder| recorder.register_histogram(&key, &METADATA).record(waited));
+/// Records the times that jobs were queued, each with the name of its pool.
+pub(super) fn record_pool_waits(waits: &[(&'static str, Duration)]) {
+    with_recorder(|recorder| {
+        for (pool, waited) in waits {
+            let key = Key::from_parts(POOL_WAIT, vec![Label::new("pool", *pool)]);
+            recorder.register_histogram(&key, &METADATA).record(*waited);
+        }
+    });
 }
 
 /// The series of one hub. Its labels distinguish them from those of other hubs.
 pub(super) struct Series {
-    hub: HubId,
     labels: Vec<Label>,
-    _slot: Slot,
 }
 
 impl Series {
-    pub(super) fn new(hub: HubId, name: &'static str) -> Series {
+    /// Returns the series of a hub of this OS thread. They are its own as long as it has the slot.
+    pub(super) fn new(name: &'static str) -> (Series, Slot) {
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
         let slot = Slot::take(name, &thread);
         let number = slot.number().to_string();
         let labels = vec![Label::new("hub", name), Label::new("slot", number), Label::new("thread", thread)];
-        Series { hub, labels, _slot: slot }
-    }
-
-    /// Returns whether these are the series of `hub`.
-    pub(super) fn is_of(&self, hub: HubId) -> bool {
-        self.hub == hub
+        (Series { labels }, slot)
     }
 
     pub(super) fn record_turns(&self, turns: &[Duration]) {
