@@ -112,6 +112,9 @@ pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
     HUBS.iter().filter(|hub| hub.runs_here)
 }
 
+/// The most crates that a program builds which depends on the facade alone, with its default features.
+pub const FACADE_CRATES: usize = 37;
+
 /// Feature lists of the facade that are checked beside no feature, each hub alone and the default. There is
 /// no `--all-features`, which would need every library.
 pub const FEATURE_LISTS: &[&[&str]] = &[
@@ -142,6 +145,10 @@ pub const FEATURE_TESTS: &[(&str, &str)] = &[
     ("futures-io", "futures_io"),
     ("hyper-io", "hyper_io"),
 ];
+
+/// Programs of [`FEATURE_TESTS`] that join a loop, or replace it by one that is joined. Only hubs with a descriptor for
+/// outer loops allow it, so these programs run on the hub that the facade prefers.
+pub const JOINING_TESTS: &[&str] = &["tokio", "joined"];
 
 /// Examples in the documentation that need a feature: (crate, feature, name of the example).
 pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[

@@ -12,8 +12,8 @@ use crate::faults;
 use crate::returns;
 use crate::step::Report;
 use crate::tables::{
-    ADAPTER_FEATURES, ADAPTERS, FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS,
-    PEERS, RECIPES, TRANSPORT_SEEDS, hubs_here,
+    ADAPTER_FEATURES, ADAPTERS, FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, JOINING_TESTS, LONG_SEEDS,
+    MANY_RUNS, PEERS, RECIPES, TRANSPORT_SEEDS, hubs_here,
 };
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -54,7 +54,12 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         }
     }
     // All features share one build. `checks` builds each feature alone.
-    report.run_tests("features, debug", of_features(workspace));
+    report.run_tests("features, debug", of_features(workspace, |_| true));
+    for hub in runnable().filter(|hub| hub.default && Some(hub.name) != preferred) {
+        let mut command = of_features(workspace, |test| !JOINING_TESTS.contains(&test));
+        command.env("GREENHUB_HUB", hub.name);
+        report.run_tests(format!("features, debug, {}", hub.name), command);
+    }
     report.run_all_tests("adapters", adapters(workspace));
     for (package, feature, example) in FEATURE_EXAMPLES {
         let mut command = workspace.cargo();
@@ -66,7 +71,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
     conformance_map(workspace, report);
     peers(workspace, report);
     if full {
-        let mut features = of_features(workspace);
+        let mut features = of_features(workspace, |_| true);
         in_release(&mut features);
         report.run_tests("features, release", features);
         let in_release = suite(workspace, ALL, |command| {
@@ -179,12 +184,16 @@ fn green_with_all(command: &mut Command, hub: &Hub) {
     }
 }
 
-/// Returns a command that runs the tests of the features that are off by default.
-fn of_features(workspace: &Workspace) -> Command {
+/// Returns a command that runs those tests of the features off by default that `selects` returns true for. Any of them
+/// share one build.
+fn of_features(workspace: &Workspace, selects: impl Fn(&str) -> bool) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast", "-p", "greenhub"]);
     for (feature, test) in FEATURE_TESTS {
-        command.args(["--features", feature, "--test", test]);
+        command.args(["--features", feature]);
+        if selects(test) {
+            command.args(["--test", test]);
+        }
     }
     run_side_by_side(&mut command);
     command
@@ -210,7 +219,7 @@ fn conformance_map(workspace: &Workspace, report: &mut Report) {
     all_but_green(workspace, &mut others);
     let mut facade = workspace.cargo();
     facade.args(["test", "-p", "greenhub", "--features", GREEN_FEATURES]);
-    let commands = vec![others, facade, of_features(workspace)];
+    let commands = vec![others, facade, of_features(workspace, |_| true)];
     tidy::check_tests_of_conformance(workspace, commands, report);
 }
 

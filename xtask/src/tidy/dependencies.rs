@@ -1,7 +1,12 @@
-//! The dependencies between crates: each crate depends only on those that the table allows.
+//! The dependencies between crates: each crate depends only on those that the table allows. A program that depends on
+//! the facade alone builds few crates.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
 
 use super::Faults;
-use crate::tables::{BACKEND_DEPENDENCIES, DEPENDENCIES, HUBS};
+use crate::tables::{BACKEND_DEPENDENCIES, DEPENDENCIES, FACADE_CRATES, HUBS};
 use crate::workspace::{Package, Workspace};
 
 pub fn check(workspace: &Workspace) -> Faults {
@@ -16,7 +21,23 @@ pub fn check(workspace: &Workspace) -> Faults {
             faults.push(format!("there is no crate `{}`", hub.package));
         }
     }
+    let built = crates_of_facade(workspace)?;
+    if built > FACADE_CRATES {
+        faults.push(format!("greenhub alone builds {built} crates, but FACADE_CRATES allows {FACADE_CRATES}"));
+    }
     Ok(faults)
+}
+
+/// Returns the number of crates that the facade needs with its default features, itself included.
+fn crates_of_facade(workspace: &Workspace) -> Result<usize> {
+    let mut command = workspace.cargo();
+    command.args(["tree", "-p", "greenhub", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+    let output = command.output().context("cargo tree")?;
+    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let listed = String::from_utf8_lossy(&output.stdout);
+    // A crate that is listed again may have a mark at the end of its line.
+    let names = listed.lines().filter_map(|line| line.split_once(' ').map(|(name, _)| name));
+    Ok(names.collect::<BTreeSet<&str>>().len())
 }
 
 fn faults_of(package: &Package, ours: &[&str]) -> Vec<String> {
