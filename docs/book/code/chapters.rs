@@ -2,7 +2,7 @@
 //!
 //! - `<!-- program: NAME -->` stands before a whole program.
 //! - `<!-- output of: NAME -->` stands before the text that this program prints. After the name may follow variables of
-//!   its environment, as in `<!-- output of: NAME EVENTLET_HUB=poll -->`.
+//!   its environment, as in `<!-- output of: NAME EVENTLET_HUB=poll -->`. `ulimit=64` limits its descriptors.
 //! - `<!-- from: PATH -->` stands before a part of a file of the repository.
 
 use std::fs;
@@ -34,6 +34,13 @@ pub(crate) fn copies(folder: &Path) -> io::Result<Vec<(String, String)>> {
         found.extend(programs.map(|(number, text)| (format!("{chapter}_copy_{}", number + 1), text)));
     }
     Ok(found)
+}
+
+/// Returns the places of the quoted texts without a mark.
+pub(crate) fn unmarked(name: &str, text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_unmarked = |at: &usize| lines[*at] == "```text" && !(*at > 0 && lines[at - 1].starts_with("<!--"));
+    (0..lines.len()).filter(is_unmarked).map(|at| format!("{name}:{}", at + 1)).collect()
 }
 
 /// Returns the visible lines of each code block with a function `main`.

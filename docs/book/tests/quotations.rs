@@ -45,6 +45,17 @@ fn programs_print_what_the_chapters_quote() {
 }
 
 #[test]
+fn each_quoted_text_is_compared() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let unmarked = chapters::files(&folder).unwrap().into_iter().flat_map(|file| {
+        let text = fs::read_to_string(&file).unwrap();
+        chapters::unmarked(&file.display().to_string(), &text)
+    });
+    assert_eq!(unmarked.collect::<Vec<_>>(), Vec::<String>::new(), "these texts have no mark");
+    assert_eq!(chapters::unmarked("a.md", "<!-- output of: x -->\n```text\n```\n\n```text\n```\n"), ["a.md:5"]);
+}
+
+#[test]
 fn excerpts_are_parts_of_their_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut excerpts = 0;
@@ -68,11 +79,14 @@ fn programs_that_a_reader_may_copy_are_found() {
 /// Returns what a program prints on both outputs, with the names of files as in a package of its own.
 fn output(program: &str, variables: &[(String, String)]) -> io::Result<String> {
     let (mut reader, writer) = io::pipe()?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_guide-program"));
+    let limit = variables.iter().find(|(name, _)| name == "ulimit").map(|(_, limit)| limit);
+    let mut command = Command::new("sh");
+    let start = "if [ -n \"$0\" ]; then ulimit -n \"$0\"; fi; exec \"$1\" \"$2\"";
+    command.args(["-c", start, limit.map_or("", String::as_str), env!("CARGO_BIN_EXE_guide-program"), program]);
     for variable in VARIABLES {
         command.env_remove(variable);
     }
-    command.arg(program).envs(variables.iter().cloned());
+    command.envs(variables.iter().cloned());
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn()?;
     drop(command); // and its ends of the pipe
