@@ -1,5 +1,6 @@
 //! The debug listings of a hub (green threads, listeners, timers), and the switches of reports.
 
+use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -106,6 +107,23 @@ fn a_plain_greenlet_is_as_old_as_its_begin() {
         let age = plain.switch(Payload::unit()).unwrap().downcast::<Option<Duration>>().unwrap();
         let older = one(older.id()).age;
         assert!(age.is_some() && age < older, "{age:?}, {older:?}");
+    });
+}
+
+#[test]
+fn ages_count_from_before_a_first_wait_without_timers() {
+    run("ages_count_from_before_a_first_wait_without_timers", || {
+        let waiting = spawn(greenhub::thread::park);
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let pause = 20 * SHORT;
+        let written = std::thread::spawn(move || {
+            std::thread::sleep(pause);
+            writer.write_all(b"x")
+        });
+        trampoline(&reader, Interest::READ, None).unwrap();
+        written.join().unwrap().unwrap();
+        let age = one(waiting.id()).age;
+        assert!(age.is_some_and(|age| age >= pause / 2), "{age:?}");
     });
 }
 

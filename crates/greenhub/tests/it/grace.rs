@@ -12,11 +12,12 @@ use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT, pipe};
 use greenhub::fs::File;
 use greenhub::greenthread::{KillOutcome, set_panicking_grace};
+use greenhub::hub::LoopErrorKind;
 use greenhub::net::{TcpListener, TcpStream, UdpSocket, serve};
 use greenhub::park::{Grace, Source};
 use greenhub::process::{Child, Command, Stdio};
 use greenhub::sync::{Condvar, Mutex};
-use greenhub::thread::yield_now;
+use greenhub::thread::{try_sleep, yield_now};
 use greenhub::{GreenPool, Interest, sleep, spawn, trampoline};
 
 /// Runs `f` in a destructor of a killed green thread, within one turn of the loop.
@@ -214,6 +215,22 @@ fn all_waits_of_a_turn_share_the_grace() {
             let blocked = blocked.get();
             assert!(blocked >= grace / 2 && blocked < WAITS * grace * 3 / 4, "{name}: blocked for {blocked:?}");
         }
+    });
+}
+
+#[test]
+fn a_sleep_that_the_grace_cuts_short_returns_an_error() {
+    alone("a_sleep_that_the_grace_cuts_short_returns_an_error", || {
+        set_panicking_grace(4 * SHORT);
+        let slept = Rc::new(Cell::new(None));
+        let kept = Rc::clone(&slept);
+        while_unwinding(move || {
+            let ends = [SHORT, LONG, LONG].map(|time| try_sleep(time).map_err(|error| error.kind()));
+            sleep(LONG);
+            kept.set(Some(ends));
+        });
+        let cut = Err(LoopErrorKind::Panicking);
+        assert_eq!(slept.take().expect("the destructor has run"), [Ok(()), cut.clone(), cut]);
     });
 }
 

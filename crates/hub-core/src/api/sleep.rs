@@ -39,7 +39,7 @@ use crate::wait::grace::Grace;
 pub fn sleep(duration: Duration) {
     match try_sleep(duration) {
         Ok(()) => {}
-        Err(error) if error.kind() == LoopErrorKind::Aborted => {}
+        Err(error) if matches!(error.kind(), LoopErrorKind::Aborted | LoopErrorKind::Panicking) => {}
         Err(error) => panic!("sleep: {error}"),
     }
 }
@@ -64,7 +64,8 @@ pub fn sleep(duration: Duration) {
 ///
 /// Returns an error in a callback of the main loop, in a poll of a future, and if the hub cannot be built or fails. A
 /// sleep of zero does nothing in a callback and in a poll, and returns `Ok`. In the main greenlet, returns the error
-/// with which the loop ended: `Interrupted` or `Aborted`.
+/// with which the loop ended: `Interrupted` or `Aborted`. While panicking, returns `Panicking` if the
+/// [grace](crate::set_panicking_grace) was too short for the whole sleep.
 pub fn try_sleep(duration: Duration) -> Result<(), LoopError> {
     if duration.is_zero() && run::must_not_switch() {
         return Ok(());
@@ -85,7 +86,7 @@ fn block_instead(refused: LoopError, duration: Duration) -> Result<(), LoopError
     let time = grace.as_ref().map_or(duration, |grace| duration.min(grace.left()));
     #[expect(clippy::disallowed_methods, reason = "no green thread can run during a panic, or after the last one")]
     std::thread::sleep(time);
-    Ok(())
+    if time < duration { Err(refused) } else { Ok(()) }
 }
 
 fn sleep_for(duration: Duration) -> Result<(), LoopError> {

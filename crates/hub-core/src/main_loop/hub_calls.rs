@@ -73,6 +73,8 @@ impl MainLoop {
             return Err(HubError::Build { name: name.to_owned(), error: Arc::new(error) }.into());
         }
         trace::hub_built(name, self.id());
+        // The ages of greenlets from before count from here, though the first wait may last long.
+        self.time_if_built();
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 
