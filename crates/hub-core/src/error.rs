@@ -265,7 +265,7 @@ impl GreenError {
 }
 
 /// The reason why a wait for a descriptor failed.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrampolineError {
     /// Neither or both directions were asked for.
@@ -320,6 +320,13 @@ pub enum TrampolineError {
     /// The loop cannot wait.
     #[error(transparent)]
     Loop(#[from] LoopError),
+}
+
+/// The message, as of `Display`: a `main` that returns an error prints this form.
+impl fmt::Debug for TrampolineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn if_file(error: &io::Error) -> &'static str {

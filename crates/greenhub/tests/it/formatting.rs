@@ -497,7 +497,10 @@ fn the_debug_form_of_an_error_is_its_message() {
         let timeout = with_timeout(Duration::ZERO, || sleep(Duration::MAX)).expect_err("a timeout");
         let job = tpool::execute(|| -> () { crate::support::green::quiet_panic("a payload") });
         let job = job.expect_err("the job panics");
-        let errors: [&dyn std::error::Error; 4] = [&loop_exit, &unknown, &timeout, &job];
+        let (reader, _writer) = greenhub::io::pipe().expect("a pipe");
+        let refused =
+            greenhub::trampoline(&reader, Interest::READ | Interest::WRITE, None).expect_err("both directions");
+        let errors: [&dyn std::error::Error; 5] = [&loop_exit, &unknown, &timeout, &job, &refused];
         for error in errors {
             assert_eq!(format!("{error:?}"), error.to_string());
         }

@@ -31,7 +31,9 @@ pub(crate) struct LostError {
 
 impl LostError {
     pub(crate) fn text(&self) -> String {
-        self.message.clone().unwrap_or_else(|| "its message is not known".to_owned())
+        self.message
+            .clone()
+            .unwrap_or_else(|| "its message is not known; `debug::set_error_message` makes it known".to_owned())
     }
 }
 
