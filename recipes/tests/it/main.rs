@@ -10,6 +10,7 @@ mod file_locks;
 mod http_server;
 mod hyper;
 mod lints;
+mod mysql;
 mod nested;
 mod postgres;
 mod postgres_in_tpool;
@@ -37,6 +38,8 @@ mod hyper_explicit;
 mod hyper_implicit;
 #[path = "../../examples/hyper_without_tokio.rs"]
 mod hyper_without_tokio;
+#[path = "../../examples/mysql_client.rs"]
+mod mysql_client;
 #[path = "../../examples/postgres_client.rs"]
 mod postgres_client;
 #[path = "../../examples/postgres_pool.rs"]
