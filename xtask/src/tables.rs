@@ -52,7 +52,7 @@ pub const PEERS: &[Peer] = &[
     Peer { program: "tmux", package: "tmux", tested_by: ("greenhub-top", "screen"), tests: "" },
 ];
 
-/// A library that cargo cannot fetch. A hub that needs it is skipped if it is not installed and cannot be.
+/// A library that cargo cannot fetch. A hub or a recipe that needs it is skipped if it is not installed and cannot be.
 pub struct Library {
     /// The name in pkg-config.
     pub name: &'static str,
@@ -328,6 +328,10 @@ pub const OTHER_TARGETS: &[&str] =
 /// The crate of programs with other libraries. It builds many crates, so only a full test run and a job of its own in
 /// CI build it.
 pub const RECIPES: &str = "recipes";
+
+/// The features of [`RECIPES`], and the library that each needs.
+pub const RECIPE_FEATURES: &[(&str, Library)] =
+    &[("native-tls", Library { name: "openssl", packages: &["libssl-dev", "pkg-config"] })];
 
 /// The crate of adapters for other libraries. Without its features, which are off by default, it is empty.
 pub const ADAPTERS: &str = "greenhub-adapters";

@@ -1,7 +1,8 @@
 //! The tests, on every hub.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
-use std::sync::{Once, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +14,7 @@ use crate::returns;
 use crate::step::Report;
 use crate::tables::{
     ADAPTER_FEATURES, ADAPTERS, FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, JOINING_TESTS, LONG_SEEDS,
-    MANY_RUNS, PEERS, RECIPES, TRANSPORT_SEEDS, hubs_here,
+    Library, MANY_RUNS, PEERS, RECIPE_FEATURES, RECIPES, TRANSPORT_SEEDS, hubs_here,
 };
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -320,11 +321,19 @@ fn guarded_pool(workspace: &Workspace, report: &mut Report) {
 
 /// Runs the tests of programs with other libraries, some of which start a server of another program if it is installed.
 fn recipes(workspace: &Workspace, report: &mut Report) {
+    let mut features = Vec::new();
+    for (feature, library) in RECIPE_FEATURES {
+        match missing_library(library) {
+            Some(why) => report.skip(format!("recipes, {feature}"), why),
+            None => features.push(*feature),
+        }
+    }
+    let features = features.join(",");
     let mut clippy = workspace.cargo();
-    clippy.args(["clippy", "-p", RECIPES, "--all-targets", "--", "-D", "warnings"]);
+    clippy.args(["clippy", "-p", RECIPES, "--features", &features, "--all-targets", "--", "-D", "warnings"]);
     report.run("recipes, clippy", clippy);
     let mut tests = workspace.cargo();
-    tests.args(["test", "--no-fail-fast", "-p", RECIPES]);
+    tests.args(["test", "--no-fail-fast", "-p", RECIPES, "--features", &features]);
     report.run_tests("recipes", tests);
 }
 
@@ -427,14 +436,18 @@ pub fn lacking() -> impl Iterator<Item = &'static str> {
 
 /// Returns what `hub` lacks here and how to get it, after an attempt to install it.
 pub fn missing(hub: &Hub) -> Option<String> {
-    static TRIED: Once = Once::new();
-    let library = hub.needs.as_ref()?;
+    hub.needs.as_ref().and_then(missing_library)
+}
+
+/// Returns the name of a library that is not installed and how to get it, after one attempt to install it.
+fn missing_library(library: &Library) -> Option<String> {
+    static TRIED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     let has = || {
         let asked = Command::new("pkg-config").args(["--exists", library.name]).output();
         asked.is_ok_and(|output| output.status.success())
     };
-    if !has() {
-        TRIED.call_once(|| install(library.name, library.packages));
+    if !has() && TRIED.lock().unwrap_or_else(PoisonError::into_inner).insert(library.name) {
+        install(library.name, library.packages);
     }
     (!has()).then(|| format!("no {}: apt-get install {}", library.name, library.packages.join(" ")))
 }

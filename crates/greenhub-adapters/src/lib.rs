@@ -1,6 +1,6 @@
 //! Other people's crates in green threads of [greenhub](https://docs.rs/greenhub).
 //!
-//! A library that works on any `Read + Write` needs no glue: rustls, native-tls and tungstenite take a green
+//! A library that works on any `Read + Write` needs no glue: rustls and tungstenite take a green
 //! [`TcpStream`](greenhub::net::TcpStream) as it is. This crate is for libraries that open their own sockets. Each
 //! module belongs to a feature, and no feature is on by default.
 //!

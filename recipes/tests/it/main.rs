@@ -11,6 +11,8 @@ mod http_server;
 mod hyper;
 mod lints;
 mod mysql;
+#[cfg(feature = "native-tls")]
+mod native_tls;
 mod nested;
 mod postgres;
 mod postgres_in_tpool;
@@ -40,6 +42,9 @@ mod hyper_implicit;
 mod hyper_without_tokio;
 #[path = "../../examples/mysql_client.rs"]
 mod mysql_client;
+#[cfg(feature = "native-tls")]
+#[path = "../../examples/native_tls.rs"]
+mod native_tls_session;
 #[path = "../../examples/postgres_client.rs"]
 mod postgres_client;
 #[path = "../../examples/postgres_pool.rs"]
