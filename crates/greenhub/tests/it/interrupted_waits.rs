@@ -7,7 +7,7 @@ use crate::support::in_child;
 use greenhub::debug::set_report_stream;
 use greenhub::future::try_block_on;
 use greenhub::hub::{LoopError, LoopErrorKind, interrupt_on};
-use greenhub::net::{Accept, Accepted, ServeError, SocketAddr, TcpListener, TcpStream, UdpSocket, serve};
+use greenhub::net::{Accept, Accepted, Cluster, ServeError, SocketAddr, TcpListener, TcpStream, UdpSocket, serve};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::process::Command;
 use greenhub::sync::{Event, GetError, PutError, Queue, Semaphore, WaitError};
@@ -162,6 +162,38 @@ fn a_server_returns_the_interruption() {
     with_interrupts(|| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         is_interrupted(|| of_serve(serve(&listener, &GreenPool::new(10), |_, _| ())));
+    });
+}
+
+#[test]
+fn the_join_of_a_cluster_returns_the_interruption_and_its_os_threads_run_on() {
+    with_interrupts(|| {
+        let server = Cluster::new(2).serve("127.0.0.1:0", |mut stream, _| stream.write_all(b"hello")).expect("a port");
+        let (address, stop) = (server.local_addr(), server.stop());
+        is_interrupted(|| of_io(server.join()));
+        let mut greeting = String::new();
+        TcpStream::connect(address).and_then(|mut stream| stream.read_to_string(&mut greeting)).expect("a greeting");
+        assert_eq!(greeting, "hello");
+        stop.stop();
+    });
+}
+
+#[test]
+fn the_start_of_a_cluster_returns_the_interruption() {
+    with_interrupts(|| {
+        let (release, released) = std::sync::mpsc::channel();
+        let released = std::sync::Mutex::new(released);
+        let cluster = Cluster::new(1).setup(move |_| released.lock().unwrap().recv().map_err(io::Error::other));
+        let sender = spawn(move || {
+            sleep(Duration::from_millis(5));
+            signal_hook::low_level::raise(libc::SIGTERM).expect("a signal");
+            // The interruption comes before this timer.
+            sleep(Duration::from_millis(5));
+            release.send(())
+        });
+        let error = of_io(cluster.serve("127.0.0.1:0", |_, _| ())).expect_err("interrupted");
+        assert_eq!(error.kind(), LoopErrorKind::Interrupted, "{error}");
+        sender.join().expect("no panic").expect("the setup waits");
     });
 }
 

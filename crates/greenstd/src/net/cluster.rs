@@ -14,7 +14,7 @@ use super::addr::each_address;
 use super::serve::serve_at;
 use super::{ListenOptions, ServeError, Served, StopServe, TcpListener, TcpStream, ToSocketAddrs};
 use crate::greenpool::GreenPool;
-use crate::sync::mpsc;
+use crate::sync::oneshot::{self, RecvError};
 use crate::thread::os;
 
 /// The settings of a server on several OS threads.
@@ -83,7 +83,10 @@ impl Cluster {
     /// # Errors
     ///
     /// Returns an error if the address cannot be bound or shared, if an OS thread cannot be started, if its setup
-    /// fails, or if its hub cannot be built. Nothing runs then.
+    /// fails, or if its hub cannot be built. Nothing runs then. Returns an error if the caller cannot wait, and if the
+    /// main loop ends the wait of the main greenlet: after a signal of [`interrupt_on`](hub_core::interrupt_on), for
+    /// example. [`LoopError::from_io_error`](hub_core::LoopError::from_io_error) returns the loop's error. The OS
+    /// threads are stopped then, and may end after the call.
     #[track_caller]
     pub fn serve<R: 'static>(
         &self,
@@ -102,13 +105,17 @@ impl Cluster {
 
         let called_at = Location::caller();
         let (handler, stop) = (Arc::new(handler), StopServe::new());
-        let (ready, readiness) = mpsc::channel();
-        let (running, ends) = mpsc::channel::<()>();
-        let mut server = ClusterServer { address, stop, threads: Vec::with_capacity(count), ends };
+        // The OS threads share the sender, which the last one of them drops.
+        let (running, ended) = oneshot::channel();
+        let running = Arc::new(running);
+        let mut server = ClusterServer { address, stop, threads: Vec::with_capacity(count), ended };
+        let mut readiness = Vec::with_capacity(count);
         let mut started = Ok(());
         for (number, listener) in listeners.into_iter().enumerate() {
             let (setup, connections, stop) = (Arc::clone(&self.setup), self.connections, server.stop.clone());
-            let (handler, ready, running) = (Arc::clone(&handler), ready.clone(), running.clone());
+            let (handler, running) = (Arc::clone(&handler), Arc::clone(&running));
+            let (ready, is_ready) = oneshot::channel();
+            readiness.push(is_ready);
             let body = move || {
                 // An OS thread without a hub could not serve.
                 let hub = || hub_core::try_get_hub().map(drop).map_err(io::Error::from);
@@ -116,7 +123,6 @@ impl Cluster {
                 let failed = prepared.is_err();
                 // The receiver is gone if another OS thread has failed already.
                 let _ = ready.send(prepared);
-                drop(ready);
                 (!failed).then(|| serve_one(called_at, number, &stop, &listener, connections, handler))
             };
             // `running` is dropped after the green threads have ended, so that a join waits for them, too.
@@ -132,15 +138,27 @@ impl Cluster {
                 break;
             }
         }
-        // The OS threads hold the remaining clones.
-        drop((ready, running));
-        // A setup that panics sends nothing.
-        let ready = started.and_then(|()| readiness.iter().try_fold(0, |ready, one| one.map(|()| ready + 1)));
+        drop(running);
+        let ready = started.and_then(|()| readiness.into_iter().try_for_each(|ready| wait_for_setup(&ready)));
         match ready {
-            Ok(ready) if ready == count => Ok(server),
-            Ok(_) => server.stop_with_error(io::Error::other("the setup of an OS thread of the server panicked")),
-            Err(error) => server.stop_with_error(error),
+            Ok(()) => Ok(server),
+            Err(error) => {
+                server.stop.stop();
+                // If this wait ends early as well, the first error is the one that matters.
+                let _ = server.join_all();
+                Err(error)
+            }
         }
+    }
+}
+
+/// Waits until an OS thread is ready, and returns the error of its setup.
+fn wait_for_setup(ready: &oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
+    match ready.recv() {
+        Ok(prepared) => prepared,
+        // A setup that panics sends nothing.
+        Err(RecvError::Closed) => Err(io::Error::other("the setup of an OS thread of the server panicked")),
+        Err(RecvError::Loop(error)) => Err(error.into()),
     }
 }
 
@@ -176,8 +194,8 @@ pub struct ClusterServer {
     address: SocketAddr,
     stop: StopServe,
     threads: Vec<thread::JoinHandle<ThreadEnd>>,
-    /// Receives nothing: it disconnects when all OS threads have ended.
-    ends: mpsc::Receiver<()>,
+    /// Receives nothing: it is closed when all OS threads have ended.
+    ended: oneshot::Receiver<()>,
 }
 
 /// The end of an OS thread, or `None` if its setup failed.
@@ -208,7 +226,10 @@ impl ClusterServer {
     ///
     /// # Errors
     ///
-    /// Returns an error if the caller cannot wait.
+    /// Returns an error if the caller cannot wait, and if the main loop ends the wait of the main greenlet: after a
+    /// signal of [`interrupt_on`](hub_core::interrupt_on), for example.
+    /// [`LoopError::from_io_error`](hub_core::LoopError::from_io_error) returns the loop's error. The OS threads run on
+    /// then, and a handle that [`stop`](ClusterServer::stop) has returned before still stops them.
     pub fn join(self) -> io::Result<Vec<Result<Served, ServeError>>> {
         let ended = self.join_all()?.into_iter().filter_map(|thread| match thread {
             Ok(ended) => ended,
@@ -217,16 +238,13 @@ impl ClusterServer {
         Ok(ended.collect())
     }
 
-    /// Stops the OS threads that were started, and returns `error`.
-    fn stop_with_error(self, error: io::Error) -> io::Result<ClusterServer> {
-        self.stop.stop();
-        self.join_all()?;
-        Err(error)
-    }
-
     fn join_all(self) -> io::Result<Vec<thread::Result<ThreadEnd>>> {
         // Dropping the sender is the last action of each OS thread.
-        let Err(mpsc::RecvError) = self.ends.recv() else { unreachable!("no item is ever sent") };
+        match self.ended.recv() {
+            Err(RecvError::Closed) => {}
+            Err(RecvError::Loop(error)) => return Err(error.into()),
+            Ok(()) => unreachable!("no value is ever sent"),
+        }
         let threads = self.threads;
         let join = move || threads.into_iter().map(thread::JoinHandle::join).collect();
         // Without a hub there are no green threads that a blocking join would delay.
