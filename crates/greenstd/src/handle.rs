@@ -117,6 +117,7 @@ impl Handle {
 }
 
 impl AsFd for Handle {
+    #[track_caller]
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Handle::Stream(stream) => stream.as_fd(),

@@ -121,6 +121,7 @@ macro_rules! socket_common {
         }
 
         impl AsFd for $name {
+            #[track_caller]
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.0.as_fd()
             }
@@ -418,6 +419,7 @@ macro_rules! pipe_common {
         }
 
         impl AsFd for $name {
+            #[track_caller]
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.0.as_fd()
             }

@@ -475,6 +475,7 @@ impl Socket {
 }
 
 impl AsFd for Socket {
+    #[track_caller]
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.source.as_fd()
     }

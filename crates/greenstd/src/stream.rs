@@ -333,6 +333,7 @@ impl Read for &Stream {
 }
 
 impl AsFd for Stream {
+    #[track_caller]
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.source.as_fd()
     }

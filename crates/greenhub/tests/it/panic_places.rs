@@ -1,7 +1,7 @@
 //! A call that panics names its caller, not a place in the library.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,8 +10,10 @@ use crate::support::in_child;
 use greenhub::future::block_on;
 use greenhub::hub::{Hub, interrupt_on};
 use greenhub::net::UdpSocket;
-use greenhub::sync::{Barrier, Condvar, Mutex, Once, OnceLock, RwLock, mpsc};
+use greenhub::select::Select;
+use greenhub::sync::{Barrier, Condvar, Mutex, Once, OnceLock, RateLimiter, RwLock, mpsc};
 use greenhub::thread::{park, park_timeout, yield_now};
+use greenhub::time::{Interval, interval};
 use greenhub::{get_hub, scope, sleep, spawn, use_hub_with};
 
 thread_local! {
@@ -69,7 +71,7 @@ fn waits_with_the_signature_of_std_name_their_caller() {
         });
         yield_now();
         let other = Mutex::new(());
-        let calls: [(&str, Call<'_>); 14] = [
+        let calls: [(&str, Call<'_>); 16] = [
             ("sleep", Box::new(|| sleep(LONG))),
             ("park", Box::new(|| park())),
             ("park_timeout", Box::new(|| park_timeout(LONG))),
@@ -84,6 +86,8 @@ fn waits_with_the_signature_of_std_name_their_caller() {
             ("Barrier::wait", Box::new(|| _ = Barrier::new(2).wait())),
             ("Once::call_once", Box::new(|| wait_for_once(|once| once.call_once(|| ())))),
             ("OnceLock::get_or_init", Box::new(wait_for_once_lock)),
+            ("Interval::next", Box::new(|| wait_for_the_second_tick(|ticks| _ = ticks.next()))),
+            ("Interval::tick", Box::new(|| wait_for_the_second_tick(|ticks| _ = ticks.tick()))),
         ];
         for (name, call) in calls {
             panics_here(name, || interrupted(call));
@@ -115,6 +119,13 @@ fn wait_for_once_lock() {
     drop(begins);
 }
 
+fn wait_for_the_second_tick(wait: impl FnOnce(&mut Interval)) {
+    let mut ticks = interval(LONG);
+    // The first one is due at once.
+    ticks.tick();
+    wait(&mut ticks);
+}
+
 #[test]
 fn calls_without_a_hub_name_their_caller() {
     in_child(|| {
@@ -140,13 +151,17 @@ fn calls_that_the_main_loop_refuses_name_their_caller() {
 }
 
 #[test]
-fn conversions_of_closed_sockets_name_their_caller() {
+fn conversions_and_borrows_of_closed_sockets_name_their_caller() {
     in_child(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         socket.close();
+        panics_here("AsFd::as_fd", || _ = socket.as_fd());
+        panics_here("Select::readable", || _ = Select::new().readable(&socket));
+        panics_here("Select::writable", || _ = Select::new().writable(&socket));
         panics_here("OwnedFd::from", || drop(OwnedFd::from(socket)));
         let (reader, _writer) = greenhub::io::pipe().expect("a pipe");
         reader.close();
+        panics_here("AsFd::as_fd", || _ = reader.as_fd());
         panics_here("OwnedFd::from", || drop(OwnedFd::from(reader)));
     });
 }
@@ -164,5 +179,18 @@ fn accesses_of_a_borrowed_value_name_their_caller() {
             panics_here("LocalKey::with_borrow", || BORROWED.with_borrow(|_| ()));
             panics_here("LocalKey::with_borrow_mut", || BORROWED.with_borrow_mut(|_| ()));
         });
+    });
+}
+
+#[test]
+fn calls_with_arguments_that_are_refused_name_their_caller() {
+    let second = Duration::from_secs(1);
+    in_child(|| {
+        panics_here("RateLimiter::new", || _ = RateLimiter::new(0, second));
+        panics_here("RateLimiter::new", || _ = RateLimiter::new(1, Duration::ZERO));
+        panics_here("RateLimiter::with_burst", || _ = RateLimiter::new(1, second).with_burst(0));
+        panics_here("Select::ready", || _ = Select::new().ready());
+        panics_here("Select::remove", || Select::new().remove(0));
+        panics_here("interval", || _ = interval(Duration::ZERO));
     });
 }

@@ -39,6 +39,7 @@ use hub_core::internal::describe_running;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[expect(clippy::disallowed_methods, reason = "the program asks for the hook")]
+#[track_caller]
 pub fn install_panic_hook() {
     static INSTALLED: Once = Once::new();
     // Before the `Once`, which a panic would poison.

@@ -135,6 +135,7 @@ impl<'a> Select<'a> {
     /// # Panics
     ///
     /// Panics if `fd` does, as a socket of this crate that was closed.
+    #[track_caller]
     pub fn readable(&mut self, fd: &'a impl AsFd) -> usize {
         self.add(Operation::Descriptor(fd.as_fd(), Interest::READ))
     }
@@ -144,6 +145,7 @@ impl<'a> Select<'a> {
     /// # Panics
     ///
     /// Panics if `fd` does, as a socket of this crate that was closed.
+    #[track_caller]
     pub fn writable(&mut self, fd: &'a impl AsFd) -> usize {
         self.add(Operation::Descriptor(fd.as_fd(), Interest::WRITE))
     }
@@ -170,6 +172,7 @@ impl<'a> Select<'a> {
     /// # Panics
     ///
     /// Panics if nothing has this number.
+    #[track_caller]
     pub fn remove(&mut self, number: usize) {
         assert!(self.operations.get(number).is_some_and(Option::is_some), "nothing has the number {number}");
         self.operations[number] = None;
@@ -224,6 +227,7 @@ impl<'a> Select<'a> {
     /// # Panics
     ///
     /// Panics if there is nothing to wait for.
+    #[track_caller]
     pub fn ready(&mut self) -> io::Result<usize> {
         assert!(self.operations.iter().any(Option::is_some), "nothing has been added to the select");
         self.ready_within(None)

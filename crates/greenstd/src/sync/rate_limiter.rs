@@ -146,6 +146,7 @@ impl RateLimiter {
     /// # Panics
     ///
     /// Panics if `rate` or `per` is zero.
+    #[track_caller]
     #[must_use]
     pub const fn new(rate: u32, per: Duration) -> RateLimiter {
         assert!(rate > 0, "the rate of a limiter is zero");
@@ -164,6 +165,7 @@ impl RateLimiter {
     /// # Panics
     ///
     /// Panics if `burst` is zero.
+    #[track_caller]
     #[must_use]
     pub const fn with_burst(mut self, burst: u32) -> RateLimiter {
         assert!(burst > 0, "the burst of a limiter is zero");

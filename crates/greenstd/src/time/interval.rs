@@ -218,6 +218,7 @@ impl Interval {
 impl Iterator for Interval {
     type Item = Instant;
 
+    #[track_caller]
     fn next(&mut self) -> Option<Instant> {
         Some(self.tick())
     }
