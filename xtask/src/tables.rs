@@ -60,6 +60,47 @@ pub struct Library {
     pub packages: &'static [&'static str],
 }
 
+/// Functions that document a panic and need no `#[track_caller]`.
+pub struct UntrackedPanics {
+    /// The reason.
+    pub reason: &'static str,
+    /// The files and the names in them.
+    pub functions: &'static [(&'static str, &'static str)],
+}
+
+/// The functions that document a panic and need no `#[track_caller]`.
+pub const UNTRACKED_PANICS: &[UntrackedPanics] = &[
+    UntrackedPanics {
+        reason: "the panic is that of a closure, a future or a constructor of the program, and has a place there",
+        functions: &[
+            ("crates/greenstd/src/greenpool/in_order.rs", "next"),
+            ("crates/greenstd/src/pools.rs", "get"),
+            ("crates/greenstd/src/pools.rs", "item"),
+            ("crates/greenstd/src/sync/queue.rs", "close"),
+            ("crates/greenstd/src/sync/queue.rs", "close_now"),
+            ("crates/greenstd/src/time.rs", "timeout_at"),
+            ("crates/hub-core/src/api/future.rs", "block_in_place"),
+            ("crates/hub-core/src/api/future.rs", "try_block_on"),
+            ("crates/hub-core/src/api/link.rs", "with_link"),
+            ("crates/hub-core/src/api/link.rs", "with_link_error"),
+            ("crates/hub-core/src/api/link.rs", "with_link_value"),
+            ("crates/hub-core/src/api/shield.rs", "shield"),
+            ("crates/hub-core/src/api/with_timeout.rs", "with_timeout"),
+            ("crates/hub-core/src/greenlet/ask_owner.rs", "ask_owner"),
+            ("crates/hub-core/src/greenlet/spans.rs", "in_span"),
+            ("crates/hub-core/src/wait/shutdown.rs", "run_and_shutdown"),
+        ],
+    },
+    UntrackedPanics {
+        reason: "a poll of the returned future panics, not the call",
+        functions: &[("crates/hub-core/src/wait/sleep_future.rs", "sleep"), ("crates/hub-tokio/src/join.rs", "join")],
+    },
+    UntrackedPanics {
+        reason: "each operation of a primitive takes this lock, which would be handed the place each time",
+        functions: &[("crates/hub-core/src/wait/biased.rs", "lock")],
+    },
+];
+
 /// Every hub.
 pub const HUBS: &[Hub] = &[
     Hub { name: "epoll", package: "hub-epoll", runs_here: LINUX, ..DEFAULT_HUB },

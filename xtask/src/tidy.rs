@@ -10,6 +10,7 @@ mod layers;
 mod links;
 mod modules;
 mod packages;
+mod panics;
 mod paths;
 mod sources;
 
@@ -28,7 +29,7 @@ type Check = (&'static str, fn(&Workspace) -> Faults);
 
 /// Runs every check.
 pub fn run(workspace: &Workspace, report: &mut Report) {
-    let checks: [Check; 9] = [
+    let checks: [Check; 10] = [
         ("tidy: dependencies between crates", dependencies::check),
         ("tidy: layers inside a crate", layers::check),
         ("tidy: shape of a backend", backends::check),
@@ -37,6 +38,7 @@ pub fn run(workspace: &Workspace, report: &mut Report) {
         ("tidy: packages", packages::check),
         ("tidy: chapters of the guide", guide::check),
         ("tidy: links", links::check),
+        ("tidy: documented panics", panics::check),
         ("tidy: sources", sources::check),
     ];
     let contract: Check = ("tidy: contract of a hub", contract::check);
