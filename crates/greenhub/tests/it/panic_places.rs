@@ -20,9 +20,9 @@ thread_local! {
     static PLACE: Cell<Option<(&'static str, u32)>> = const { Cell::new(None) };
 }
 
-/// Asserts that `call` panics, and that the panic's place is in this file.
+/// Asserts that `call` panics, and that the panic's place is in this file. Returns the message.
 #[track_caller]
-fn panics_here(name: &str, call: impl FnOnce()) {
+fn panics_here(name: &str, call: impl FnOnce()) -> String {
     PLACE.set(None);
     let former = std::panic::take_hook();
     std::panic::set_hook(Box::new(|panic| {
@@ -33,10 +33,13 @@ fn panics_here(name: &str, call: impl FnOnce()) {
             eprintln!("{panic}");
         }
     }));
-    let panicked = catch_unwind(AssertUnwindSafe(call)).is_err();
+    let panicked = catch_unwind(AssertUnwindSafe(call));
     std::panic::set_hook(former);
-    assert!(panicked, "{name} panics");
     assert_eq!(PLACE.get().map(|(file, _)| file), Some(file!()), "{name}");
+    let payload = panicked.expect_err("a panic");
+    payload
+        .downcast::<String>()
+        .map_or_else(|literal| literal.downcast_ref::<&str>().unwrap().to_string(), |text| *text)
 }
 
 /// Runs `call` in the main greenlet, which a signal interrupts.
@@ -71,26 +74,27 @@ fn waits_with_the_signature_of_std_name_their_caller() {
         });
         yield_now();
         let other = Mutex::new(());
-        let calls: [(&str, Call<'_>); 16] = [
-            ("sleep", Box::new(|| sleep(LONG))),
-            ("park", Box::new(|| park())),
-            ("park_timeout", Box::new(|| park_timeout(LONG))),
-            ("block_on", Box::new(|| block_on(std::future::pending()))),
-            ("Receiver::recv", Box::new(|| _ = receiver.recv())),
-            ("Receiver::recv_timeout", Box::new(|| _ = receiver.recv_timeout(LONG))),
-            ("SyncSender::send", Box::new(|| _ = rendezvous.send(()))),
-            ("Mutex::lock", Box::new(|| drop(mutex.lock()))),
-            ("RwLock::read", Box::new(|| drop(lock.read()))),
-            ("RwLock::write", Box::new(|| drop(lock.write()))),
-            ("Condvar::wait", Box::new(|| drop(Condvar::new().wait(other.lock().unwrap())))),
-            ("Barrier::wait", Box::new(|| _ = Barrier::new(2).wait())),
-            ("Once::call_once", Box::new(|| wait_for_once(|once| once.call_once(|| ())))),
-            ("OnceLock::get_or_init", Box::new(wait_for_once_lock)),
-            ("Interval::next", Box::new(|| wait_for_the_second_tick(|ticks| _ = ticks.next()))),
-            ("Interval::tick", Box::new(|| wait_for_the_second_tick(|ticks| _ = ticks.tick()))),
+        let calls: [(&str, &str, Call<'_>); 16] = [
+            ("sleep", "sleep", Box::new(|| sleep(LONG))),
+            ("park", "park", Box::new(|| park())),
+            ("park_timeout", "park", Box::new(|| park_timeout(LONG))),
+            ("block_on", "block_on", Box::new(|| block_on(std::future::pending()))),
+            ("Receiver::recv", "recv", Box::new(|| _ = receiver.recv())),
+            ("Receiver::recv_timeout", "recv", Box::new(|| _ = receiver.recv_timeout(LONG))),
+            ("SyncSender::send", "send", Box::new(|| _ = rendezvous.send(()))),
+            ("Mutex::lock", "lock", Box::new(|| drop(mutex.lock()))),
+            ("RwLock::read", "lock", Box::new(|| drop(lock.read()))),
+            ("RwLock::write", "lock", Box::new(|| drop(lock.write()))),
+            ("Condvar::wait", "wait", Box::new(|| drop(Condvar::new().wait(other.lock().unwrap())))),
+            ("Barrier::wait", "wait", Box::new(|| _ = Barrier::new(2).wait())),
+            ("Once::call_once", "once", Box::new(|| wait_for_once(|once| once.call_once(|| ())))),
+            ("OnceLock::get_or_init", "once", Box::new(wait_for_once_lock)),
+            ("Interval::next", "tick", Box::new(|| wait_for_the_second_tick(|ticks| _ = ticks.next()))),
+            ("Interval::tick", "tick", Box::new(|| wait_for_the_second_tick(|ticks| _ = ticks.tick()))),
         ];
-        for (name, call) in calls {
-            panics_here(name, || interrupted(call));
+        for (name, prefix, call) in calls {
+            let message = panics_here(name, || interrupted(call));
+            assert_eq!(message, format!("{prefix}: the main loop was interrupted"), "{name}");
         }
         drop(sender);
         sleeper.kill();

@@ -358,6 +358,7 @@ impl<T> Wait for ReceiveWait<T> {
     type Payload = ();
 
     const REASON: WaitReason = WaitReason::Queue;
+    const CALL: &'static str = "recv";
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
@@ -380,6 +381,7 @@ impl<T> Wait for RoomWait<T> {
     type Payload = ();
 
     const REASON: WaitReason = WaitReason::Queue;
+    const CALL: &'static str = "send";
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
@@ -401,6 +403,7 @@ impl<T> Wait for RendezvousWait<T> {
     type Payload = Offer<T>;
 
     const REASON: WaitReason = WaitReason::Queue;
+    const CALL: &'static str = "send";
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue<Offer<T>> {
         &mut state.offering
@@ -589,7 +592,7 @@ impl<T> RawSender<T> {
                 (_, None) => return self.0.lock().take_back(number).map_or(Ok(()), |item| Err(SendError(item))),
                 (LoopErrorKind::Aborted | LoopErrorKind::HubReplaced, left) => offered = left,
                 (LoopErrorKind::Panicking, Some(offer)) => return self.hand_over_with_grace(offer.item),
-                _ => panic!("{error}"),
+                _ => panic!("{}: {error}", RendezvousWait::<T>::CALL),
             }
         }
         Ok(())

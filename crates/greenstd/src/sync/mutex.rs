@@ -214,6 +214,7 @@ impl Wait for LockWait {
     type Payload = ();
 
     const REASON: WaitReason = WaitReason::Lock;
+    const CALL: &'static str = "lock";
     const DEFERS_EXITS: bool = true;
 
     fn queue(state: &mut MutexState) -> &mut WaitQueue {

@@ -63,6 +63,7 @@ impl Wait for OnceWait {
     type Payload = ();
 
     const REASON: WaitReason = WaitReason::Event;
+    const CALL: &'static str = "once";
 
     fn queue(state: &mut Progress) -> &mut WaitQueue {
         &mut state.waiting

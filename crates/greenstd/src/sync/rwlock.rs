@@ -284,6 +284,7 @@ impl Wait for TurnstileWait {
     type Payload = ();
 
     const REASON: WaitReason = WaitReason::Lock;
+    const CALL: &'static str = "lock";
     const DEFERS_EXITS: bool = true;
 
     fn queue(state: &mut RwState) -> &mut WaitQueue {
@@ -303,6 +304,7 @@ impl Wait for AccessWait {
     type Payload = ();
 
     const REASON: WaitReason = WaitReason::Lock;
+    const CALL: &'static str = "lock";
     const DEFERS_EXITS: bool = true;
 
     fn queue(state: &mut RwState) -> &mut WaitQueue {

@@ -59,7 +59,7 @@ pub(super) fn within_grace<W: Wait<Payload = ()>, R>(
         match error.kind() {
             LoopErrorKind::Aborted | LoopErrorKind::HubReplaced => {}
             LoopErrorKind::Panicking => return block(&begin(), timeout, || attempt(&mut state.lock(), false)),
-            _ => panic!("{error}"),
+            _ => panic!("{}: {error}", W::CALL),
         }
     }
 }

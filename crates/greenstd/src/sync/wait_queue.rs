@@ -186,6 +186,8 @@ pub(crate) trait Wait {
 
     /// The reason of the wait, which reports show for a parked waiter.
     const REASON: WaitReason;
+    /// The call that waits, by which the panic of a wait without an error names it.
+    const CALL: &'static str = "wait";
     /// Whether a waiter that could not use its wake-up regains its place instead of going to the end.
     const KEEPS_PLACE: bool = true;
     /// Whether a grant wakes all waiters for something that is not used up. A waiter that is interrupted after such a
