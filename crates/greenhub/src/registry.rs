@@ -262,8 +262,19 @@ fn find(name: &str, variable: Option<&'static str>) -> Result<HubDescriptor, Hub
         drop(registered);
         return available(descriptor, variable);
     }
-    let names: Vec<&str> = known().map(|known| known.name).chain(registered.iter().map(|it| it.name)).collect();
-    Err(HubError::Unknown { name: name.to_owned(), known: names.join(", "), variable })
+    let mut descriptors: Vec<HubDescriptor> = known().filter_map(|known| known.descriptor).collect();
+    descriptors.extend_from_slice(&registered);
+    // The probes are foreign code, as above.
+    drop(registered);
+    let usable: Vec<&str> = descriptors.iter().filter(|hub| (hub.available)()).map(|hub| hub.name).collect();
+    let usable = if usable.is_empty() { "none".to_owned() } else { usable.join(", ") };
+    let missing = known().filter(|known| known.exists_here && known.descriptor.is_none());
+    Err(HubError::Unknown {
+        name: name.to_owned(),
+        usable,
+        optional: missing.map(|known| known.name).collect(),
+        variable,
+    })
 }
 
 fn available(descriptor: HubDescriptor, variable: Option<&'static str>) -> Result<HubDescriptor, HubError> {

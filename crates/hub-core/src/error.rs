@@ -35,12 +35,18 @@ pub enum HubError {
         variable: Option<&'static str>,
     },
     /// No hub has that name.
-    #[error("there is no hub named {name:?}{}: known are {known}; register_hub makes one of your own known", origin(*.variable))]
+    #[error(
+        "there is no hub named {name:?}{}: known here are {usable}{}; register_hub makes one of your own known",
+        origin(*.variable),
+        need_features(optional)
+    )]
     Unknown {
         /// The requested name.
         name: String,
-        /// The known names.
-        known: String,
+        /// The names of the hubs that this program can use on this system.
+        usable: String,
+        /// The names of the hubs for this system that are not compiled in. Each needs a Cargo feature of its name.
+        optional: Vec<&'static str>,
         /// The environment variable that the name was read from.
         variable: Option<&'static str>,
     },
@@ -110,6 +116,15 @@ impl fmt::Debug for HubError {
 
 fn origin(variable: Option<&'static str>) -> String {
     variable.map(|variable| format!(" (from {variable})")).unwrap_or_default()
+}
+
+/// Says which features would add hubs.
+fn need_features(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [name] => format!("; {name} needs the feature of this name"),
+        [names @ .., last] => format!("; {} and {last} need the features of these names", names.join(", ")),
+    }
 }
 
 /// The reason why a plain greenlet could not be switched to, or be given a parent.

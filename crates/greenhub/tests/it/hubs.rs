@@ -296,8 +296,35 @@ fn an_unknown_name_is_an_error_that_quotes_it() {
         let error = use_hub("nope").unwrap_err();
         assert!(matches!(&error, HubError::Unknown { name, variable: None, .. } if name == "nope"));
         let text = error.to_string();
-        assert!(text.contains("\"nope\"") && text.contains("epoll"), "{text}");
+        assert!(text.contains("\"nope\""), "{text}");
         assert!(!has_hub());
+    });
+}
+
+#[test]
+fn the_error_of_an_unknown_name_tells_usable_hubs_from_those_that_need_a_feature() {
+    support::run("the_error_of_an_unknown_name_tells_usable_hubs_from_those_that_need_a_feature", || {
+        register_hub(Mine::descriptor()).unwrap();
+        register_hub(HubDescriptor { name: "tests::absent", aliases: &[], available: || false, ..Mine::descriptor() })
+            .unwrap();
+        let text = use_hub("nope").unwrap_err().to_string();
+        let (usable, rest) = text.split_once("; ").unwrap();
+        let usable: Vec<&str> = usable.split_once("known here are ").unwrap().1.split(", ").collect();
+        assert_eq!(usable.last(), Some(&Mine::NAME), "{text}");
+        for name in ["epoll", "kqueue", "poll", "select", "libevent", "tokio"] {
+            let named = (usable.contains(&name), rest.contains(name));
+            match use_hub(name) {
+                Ok(()) => assert_eq!(named, (true, false), "{name}: {text}"),
+                Err(HubError::NotCompiled { .. }) => assert_eq!(named, (false, true), "{name}: {text}"),
+                Err(_) => assert_eq!(named, (false, false), "{name}: {text}"),
+            }
+        }
+        let needs = |optional| HubError::Unknown { name: "x".into(), usable: "poll".into(), optional, variable: None };
+        let texts = [vec![], vec!["tokio"], vec!["libevent", "tokio"]].map(|optional| needs(optional).to_string());
+        let [none, one, two] = texts.each_ref().map(|text| text.split("; ").nth(1).unwrap());
+        assert_eq!(none, "register_hub makes one of your own known");
+        assert_eq!(one, "tokio needs the feature of this name");
+        assert_eq!(two, "libevent and tokio need the features of these names");
     });
 }
 
