@@ -1,26 +1,23 @@
 //! Signals as values that green threads wait for.
 //!
-//! A server that catches `SIGINT` and `SIGTERM` shuts down gracefully. It stops accepting, and its handlers have ten
-//! seconds to finish. A second Ctrl-C ends them at once:
+//! A server that catches `SIGINT` and `SIGTERM` shuts down gracefully by
+//! [`StopServe::on_signals`](crate::net::StopServe::on_signals). Another program waits for a signal in a green thread:
 //!
 //! ```
-//! use greenhub::net::{ServeEnd, StopServe, TcpListener, TcpStream, serve_until};
 //! use greenhub::signal::{SIGINT, SIGTERM, Signals};
-//! use std::io::Write;
-//! use std::time::Duration;
-//! let listener = TcpListener::bind("127.0.0.1:0")?;
-//! let (signals, stop) = (Signals::new([SIGINT, SIGTERM])?, StopServe::new());
-//! let stopper = stop.clone();
+//! use greenhub::sync::CancellationToken;
+//! let (signals, shutdown) = (Signals::new([SIGINT, SIGTERM])?, CancellationToken::new());
+//! let stop = shutdown.clone();
 //! greenhub::spawn(move || {
-//!     for seconds in [10, 0] {
-//!         let _ = signals.wait(); // without the signals nothing else could stop the server
-//!         stopper.stop_within(Duration::from_secs(seconds));
-//!     }
+//!     let _ = signals.wait(); // without the signals nothing else could end the program
+//!     stop.cancel();
 //! });
 //! # signal_hook::low_level::raise(SIGTERM)?;
-//! let pool = greenhub::GreenPool::new(10_000);
-//! let served = serve_until(&stop, &listener, &pool, |mut stream, _peer| stream.write_all(b"hello"))?;
-//! assert_eq!(served.end, ServeEnd::Stopped); // Ctrl-C was typed now
+//! let mut rounds = 0;
+//! while shutdown.wait_timeout(std::time::Duration::from_secs(1)).is_err() {
+//!     rounds += 1; // something to do each second
+//! }
+//! assert_eq!(rounds, 0); // Ctrl-C was typed now
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -31,6 +28,7 @@
 //! |---|---|
 //! | wait for Ctrl-C, or for a supervisor's request to stop | [`ctrl_c`], [`terminate`] |
 //! | wait for several signals, again and again | [`Signals`] |
+//! | stop a server | [`StopServe::on_signals`](crate::net::StopServe::on_signals) |
 //! | wait for a signal beside other objects | the [join handle](hub_core::GreenThread) of a green thread that waits for it |
 //! | end the wait of the main greenlet with an error | `hub::interrupt_on` |
 //! | call a closure after each signal | `gevent::on_signal` (feature `loop`) |
@@ -40,11 +38,12 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hub_core::internal::{Moment, SignalWait, why_not_caught};
+use hub_core::internal::{Moment, SignalCallback, SignalWait, why_not_caught};
 use hub_core::{Deadline, LoopError};
 use signal_hook::SigId;
 use signal_hook::low_level::unregister;
@@ -211,6 +210,12 @@ impl Signals {
     /// Use `wait` where the difference matters.
     pub fn iter(&self) -> Iter<'_> {
         Iter { signals: self }
+    }
+
+    /// Calls `callback` on the main loop of this OS thread after a signal, as long as the returned value exists. It
+    /// takes the signals by [`try_wait`](Signals::try_wait), and must not switch or panic.
+    pub(crate) fn call_after(&self, callback: Rc<dyn Fn()>) -> Result<SignalCallback, LoopError> {
+        SignalCallback::begin(self.signals(), self.flagged, callback)
     }
 
     fn wait_within(&self, mut deadline: Deadline) -> Result<c_int, WaitError> {

@@ -154,7 +154,7 @@ pub mod internal {
     pub use crate::api::registration::listen_shared;
     pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
     pub use crate::api::shield::without_switching;
-    pub use crate::api::signal::{SignalLatch, SignalWait, latch_on, why_not_caught};
+    pub use crate::api::signal::{SignalCallback, SignalLatch, SignalWait, latch_on, why_not_caught};
     pub use crate::api::sleep::yield_deferring_errors;
     pub use crate::api::spawn::{spawn_at, spawn_named_at};
     pub use crate::api::timer_handle::schedule_shared;

@@ -108,6 +108,7 @@ mod special_files;
 mod stats;
 mod std_examples;
 mod std_thread;
+mod stopping_signals;
 mod swallowed_exits;
 mod sync_broadcast;
 mod sync_cancellation;

@@ -42,6 +42,8 @@ pub struct Cluster {
     threads: usize,
     connections: usize,
     options: ListenOptions,
+    /// `None` for one of its own for each server.
+    stop: Option<StopServe>,
     setup: Arc<Setup>,
 }
 
@@ -54,7 +56,7 @@ impl Cluster {
     /// processor available to the process.
     pub fn new(threads: usize) -> Cluster {
         let setup = Arc::new(|_| Ok(()));
-        Cluster { threads, connections: 1000, options: ListenOptions::new(), setup }
+        Cluster { threads, connections: 1000, options: ListenOptions::new(), stop: None, setup }
     }
 
     /// Limits the connections that each OS thread handles at a time. Further ones wait.
@@ -65,6 +67,27 @@ impl Cluster {
     /// Sets the options of the listeners. They share the address whatever `reuse_port` is.
     pub fn listen_options(self, options: ListenOptions) -> Cluster {
         Cluster { options, ..self }
+    }
+
+    /// Sets the handle that stops the server, for example one that [signals](StopServe::on_signals) stop.
+    ///
+    /// [`ClusterServer::stop`] returns a clone of it. Without this call, each server has a handle of its own. A start
+    /// that fails after it has started an OS thread stops the handle.
+    ///
+    /// ```
+    /// use greenhub::net::{Cluster, StopServe};
+    /// use greenhub::signal::{SIGINT, SIGTERM};
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    /// let stop = StopServe::on_signals([SIGINT, SIGTERM], Duration::from_secs(10))?;
+    /// let cluster = Cluster::new(2).stop_with(stop);
+    /// let server = cluster.serve("127.0.0.1:0", |mut stream, _peer| stream.write_all(b"hello"))?;
+    /// # signal_hook::low_level::raise(SIGTERM)?;
+    /// assert_eq!(server.join()?.len(), 2); // `kill` was called now
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn stop_with(self, stop: StopServe) -> Cluster {
+        Cluster { stop: Some(stop), ..self }
     }
 
     /// Sets the closure that each OS thread runs first, for example to choose its hub.
@@ -104,7 +127,7 @@ impl Cluster {
         let listeners = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
 
         let called_at = Location::caller();
-        let (handler, stop) = (Arc::new(handler), StopServe::new());
+        let (handler, stop) = (Arc::new(handler), self.stop.clone().unwrap_or_default());
         // The OS threads share the sender, which the last one of them drops.
         let (running, ended) = oneshot::channel();
         let running = Arc::new(running);
@@ -184,6 +207,7 @@ impl fmt::Debug for Cluster {
             .field("threads", &self.threads)
             .field("connections", &self.connections)
             .field("options", &self.options)
+            .field("stop", &self.stop)
             .finish_non_exhaustive()
     }
 }

@@ -258,6 +258,8 @@ pub(super) fn serve_at<L: Accept, R: 'static>(
         return Err(ServeError::Inside);
     }
     let handler = Rc::new(handler);
+    // Before the first connection is accepted, and until the handlers have ended.
+    let _obeying = stop.obey_signals()?;
     let server = Server { called_at, listener, pool, handler, handlers: Group::new(), accepted: 0 };
     let served = server.run(stop)?;
     // The watchers end now. If the OS thread ended first, they would be reported as abandoned.

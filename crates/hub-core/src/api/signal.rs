@@ -8,6 +8,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use signal_hook::SigId;
@@ -140,6 +141,44 @@ impl SignalWait {
 impl Drop for SignalWait {
     fn drop(&mut self) {
         self.mailbox.remove_signal();
+    }
+}
+
+/// A callback after signals, which the main loop of this OS thread calls while this value exists.
+///
+/// The rules are those of [`SignalWait`]: the callback checks the flags, and the caller does so after
+/// [`begin`](SignalCallback::begin). A loop with a callback is not at a standstill.
+#[derive(Debug)]
+pub struct SignalCallback {
+    added: Moment,
+    /// Makes the handlers notify the loop.
+    _wait: SignalWait,
+}
+
+impl SignalCallback {
+    /// Begins to call `callback` after `signals`, whose flags were registered by `flagged`. Builds the hub if there is
+    /// none. Does not switch.
+    ///
+    /// The callback may be called after another signal, too. It must not switch or panic.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the hub cannot be built, or the system refuses a signal.
+    pub fn begin(
+        signals: impl IntoIterator<Item = c_int>,
+        flagged: Moment,
+        callback: Rc<dyn Fn()>,
+    ) -> Result<SignalCallback, LoopError> {
+        let wait = SignalWait::begin(signals, flagged)?;
+        Ok(SignalCallback { added: local::get().main_loop.add_signal_callback(callback), _wait: wait })
+    }
+}
+
+impl Drop for SignalCallback {
+    fn drop(&mut self) {
+        if let Some(local) = local::try_get() {
+            local.main_loop.remove_signal_callback(self.added);
+        }
     }
 }
 

@@ -104,7 +104,8 @@ impl MainLoop {
             self.interrupt();
         }
         if inbox.take_signalled() {
-            self.signal_waits.wake_all();
+            // The next turn does it: a callback takes locks of primitives.
+            inbox.mailbox().wake_signal_waits_in_handler();
         }
         for message in messages {
             match message {

@@ -1,6 +1,7 @@
 //! Waits that another OS thread may end: this OS thread is reachable, and the loop knows whether a wake-up can come.
 
 use std::ffi::c_int;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::MainLoop;
@@ -113,6 +114,16 @@ impl MainLoop {
             run::throw_exit();
         }
         Ok(wake != Wake::Deadline)
+    }
+
+    /// Calls `callback` after each signal of which a handler notifies this loop, until
+    /// [`remove_signal_callback`](MainLoop::remove_signal_callback). It must not switch or panic.
+    pub(crate) fn add_signal_callback(&self, callback: Rc<dyn Fn()>) -> Moment {
+        self.signal_waits.add(callback)
+    }
+
+    pub(crate) fn remove_signal_callback(&self, added: Moment) {
+        self.signal_waits.remove(added);
     }
 
     fn park_limited(&self, park: Park, deadline: &mut Deadline) -> Result<Wake, LoopError> {

@@ -1,7 +1,7 @@
-//! The waits of greenlets for signals.
+//! The waits of greenlets for signals, and callbacks after signals.
 //!
-//! A signal handler only sets a flag in the mailbox of the loop. The loop then wakes every wait, and each waiter checks
-//! whether its signal has arrived.
+//! A signal handler only sets a flag in the mailbox of the loop. The loop then wakes every wait and calls every
+//! callback, and each of them checks whether its signal has arrived.
 //!
 //! Handlers run in the order of their registration. The handler of a loop has to run after the one that sets the flag,
 //! or a waiter could check the flag too early. So each wait says when its flag was registered, and a handler that is
@@ -13,6 +13,7 @@
 use std::cell::RefCell;
 use std::ffi::c_int;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,12 +23,16 @@ use signal_hook::low_level::{register, unregister};
 use super::remote::Mailbox;
 use crate::greenlet::control::Waiter;
 
-/// The greenlets of a loop that wait for signals.
+/// The greenlets of a loop that wait for signals, and the callbacks.
 #[derive(Default)]
 pub(super) struct SignalWaits {
     waiters: RefCell<Vec<Waiter>>,
+    callbacks: RefCell<Vec<(Moment, Callback)>>,
     handlers: RefCell<Vec<Handler>>,
 }
+
+/// A callback, whose name is the moment of its addition.
+type Callback = Rc<dyn Fn()>;
 
 /// A handler that notifies the loop.
 struct Handler {
@@ -82,15 +87,34 @@ impl SignalWaits {
         SignalPark { waits: self, waiter }
     }
 
-    /// Returns whether a greenlet waits for a signal.
-    pub(super) fn any(&self) -> bool {
-        !self.waiters.borrow().is_empty()
+    /// Adds a callback, until [`remove`](SignalWaits::remove) gets the returned moment. It must not switch or panic.
+    pub(super) fn add(&self, callback: Rc<dyn Fn()>) -> Moment {
+        let added = Moment::now();
+        self.callbacks.borrow_mut().push((added, callback));
+        added
     }
 
-    /// Ends all waits. Does not switch.
+    pub(super) fn remove(&self, added: Moment) {
+        let mut callbacks = self.callbacks.borrow_mut();
+        let removed = callbacks.iter().position(|(other, _)| *other == added).map(|index| callbacks.remove(index));
+        // The destructor may be that of a value that other code shares.
+        drop(callbacks);
+        drop(removed);
+    }
+
+    /// Returns whether a greenlet waits for a signal, or a callback does.
+    pub(super) fn any(&self) -> bool {
+        !self.waiters.borrow().is_empty() || !self.callbacks.borrow().is_empty()
+    }
+
+    /// Ends all waits, and calls the callbacks. Does not switch.
     pub(super) fn wake_all(&self) {
         for waiter in self.waiters.take() {
             waiter.wake();
+        }
+        let callbacks = self.callbacks.borrow().clone();
+        for (_, callback) in callbacks {
+            callback();
         }
     }
 }
@@ -132,5 +156,23 @@ mod tests {
         assert_eq!([registered(old), registered(young)], [second; 2]);
         waits.close();
         assert!(waits.handlers.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_callback_is_called_until_it_is_removed() {
+        let (waits, calls) = (SignalWaits::default(), Rc::new(RefCell::new(Vec::new())));
+        let add = |name| {
+            let calls = Rc::clone(&calls);
+            waits.add(Rc::new(move || calls.borrow_mut().push(name)))
+        };
+        let (first, second) = (add("first"), add("second"));
+        waits.wake_all();
+        waits.remove(first);
+        waits.wake_all();
+        assert!(waits.any());
+        waits.remove(second);
+        waits.wake_all();
+        assert!(!waits.any());
+        assert_eq!(*calls.borrow(), ["first", "second", "second"]);
     }
 }
