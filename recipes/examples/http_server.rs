@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use greenhub::GreenPool;
 use greenhub::net::{SocketAddr, StopServe, TcpListener};
-use greenhub::signal::{SIGINT, SIGTERM, Signals};
+use greenhub::signal::{SIGINT, SIGTERM};
 use greenhub_adapters::http::{RequestBody, ResponseBody, Server};
 use http::{Method, Request, Response, StatusCode};
 use recipes::web::AnyError;
@@ -18,15 +18,7 @@ fn main() -> ExitCode {
         recipes::descriptors::raise_limit();
         let listener = TcpListener::bind("127.0.0.1:8000")?;
         println!("http://{}/", listener.local_addr()?);
-        let stop = StopServe::new();
-        let (signals, stopper) = (Signals::new([SIGINT, SIGTERM])?, stop.clone());
-        greenhub::spawn(move || {
-            for seconds in [10, 0] {
-                let _ = signals.wait(); // without the signals nothing else could stop the server
-                eprintln!("stopping within {seconds} s");
-                stopper.stop_within(Duration::from_secs(seconds));
-            }
-        });
+        let stop = StopServe::on_signals([SIGINT, SIGTERM], Duration::from_secs(10))?;
         let served = run(&listener, &stop)?;
         println!("{} connections, {} of them broken off", served.accepted, served.killed);
         Ok::<_, AnyError>(())

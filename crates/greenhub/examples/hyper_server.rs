@@ -17,7 +17,7 @@ use clap::Parser;
 use greenhub::GreenPool;
 use greenhub::future::{AsyncIo, GreenTimer, block_on, sleep};
 use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
-use greenhub::signal::{SIGINT, SIGTERM, Signals};
+use greenhub::signal::{SIGINT, SIGTERM};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -64,20 +64,14 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let stop = StopServe::on_signals([SIGINT, SIGTERM], options.farewell);
+    let stop = stop.map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.address.as_str();
     let listener =
         ListenOptions::new().listen(address).map_err(Failure::doing(format!("cannot listen on {address}")))?;
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
     eprintln!("serving http://{address}/; Ctrl-C ends it");
 
-    let stop = StopServe::new();
-    let (last, farewell) = (stop.clone(), options.farewell);
-    greenhub::spawn(move || {
-        // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait();
-        last.stop_within(farewell);
-    });
     let (pool, requests) = (GreenPool::new(options.most as usize), Rc::new(Cell::new(0)));
     let (count, timeout) = (Rc::clone(&requests), options.client_timeout);
     let served = serve_until(&stop, &listener, &pool, move |client, peer| {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::Parser;
 use greenhub::GreenPool;
 use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
-use greenhub::signal::{SIGINT, SIGTERM, Signals};
+use greenhub::signal::{SIGINT, SIGTERM};
 
 use crate::cli::Failure;
 
@@ -63,19 +63,13 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let stop = StopServe::on_signals([SIGINT, SIGTERM], options.farewell);
+    let stop = stop.map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let from = options.from.as_str();
     let listener = ListenOptions::new().listen(from).map_err(Failure::doing(format!("cannot listen on {from}")))?;
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
     eprintln!("forwarding {address} to {}; Ctrl-C ends it", options.to);
 
-    let stop = StopServe::new();
-    let (last, farewell) = (stop.clone(), options.farewell);
-    greenhub::spawn(move || {
-        // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait();
-        last.stop_within(farewell);
-    });
     let (pool, totals) = (GreenPool::new(options.most as usize), Rc::new(Totals::default()));
     let count = Rc::clone(&totals);
     let served = serve_until(&stop, &listener, &pool, move |client, peer| forward(&options, client, peer, &count));

@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::Parser;
 use greenhub::GreenPool;
 use greenhub::net::{ListenOptions, Served, StopServe, TcpStream, serve_until};
-use greenhub::signal::{SIGINT, SIGTERM, Signals};
+use greenhub::signal::{SIGINT, SIGTERM};
 
 use crate::cli::Failure;
 use crate::room::Room;
@@ -62,7 +62,8 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let stop = StopServe::on_signals([SIGINT, SIGTERM], FAREWELL);
+    let stop = stop.map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.listen.as_str();
     let failed = Failure::doing(format!("cannot listen on {address}"));
     let listener = ListenOptions::new().listen(address).map_err(failed)?;
@@ -70,12 +71,10 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     eprintln!("listening on {address}; Ctrl-C ends it");
 
     let room = Rc::new(Room::new(options.queue as usize));
-    let stop = StopServe::new();
-    let (closing, last) = (Rc::clone(&room), stop.clone());
+    let (closing, stopped) = (Rc::clone(&room), stop.clone());
     greenhub::spawn(move || {
-        // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait();
-        last.stop_within(FAREWELL);
+        // Close after an error, too: nothing else would end the clients.
+        let _ = stopped.wait();
         closing.close();
     });
     let (pool, timeout) = (GreenPool::new(options.max_clients as usize), options.client_timeout);

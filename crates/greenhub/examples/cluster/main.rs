@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use greenhub::net::{Cluster, ServeError, Served};
-use greenhub::signal::{SIGINT, SIGTERM, Signals};
+use greenhub::net::{Cluster, ServeError, Served, StopServe};
+use greenhub::signal::{SIGINT, SIGTERM};
 
 use crate::cli::Failure;
 use crate::http::{Response, Rules};
@@ -72,12 +72,14 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let stop = StopServe::on_signals([SIGINT, SIGTERM], options.farewell);
+    let stop = stop.map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let site = Site::read(&options.directory, u64::from(options.memory) << 20)
         .map_err(|error| Failure::Run(format!("cannot read {}: {error}", options.directory.display())))?;
     let (site, responses) = (Arc::new(site), Arc::new(AtomicU64::new(0)));
     let rules = Rules { methods: &["GET", "HEAD"], body: 0, keep: true, timeout: options.client_timeout };
-    let cluster = Cluster::new(options.threads.map_or(0, usize::from)).connections(options.connections as usize);
+    let cluster = Cluster::new(options.threads.map_or(0, usize::from)).stop_with(stop);
+    let cluster = cluster.connections(options.connections as usize);
     let cluster = match options.hub {
         Some(hub) => cluster.setup(move |_| greenhub::use_hub(hub.as_str()).map_err(io::Error::other)),
         None => cluster,
@@ -91,12 +93,6 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let (threads, files) = (server.threads(), site.files());
     eprintln!("{files} files at http://{}/ by {threads} OS threads; Ctrl-C ends it", server.local_addr());
 
-    let stop = server.stop();
-    greenhub::spawn(move || {
-        // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait();
-        stop.stop_within(options.farewell);
-    });
     let ends = server.join().map_err(Failure::doing("cannot join the OS threads"))?;
     report(&ends, responses.load(Ordering::Relaxed)).map_err(Failure::doing("cannot write the report"))?;
     Ok(if ends.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

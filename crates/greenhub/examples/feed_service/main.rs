@@ -27,7 +27,7 @@ use greenhub::GreenPool;
 use greenhub::greenpool::GreenPile;
 use greenhub::hub::LoopError;
 use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
-use greenhub::signal::{SIGINT, SIGTERM, Signals};
+use greenhub::signal::{SIGINT, SIGTERM};
 
 use crate::cli::Failure;
 use crate::http::{Response, Rules};
@@ -87,20 +87,14 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let stop = StopServe::on_signals([SIGINT, SIGTERM], options.timeout.saturating_add(FAREWELL));
+    let stop = stop.map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.listen.as_str();
     let failed = Failure::doing(format!("cannot listen on {address}"));
     let listener = ListenOptions::new().listen(address).map_err(failed)?;
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
     eprintln!("listening at http://{address}/; Ctrl-C ends it");
 
-    let stop = StopServe::new();
-    let (last, farewell) = (stop.clone(), options.timeout.saturating_add(FAREWELL));
-    greenhub::spawn(move || {
-        // Stop after an error, too: without the signals nothing else could stop the service.
-        let _ = signals.wait();
-        last.stop_within(farewell);
-    });
     let feeds = GreenPool::new(options.pool.into());
     let service = Service { feeds, timeout: options.timeout, asked: Cell::new(0), found: Cell::new(0) };
     let service = Rc::new(service);

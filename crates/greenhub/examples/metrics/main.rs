@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::Parser;
 use greenhub::debug::{describe_metrics, publish_metrics};
 use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
-use greenhub::signal::{SIGINT, SIGTERM, Signals};
+use greenhub::signal::{SIGINT, SIGTERM};
 use greenhub::{GreenPool, tpool};
 
 use crate::cli::Failure;
@@ -68,20 +68,14 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     publish_metrics(options.interval);
 
     cli::use_hub(options.hub.as_deref())?;
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let stop = StopServe::on_signals([SIGINT, SIGTERM], FAREWELL);
+    let stop = stop.map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.listen.as_str();
     let failed = Failure::doing(format!("cannot listen on {address}"));
     let listener = ListenOptions::new().listen(address).map_err(failed)?;
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
     eprintln!("listening at http://{address}/; Ctrl-C ends it");
 
-    let stop = StopServe::new();
-    let last = stop.clone();
-    greenhub::spawn(move || {
-        // Stop after an error, too: without the signals nothing else could stop the server.
-        let _ = signals.wait();
-        last.stop_within(FAREWELL);
-    });
     let rules = Rules { methods: &["GET", "HEAD"], body: 0, keep: true, timeout: TIMEOUT };
     let served = serve_until(&stop, &listener, &GreenPool::new(CLIENTS), move |stream: TcpStream, _| {
         http::serve(stream, rules, |request| respond(request, &numbers));
