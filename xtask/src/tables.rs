@@ -406,7 +406,7 @@ pub const DEPENDENCIES: &[Dependencies] = &[
         normal: &["greenhub", "greenstd", "hub-core", "*"],
         dev: &["greenhub", "greenstd", "hub-core", "*"],
     },
-    Dependencies { package: "guide", normal: &["greenhub", "hub-tokio"], dev: &["hub-core", "hub-testkit"] },
+    Dependencies { package: "guide", normal: &["greenhub", ADAPTERS, "hub-tokio"], dev: &["hub-core", "hub-testkit"] },
     Dependencies { package: "greenhub-top", normal: &[], dev: &["greenhub"] },
     Dependencies { package: ADAPTERS, normal: &["greenhub"], dev: &["greenhub"] },
     Dependencies { package: RECIPES, normal: &["greenhub", ADAPTERS, "hub-tokio"], dev: &[ADAPTERS] },
