@@ -162,7 +162,7 @@ fn count_deadlocks(reports: &'static AtomicUsize, lines: usize, parts: &'static 
 fn a_deadlock_of_several_threads_is_reported_once_with_all_waiters() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork(|| {
-        count_deadlocks(&REPORTS, 4, &["with-hub", "without", "main greenlet", "deadlock.rs", "waiting for a queue"]);
+        count_deadlocks(&REPORTS, 4, &["with-hub", "without", "main greenlet", "deadlock.rs", "waiting for a channel"]);
         start("with-hub", park_with_hub);
         start("without", park_without_hub);
         exit_by_alarm(&REPORTS);
@@ -197,7 +197,7 @@ fn a_deadlock_of_threads_without_hubs_is_reported_once() {
 fn a_hopeless_wait_of_the_only_thread_without_a_hub_is_reported_once() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork_without_hub(|| {
-        count_deadlocks(&REPORTS, 1, &["waiting for a queue"]);
+        count_deadlocks(&REPORTS, 1, &["waiting for a channel"]);
         exit_by_alarm(&REPORTS);
         park_without_hub();
     });

@@ -14,9 +14,9 @@ use greenhub::debug::{
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::greenthread::{GreenletId, current_id};
 use greenhub::park::WaitReason;
-use greenhub::sync::{Mutex, Semaphore};
+use greenhub::sync::{Mutex, Queue, Semaphore, broadcast, mpsc, oneshot, watch};
 use greenhub::thread::yield_now;
-use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline, with_timeout};
+use greenhub::{Builder, GreenThread, Interest, get_hub, sleep, spawn, spawn_after, trampoline, with_timeout};
 
 fn one(id: Option<GreenletId>) -> GreenletInfo {
     let all = greenlets();
@@ -77,6 +77,50 @@ fn each_green_thread_is_listed_with_its_wait_reason() {
         sleeping.kill();
         later.kill();
         reading.kill();
+    });
+}
+
+/// Returns the reason for which each of these green threads waits.
+fn reasons<T: 'static>(waiting: &[GreenThread<T>]) -> Vec<WaitReason> {
+    let reason = |green: &GreenThread<T>| match one(green.id()).state {
+        GreenletState::Waiting { reason, .. } => reason,
+        other => panic!("{other}"),
+    };
+    waiting.iter().map(reason).collect()
+}
+
+#[test]
+fn a_wait_for_a_channel_is_told_from_a_wait_for_a_queue() {
+    run("a_wait_for_a_channel_is_told_from_a_wait_for_a_queue", || {
+        let (_sender, receiver) = mpsc::channel::<u8>();
+        let (full, _full) = mpsc::sync_channel(1);
+        full.send(1).unwrap();
+        let (rendezvous, _rendezvous) = mpsc::sync_channel(0);
+        let (_once_sender, once) = oneshot::channel::<u8>();
+        let (closing_once, _once) = oneshot::channel::<u8>();
+        let (_state_sender, mut state) = watch::channel(1);
+        let (closing_state, _state) = watch::channel(1);
+        let (_news_sender, mut news) = broadcast::channel::<u8>(1);
+        let (closing_news, _news) = broadcast::channel::<u8>(1);
+        let waiting = [
+            spawn(move || _ = receiver.recv()),
+            spawn(move || _ = full.send(2)),
+            spawn(move || _ = rendezvous.send(1)),
+            spawn(move || drop(once.recv())),
+            spawn(move || drop(closing_once.closed())),
+            spawn(move || drop(state.changed())),
+            spawn(move || drop(closing_state.closed())),
+            spawn(move || drop(news.recv())),
+            spawn(move || drop(closing_news.closed())),
+            spawn(|| drop(Queue::<u8>::new().get())),
+        ];
+        yield_now();
+        let found = reasons(&waiting);
+        let (queue, channels) = found.split_last().expect("ten reasons");
+        assert_eq!(channels, [WaitReason::Channel; 9]);
+        assert_eq!(*queue, WaitReason::Queue);
+        assert_eq!(format_green_threads().matches("waiting for a channel").count(), 9);
+        waiting.iter().for_each(|green| _ = green.kill());
     });
 }
 

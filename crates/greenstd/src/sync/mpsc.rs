@@ -357,7 +357,7 @@ impl<T> Wait for ReceiveWait<T> {
     type State = State<T>;
     type Payload = ();
 
-    const REASON: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Channel;
     const CALL: &'static str = "recv";
     const CHARGED: bool = true;
 
@@ -380,7 +380,7 @@ impl<T> Wait for RoomWait<T> {
     type State = State<T>;
     type Payload = ();
 
-    const REASON: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Channel;
     const CALL: &'static str = "send";
     const CHARGED: bool = true;
 
@@ -402,7 +402,7 @@ impl<T> Wait for RendezvousWait<T> {
     type State = State<T>;
     type Payload = Offer<T>;
 
-    const REASON: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Channel;
     const CALL: &'static str = "send";
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue<Offer<T>> {

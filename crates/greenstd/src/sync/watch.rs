@@ -109,7 +109,7 @@ impl<T> Wait for CloseWait<T> {
     type State = State<T>;
     type Payload = ();
 
-    const REASON: WaitReason = WaitReason::Event;
+    const REASON: WaitReason = WaitReason::Channel;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
         &mut state.closing

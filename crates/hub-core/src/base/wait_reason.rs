@@ -52,11 +52,13 @@ pub enum WaitReason {
     File,
     /// Waits for a wake-up or a phase of the loop.
     Watcher,
+    /// Waits for a value of a channel, for free capacity, or for the end of its other side.
+    Channel,
 }
 
 impl WaitReason {
     /// All reasons, each at the index that is its number.
-    pub(crate) const ALL: [WaitReason; 23] = [
+    pub(crate) const ALL: [WaitReason; 24] = [
         WaitReason::Yield,
         WaitReason::Sleep,
         WaitReason::Descriptor,
@@ -80,6 +82,7 @@ impl WaitReason {
         WaitReason::Child,
         WaitReason::File,
         WaitReason::Watcher,
+        WaitReason::Channel,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -107,6 +110,7 @@ impl WaitReason {
             WaitReason::Child => "waiting for a child process",
             WaitReason::File => "waiting for a change of a file",
             WaitReason::Watcher => "waiting for a watcher",
+            WaitReason::Channel => "waiting for a channel",
         }
     }
 }

@@ -270,6 +270,7 @@ mod tests {
         assert_eq!(reason(WaitReason::Lock), "waiting for a lock");
         assert_eq!(reason(WaitReason::Park), "waiting to be unparked");
         assert_eq!(reason(WaitReason::Watcher), "waiting for a watcher");
+        assert_eq!(reason(WaitReason::Channel), "waiting for a channel");
         let mut all: Vec<&str> = WaitReason::ALL.into_iter().map(reason).collect();
         all.sort_unstable();
         all.dedup();

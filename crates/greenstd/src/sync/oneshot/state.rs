@@ -34,7 +34,7 @@ impl<T> Wait for ReceiveWait<T> {
     type State = State<T>;
     type Payload = ();
 
-    const REASON: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Channel;
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
@@ -54,7 +54,7 @@ impl<T> Wait for CloseWait<T> {
     type State = State<T>;
     type Payload = ();
 
-    const REASON: WaitReason = WaitReason::Event;
+    const REASON: WaitReason = WaitReason::Channel;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
         &mut state.closing

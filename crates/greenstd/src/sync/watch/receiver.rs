@@ -24,7 +24,7 @@ impl<T> Wait for ChangeWait<T> {
     type State = State<T>;
     type Payload = ();
 
-    const REASON: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Channel;
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
