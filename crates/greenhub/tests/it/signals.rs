@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::descriptors::{assert_no_waiters, ms, pair, read, read_within, source, stats, write};
 use crate::support::{HANG, in_child};
 use greenhub::hub::{LoopErrorKind, interrupt_on};
-use greenhub::thread::yield_now;
+use greenhub::thread::{try_sleep, yield_now};
 use greenhub::{get_hub, sleep, spawn};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
@@ -161,6 +161,34 @@ fn a_deregistered_interrupt_does_nothing() {
         drop(ctrl_c);
         raise(Signal::SIGINT).expect("our own process");
         sleep(ms(5));
+    });
+}
+
+#[test]
+fn two_signals_interrupt_each_for_itself() {
+    in_child(|| {
+        let interrupted = |signal| {
+            raise(signal).expect("our own process");
+            let error = try_sleep(Duration::from_secs(60)).expect_err("the interruption ends the wait");
+            error.kind() == LoopErrorKind::Interrupted
+        };
+        let terminate = interrupt_on(libc::SIGTERM).expect("a signal that can be caught");
+        let ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
+        assert!(interrupted(Signal::SIGTERM) && interrupted(Signal::SIGINT));
+        // Both before the loop's next check count as one.
+        raise(Signal::SIGTERM).expect("our own process");
+        assert!(interrupted(Signal::SIGINT));
+        try_sleep(ms(1)).expect("no signal is left");
+        drop(terminate);
+        assert!(interrupted(Signal::SIGINT));
+        // The same signal twice is one interruption, and each value is dropped for itself.
+        let again = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
+        drop(ctrl_c);
+        assert!(interrupted(Signal::SIGINT));
+        try_sleep(ms(1)).expect("no signal is left");
+        drop(again);
+        raise(Signal::SIGINT).expect("our own process");
+        try_sleep(ms(1)).expect("nothing is interrupted any more");
     });
 }
 

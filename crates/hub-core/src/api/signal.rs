@@ -40,6 +40,9 @@ pub struct InterruptOn {
 
 /// Makes `signal` interrupt the main loop of this OS thread. Does not switch.
 ///
+/// For several signals, call it once for each. Each value that it returns stands for its own signal, and the drop of
+/// one leaves the others as they are.
+///
 /// With `SIGINT` a program leaves its blocking call on Ctrl-C, instead of being killed by it. A program that is to end
 /// in order waits for the signal in a green thread instead: see `greenhub::signal`.
 ///
@@ -58,6 +61,23 @@ pub struct InterruptOn {
 /// let waited = trampoline(&reader, Interest::READ, None); // Ctrl-C is typed now
 /// let Err(TrampolineError::Loop(error)) = waited else { panic!("{waited:?}") };
 /// assert_eq!(error.kind(), LoopErrorKind::Interrupted);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A program that ends its wait on Ctrl-C and on `SIGTERM`, the signal of `kill` and of most service managers:
+///
+/// ```
+/// use greenhub::hub::{LoopErrorKind, interrupt_on};
+/// use greenhub::thread::try_sleep;
+/// use std::time::Duration;
+/// const SIGINT: i32 = 2;
+/// const SIGTERM: i32 = 15;
+/// let _interrupts = [interrupt_on(SIGINT)?, interrupt_on(SIGTERM)?];
+/// for signal in [SIGTERM, SIGINT] {
+/// #   signal_hook::low_level::raise(signal)?;
+///     let error = try_sleep(Duration::MAX).unwrap_err(); // the signal arrives now
+///     assert_eq!(error.kind(), LoopErrorKind::Interrupted, "signal {signal}");
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
