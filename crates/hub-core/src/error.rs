@@ -412,18 +412,30 @@ impl HubGone {
 }
 
 /// The reason why a job has no result.
+///
+/// ```
+/// use greenhub::tpool::{JobError, execute};
+/// use std::error::Error;
+/// fn answer() -> Result<i32, Box<dyn Error + Send + Sync>> {
+///     Ok(execute(|| -> i32 { panic!("no answer") })?)
+/// }
+/// let error = answer().unwrap_err();
+/// assert_eq!(error.to_string(), "the job panicked: no answer");
+/// let Ok(JobError::Panic(panic)) = error.downcast().map(|error| *error) else { unreachable!() };
+/// assert_eq!(panic.into_payload().downcast_ref(), Some(&"no answer"));
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
-    /// The job panicked with this payload.
-    #[error("the job panicked: {}", payload_text(.0.as_ref()))]
-    Panic(Box<dyn Any + Send>),
+    /// The job panicked.
+    #[error("the job panicked: {0}")]
+    Panic(Panic),
     /// No OS thread could be started, or the loop cannot wait.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// The message, as of `Display`: the payload of a panic has no text of its own.
+/// The message, as of `Display`: a `main` that returns an error prints this form.
 impl fmt::Debug for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -433,8 +445,7 @@ impl fmt::Debug for JobError {
 impl From<JobError> for io::Error {
     fn from(error: JobError) -> io::Error {
         match error {
-            // `io::Error` requires `Sync`, which the payload need not be.
-            JobError::Panic(_) => io::Error::other(error.to_string()),
+            JobError::Panic(_) => io::Error::other(error),
             JobError::Io(error) => error,
         }
     }

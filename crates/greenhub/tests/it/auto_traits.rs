@@ -1,11 +1,13 @@
 //! Compile-time checks of the auto traits `Send`, `Sync` and `UnwindSafe` of public types.
 
+use std::error::Error;
+
 use greenhub::debug::Report;
 use greenhub::fs::{DirEntry, File, OpenOptions, ReadDir};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
 use greenhub::greenpool::{GreenPile, Group};
 use greenhub::greenthread::{Linked, ScopedGreenThread};
-use greenhub::hub::{HubError, LoopError, Registration, Remote, TimerHandle};
+use greenhub::hub::{HubError, HubGone, LoopError, Registration, Remote, TimerHandle};
 use greenhub::io::{PipeReader, PipeWriter, StderrLock, Stdin, StdinLock, Stdout, StdoutLock};
 use greenhub::net::{CachedResolver, ServeError, StopServe, SystemResolver, TcpListener, TcpStream, UdpSocket};
 use greenhub::park::Source;
@@ -16,6 +18,7 @@ use greenhub::sync::{
     RwLockReadGuard, RwLockWriteGuard, Semaphore, broadcast, mpsc, oneshot, watch,
 };
 use greenhub::thread::{Scope, Thread};
+use greenhub::tpool::JobError;
 use greenhub::{GreenError, GreenPool, GreenThread, HubRef, Timeout, Trampoline, TrampolineError};
 
 /// Fails to compile if a type implements the trait: the `_` is ambiguous then.
@@ -64,20 +67,45 @@ assert_not!(Sync: LazyLock<std::cell::Cell<()>>, LazyLock<(), *const ()>);
 assert_not!(Send: mpsc::Sender<*const ()>);
 
 const fn shared<T: Send + Sync>() {}
+const fn error<T: Error + Send + Sync + 'static>() {}
 const fn sent<T: Send>() {}
 
-// Errors reach waiters on other OS threads. Sockets move to other hubs. A remote is for use from other OS threads.
+// Each error converts to `Box<dyn Error + Send + Sync>` by `?`, and many reach waiters on other OS threads.
 const _: () = {
-    shared::<GreenError>();
-    shared::<LoopError>();
+    error::<GreenError>();
+    error::<LoopError>();
+    error::<HubError>();
+    error::<HubGone>();
+    error::<GreenletError>();
+    error::<TrampolineError>();
+    error::<Timeout>();
+    error::<Linked>();
+    error::<JobError>();
+    error::<ServeError>();
+    error::<greenhub::debug::BacktraceError>();
+    error::<greenhub::local::AccessError>();
+    error::<greenhub::sync::WaitError>();
+    error::<greenhub::sync::EventError>();
+    error::<greenhub::sync::GetError>();
+    error::<greenhub::sync::PutError<u8>>();
+    error::<greenhub::sync::RateLimitError>();
+    error::<greenhub::sync::TooManyTasksDone>();
+    error::<greenhub::sync::TooManyReleases>();
+    error::<greenhub::sync::AboveLimit>();
+    error::<oneshot::RecvError>();
+    error::<oneshot::RecvTimeoutError>();
+    error::<oneshot::TryRecvError>();
+    error::<watch::RecvError>();
+    error::<watch::RecvTimeoutError>();
+    error::<broadcast::RecvError>();
+    error::<broadcast::RecvTimeoutError>();
+    error::<broadcast::TryRecvError>();
+};
+
+// Reports reach the stream on other OS threads. Sockets move to other hubs. A remote is for use from other OS threads.
+const _: () = {
     shared::<greenhub::hub::LoopErrorKind>();
     shared::<greenhub::greenthread::Panic>();
-    shared::<greenhub::sync::WaitError>();
-    shared::<HubError>();
-    shared::<GreenletError>();
-    shared::<TrampolineError>();
-    shared::<Timeout>();
-    shared::<Linked>();
     shared::<Report>();
     shared::<Remote>();
     shared::<Source>();
@@ -85,7 +113,6 @@ const _: () = {
     shared::<TcpStream>();
     shared::<UdpSocket>();
     shared::<StopServe>();
-    shared::<ServeError>();
     shared::<CachedResolver<SystemResolver>>();
     shared::<PipeReader>();
     shared::<PipeWriter>();
@@ -112,7 +139,6 @@ const _: () = {
     sent::<mpsc::Receiver<std::cell::Cell<()>>>();
     shared::<greenhub::pools::Pool<TcpStream>>();
     shared::<greenhub::local::LocalKey<std::rc::Rc<()>>>();
-    shared::<greenhub::local::AccessError>();
 };
 
 // Primitives are shared by OS threads even if their items are not `Sync`. All waiters of an event share one value.
@@ -141,8 +167,6 @@ const _: () = {
     shared::<watch::Ref<u8>>();
     shared::<broadcast::Sender<u8>>();
     shared::<broadcast::Receiver<u8>>();
-    shared::<oneshot::RecvTimeoutError>();
-    shared::<broadcast::RecvTimeoutError>();
 };
 assert_not!(Send: watch::Sender<std::cell::Cell<u8>>, broadcast::Receiver<std::cell::Cell<u8>>);
 assert_not!(Send: oneshot::Receiver<std::rc::Rc<u8>>, watch::Ref<std::rc::Rc<u8>>);

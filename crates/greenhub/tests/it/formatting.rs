@@ -334,7 +334,11 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
         });
         shown(&items.item().expect("the pool makes an item"), |_| items.resize(3));
         shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("the job is done"));
-        errors_printed(&[&GreenError::Deadlock, &JobError::Panic(Box::new("a payload")), &WaitError::TimedOut]);
+        errors_printed(&[
+            &GreenError::Deadlock,
+            &JobError::Panic(Panic::new(Box::new("a payload"))),
+            &WaitError::TimedOut,
+        ]);
         printed(&Panic::new(Box::new("a payload")), nothing);
     });
 }

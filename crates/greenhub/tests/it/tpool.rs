@@ -57,7 +57,7 @@ fn each_caller_gets_its_own_result_or_panic() {
             .map(|n| {
                 spawn(move || {
                     execute(move || if n % 10 == 3 { green::quiet_panic(n) } else { n }).map_err(|error| match error {
-                        JobError::Panic(payload) => *payload.downcast::<u32>().unwrap(),
+                        JobError::Panic(panic) => *panic.into_payload().downcast::<u32>().unwrap(),
                         other => panic!("{other}"),
                     })
                 })
@@ -113,6 +113,32 @@ fn a_job_started_by_a_job_runs_in_place() {
         let (outer, inner, borrowed) =
             execute(move || (here(), execute(here).unwrap(), execute_scoped(here).unwrap())).unwrap();
         assert_eq!((outer, outer), (inner, borrowed));
+    });
+}
+
+#[test]
+fn the_error_of_a_job_converts_to_a_boxed_error_and_to_an_io_error() {
+    run("the_error_of_a_job_converts_to_a_boxed_error_and_to_an_io_error", || {
+        fn boxed() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            // The payload itself is not `Sync`.
+            Ok(execute(|| -> () { green::quiet_panic(std::cell::Cell::new(7_u32)) })?)
+        }
+        fn io() -> std::io::Result<()> {
+            Ok(execute(|| -> () { green::quiet_panic(std::cell::Cell::new(8_u32)) })?)
+        }
+        let payload = |error: JobError| match error {
+            JobError::Panic(panic) => panic.into_payload().downcast::<std::cell::Cell<u32>>().unwrap().get(),
+            other => panic!("{other}"),
+        };
+        let error = std::thread::spawn(|| boxed().unwrap_err()).join().unwrap();
+        assert_eq!(error.to_string(), "the job panicked: a payload that is not text");
+        assert_eq!(payload(*error.downcast().unwrap()), 7);
+        let error = io().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (std::io::ErrorKind::Other, "the job panicked: a payload that is not text")
+        );
+        assert_eq!(payload(*error.into_inner().unwrap().downcast().unwrap()), 8);
     });
 }
 
@@ -245,7 +271,9 @@ fn a_timeout_waits_for_a_borrowing_job() {
         });
         assert_eq!(least.unwrap(), &1);
         let panicked = execute_scoped(|| -> () { green::quiet_panic(numbers.len()) });
-        assert!(matches!(panicked, Err(JobError::Panic(payload)) if payload.downcast_ref() == Some(&3_usize)));
+        assert!(
+            matches!(panicked, Err(JobError::Panic(panic)) if panic.clone().into_payload().downcast_ref() == Some(&3_usize))
+        );
         assert_eq!(held(), before);
     });
 }
@@ -328,7 +356,7 @@ fn one_job(job: &Arc<Job>, random: &mut Rng) -> bool {
     };
     let outcome = match execute(work) {
         Ok(outcome) => outcome,
-        Err(JobError::Panic(payload)) => *payload.downcast::<Outcome>().unwrap(),
+        Err(JobError::Panic(panic)) => *panic.into_payload().downcast::<Outcome>().unwrap(),
         Err(error) => panic!("{error}"),
     };
     assert!(Arc::ptr_eq(&outcome.0, job));
@@ -518,7 +546,9 @@ fn a_size_of_zero_runs_jobs_in_place_and_warns_once() {
         assert_eq!(execute(|| std::thread::current().id()).unwrap(), here);
         assert_eq!(execute_scoped(|| std::thread::current().id()).unwrap(), here);
     }
-    assert!(matches!(execute(|| green::quiet_panic(7)), Err(JobError::Panic(payload)) if payload.is::<i32>()));
+    assert!(
+        matches!(execute(|| green::quiet_panic(7)), Err(JobError::Panic(panic)) if panic.clone().into_payload().is::<i32>())
+    );
     use_files_and_names();
     let reports = reports.lock().unwrap();
     assert!(matches!(&reports[..], [one] if one.contains("EVENTLET_THREADPOOL_SIZE")), "{reports:?}");

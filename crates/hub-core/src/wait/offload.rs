@@ -15,7 +15,7 @@ use super::leftover;
 use super::thread_pool::{self, JOBS, Job, ThreadPool};
 use crate::base::fork;
 use crate::base::wait_reason::WaitReason;
-use crate::error::{JobError, payload_text};
+use crate::error::{JobError, Panic, payload_text};
 use crate::greenlet::exit::{Payload, drop_contained};
 use crate::greenlet::local;
 use crate::greenlet::run::{Mask, Park};
@@ -86,7 +86,7 @@ fn execute<T: Send + 'static>(
         if fork::generation() != process {
             // In this process nothing ends the job, and nothing unlocks a mutex that its OS thread has locked.
             let outcome = slot.try_lock().ok().and_then(|mut slot| slot.result.take());
-            return outcome.ok_or_else(left_behind)?.map_err(JobError::Panic);
+            return outcome.ok_or_else(left_behind)?.map_err(panicked);
         }
         // An exit may have come first while the wake-up of a finished job was on its way.
         let mut result = slot.lock().unwrap_or_else(PoisonError::into_inner).result.take();
@@ -98,7 +98,7 @@ fn execute<T: Send + 'static>(
             result = slot.result.take();
         }
         if let Some(outcome) = result {
-            return outcome.map_err(JobError::Panic);
+            return outcome.map_err(panicked);
         }
     }
 }
@@ -205,7 +205,7 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
     };
     drop(mask);
     match result {
-        Some(outcome) => outcome.map_err(JobError::Panic),
+        Some(outcome) => outcome.map_err(panicked),
         None => Err(io::Error::other("the job was dropped before it had run").into()),
     }
 }
@@ -287,6 +287,11 @@ impl ThreadPool {
     }
 }
 
+/// Returns the error of a job that has panicked.
+fn panicked(payload: Box<dyn Any + Send>) -> JobError {
+    JobError::Panic(Panic::new(payload))
+}
+
 /// Returns the error in a forked child: the job runs in the parent.
 fn left_behind() -> JobError {
     io::Error::other("the process was forked while the job ran, which goes on in the parent alone").into()
@@ -296,7 +301,7 @@ fn left_behind() -> JobError {
 fn run_inline<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
     catch_unwind(AssertUnwindSafe(job)).map_err(|payload| match payload.downcast::<Payload>() {
         Ok(exit) => resume_unwind(exit),
-        Err(payload) => JobError::Panic(payload),
+        Err(payload) => panicked(payload),
     })
 }
 
