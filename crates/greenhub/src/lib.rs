@@ -165,6 +165,16 @@
 //! | any other | | – | – | by name, after [`register_hub`] |
 //! | of your own | | – | – | [`use_hub_with`]`(MyHub::new)`, which needs no name |
 //!
+//! # Environment
+//!
+//! These variables change what a program does. A call of the program goes before them.
+//!
+//! | variable | sets |
+//! |---|---|
+//! | `GREENHUB_HUB`, or else `EVENTLET_HUB` | the name of the hub: [`use_hub`] |
+//! | `GREENHUB_BLOCKING` | the blocking detector, by its resolution in seconds: [`debug::hub_blocking_detection`] |
+//! | `EVENTLET_THREADPOOL_SIZE` | the number of OS threads of the default pool: [`tpool::set_num_threads`] |
+//!
 //! # Features
 //!
 //! The first seven features bring in the hubs. A program without any of them needs [`use_hub_with`] or

@@ -25,6 +25,7 @@ use self::blocking::{Detector, Heartbeat};
 use self::descriptors::Descriptors;
 use self::remote::{Inbox, Message};
 use crate::base::id::HubId;
+use crate::base::os_thread;
 use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::control::Wake;
 use crate::greenlet::driver::Driver;
@@ -145,6 +146,8 @@ pub(crate) struct MainLoop {
     phases: Phases,
     heartbeat: Heartbeat,
     detector: Cell<Option<Box<Detector>>>,
+    /// Whether the program or the environment has decided about the detector.
+    detection_decided: Cell<bool>,
     pub(crate) counters: Counters,
     meter: Meter,
 }
@@ -241,9 +244,25 @@ impl MainLoop {
     pub(crate) fn detect_blocking(&'static self, resolution: Option<Duration>) -> io::Result<()> {
         let new =
             resolution.map(|resolution| Detector::start(&self.heartbeat, resolution).map(Box::new)).transpose()?;
+        self.detection_decided.set(true);
         // The drop waits for the old detector's watchdog.
         drop(self.detector.replace(new));
         Ok(())
+    }
+
+    /// Starts the detector if the environment asks for it and the program has decided nothing.
+    ///
+    /// Called for each hub that is built, and takes effect for the first. An OS thread of the library blocks all
+    /// signals, so its greenlets cannot be sampled.
+    fn detect_blocking_by_environment(&self) {
+        if self.detection_decided.replace(true) || os_thread::is_of_library() {
+            return;
+        }
+        let Some(resolution) = blocking::resolution() else { return };
+        let Some(local) = local::try_get() else { return };
+        if let Err(error) = local.main_loop.detect_blocking(Some(resolution)) {
+            blocking::report_failure(&error);
+        }
     }
 
     /// Returns the number of the present turn.

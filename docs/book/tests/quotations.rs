@@ -16,7 +16,7 @@ use chapters::{Block, Mark, all_blocks, blocks, copies, whole_programs};
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// Variables of the environment that would change what a program prints.
-const VARIABLES: &[&str] = &["EVENTLET_HUB", "GREENHUB_HUB", "RUST_BACKTRACE"];
+const VARIABLES: &[&str] = &["EVENTLET_HUB", "GREENHUB_BLOCKING", "GREENHUB_HUB", "RUST_BACKTRACE"];
 
 fn chapters() -> Vec<Block> {
     all_blocks(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap()

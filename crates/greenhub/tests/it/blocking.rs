@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, SHORT, pipe};
-use crate::support::{alone, run};
+use crate::support::{alone, assert_succeeded, is_child, rerun, run};
 use greenhub::debug::{Report, hub_blocking_detection, set_report_stream};
 use greenhub::hub::set_turn_time;
 use greenhub::thread::yield_now;
@@ -240,6 +240,89 @@ fn a_blocking_main_greenlet_is_reported() {
         hub_blocking_detection(RESOLUTION).unwrap();
         sleep(SHORT);
         assert_eq!(block_until_reported(&blocked, "main").0, "the main greenlet");
+    });
+}
+
+/// Runs a test in its own process, with the variable that switches the detector on.
+#[track_caller]
+fn with_variable(name: &str, value: &str, test: impl FnOnce() + Send + 'static) {
+    if is_child() {
+        return run(name, test);
+    }
+    assert_succeeded(&rerun(name, |command| _ = command.env("GREENHUB_BLOCKING", value)));
+}
+
+/// Returns the number of detectors.
+fn watchdogs() -> usize {
+    let name = |task: io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    // The system shortens the name.
+    tasks.filter_map(name).filter(|name| name.starts_with("greenhub-watch")).count()
+}
+
+/// Runs a green thread on a new OS thread with a hub.
+fn on_os_thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    let on_thread = || {
+        sleep(SHORT);
+        Builder::new().name("selfish".into()).spawn(body).unwrap().join().unwrap()
+    };
+    std::thread::spawn(on_thread).join().unwrap()
+}
+
+#[test]
+fn the_environment_switches_the_detector_on_for_each_os_thread() {
+    with_variable("the_environment_switches_the_detector_on_for_each_os_thread", "0.04", || {
+        let blocked = blockers();
+        let (blocked, (_, held)) = on_os_thread(move || {
+            let first = block_until_reported(&blocked, "selfish");
+            (blocked, first)
+        });
+        assert!(held >= RESOLUTION, "{held:?}");
+        on_os_thread(move || drop(block_until_reported(&blocked, "selfish")));
+    });
+}
+
+#[test]
+fn a_call_of_the_program_wins_over_the_environment() {
+    with_variable("a_call_of_the_program_wins_over_the_environment", "0.04", || {
+        hub_blocking_detection(None).unwrap();
+        sleep(SHORT);
+        assert_eq!(disposition(), libc::SIG_DFL);
+        on_os_thread(|| {
+            assert_ne!(disposition(), libc::SIG_DFL);
+            hub_blocking_detection(None).unwrap();
+            assert_eq!(disposition(), libc::SIG_DFL);
+            let other = if get_hub().name() == "poll" { "select" } else { "poll" };
+            greenhub::use_hub(other).unwrap();
+            sleep(SHORT);
+            assert_eq!(disposition(), libc::SIG_DFL, "a second hub does not read the variable again");
+        });
+    });
+}
+
+#[test]
+fn the_environment_leaves_pool_threads_out() {
+    with_variable("the_environment_leaves_pool_threads_out", "0.01", || {
+        let with_hub = || {
+            sleep(SHORT);
+            watchdogs()
+        };
+        assert_eq!(tpool::Pool::new(1).execute_scoped(with_hub).unwrap(), 1, "that of the caller");
+    });
+}
+
+#[test]
+fn a_wrong_value_in_the_environment_is_reported_once() {
+    with_variable("a_wrong_value_in_the_environment_is_reported_once", "soon", || {
+        let (reports, reported) = mpsc::channel();
+        set_report_stream(move |report| {
+            let _ = get_hub();
+            let _ = reports.send(report.to_string());
+        });
+        sleep(SHORT);
+        on_os_thread(|| assert_eq!(disposition(), libc::SIG_DFL));
+        let all: Vec<String> = reported.try_iter().collect();
+        assert!(matches!(&all[..], [one] if one.contains("GREENHUB_BLOCKING=\"soon\"")), "{all:?}");
     });
 }
 

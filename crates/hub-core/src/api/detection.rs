@@ -16,6 +16,12 @@ use crate::greenlet::local;
 /// of its spawn. With the feature `backtrace` it has a backtrace too, on Linux on x86-64 and 64-bit ARM: the signal
 /// handler copies the end of the stack, and the backtrace is made from the copy.
 ///
+/// The environment variable `GREENHUB_BLOCKING` switches the detector on without a change of the program. It has the
+/// resolution in seconds, as in `GREENHUB_BLOCKING=0.5`. It applies to each OS thread from its first hub on, except for
+/// the pool threads of this library, whose jobs may block. A call of this function goes before the variable: an earlier
+/// one makes the OS thread ignore it, and a later one replaces what it has set. An empty value and zero leave the
+/// detector off. A value that is no time does so, too, and is [reported](crate::set_report_stream) once.
+///
 /// The detector is off by default, and costs nothing then. Switched on it costs next to nothing: the loop does the same
 /// in both cases, and an OS thread samples it four times in each `resolution`.
 ///

@@ -1,5 +1,6 @@
 //! The OS threads that the library starts.
 
+use std::cell::Cell;
 use std::io;
 use std::thread;
 
@@ -7,6 +8,15 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// Resolvers with plug-ins need more than a small stack. Only touched pages are resident.
 const STACK: usize = 1 << 20;
+
+thread_local! {
+    static OF_LIBRARY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether the calling OS thread was started by [`start_thread`], and receives no signals.
+pub(crate) fn is_of_library() -> bool {
+    OF_LIBRARY.get()
+}
 
 /// Starts an OS thread that receives no signals.
 ///
@@ -17,7 +27,11 @@ pub fn start_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::R
     // An OS thread inherits the mask of the OS thread that starts it, so it never has a moment in which a signal could
     // be delivered to it.
     let _masked = SignalsBlocked::new()?;
-    thread::Builder::new().name(name).stack_size(STACK).spawn(body).map(drop)
+    let marked = move || {
+        OF_LIBRARY.set(true);
+        body();
+    };
+    thread::Builder::new().name(name).stack_size(STACK).spawn(marked).map(drop)
 }
 
 /// Blocks every signal of the calling OS thread, except those of its own faults.
@@ -55,10 +69,11 @@ mod tests {
         let body = move || {
             let mask = SigSet::thread_get_mask().unwrap();
             let blocked = [Signal::SIGINT, Signal::SIGCHLD, Signal::SIGSEGV].map(|signal| mask.contains(signal));
-            sender.send(blocked).unwrap();
+            sender.send((blocked, is_of_library())).unwrap();
         };
         start_thread("greenhub-test".to_owned(), body).unwrap();
-        assert_eq!(receiver.recv().unwrap(), [true, true, false]);
+        assert_eq!(receiver.recv().unwrap(), ([true, true, false], true));
+        assert!(!is_of_library());
     }
 
     #[test]

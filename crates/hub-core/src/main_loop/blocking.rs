@@ -12,6 +12,7 @@ mod sample_signal;
     path = "blocking/no_snapshot.rs"
 )]
 mod snapshot;
+mod variable;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::sample::Heartbeat;
 use self::sample::{Sample, Sampling, WatchedThread};
+pub(super) use self::variable::{report_failure, resolution};
 use crate::base::dormant::Dormant;
 use crate::base::fork;
 use crate::report::{self, Report};

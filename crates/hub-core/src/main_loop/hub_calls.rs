@@ -75,6 +75,7 @@ impl MainLoop {
         trace::hub_built(name, self.id());
         // The ages of greenlets from before count from here, though the first wait may last long.
         self.time_if_built();
+        self.detect_blocking_by_environment();
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 

@@ -42,6 +42,7 @@ impl Driver for MainLoop {
             slot: HubSlot::default(),
             heartbeat: Heartbeat::default(),
             detector: Cell::default(),
+            detection_decided: Cell::default(),
             descriptors: RefCell::default(),
             timers: RefCell::new(TimerQueue::new()),
             callbacks: RefCell::default(),
