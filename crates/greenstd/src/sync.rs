@@ -42,6 +42,7 @@ mod barrier;
 pub mod broadcast;
 mod cancellation_token;
 mod channel;
+mod close_wait;
 mod condvar;
 mod event;
 mod lazy_lock;
@@ -61,6 +62,7 @@ mod semaphore;
 mod wait_error;
 mod wait_infallible;
 pub(crate) mod wait_queue;
+mod waiters;
 pub mod watch;
 
 pub use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult, Weak, atomic};

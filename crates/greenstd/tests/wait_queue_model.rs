@@ -14,6 +14,7 @@ extern crate self as hub_core;
 #[path = "../src/sync"]
 mod sync {
     pub(crate) mod wait_queue;
+    pub(crate) mod waiters;
 
     mod cancellation_token {
         mod node;
@@ -278,10 +279,28 @@ pub(crate) enum WaitReason {
 #[derive(Default)]
 pub(crate) struct ReadyMarks;
 
+pub(crate) struct ReadyMark;
+
+pub(crate) struct LeftMark;
+
+impl ReadyMark {
+    pub(crate) fn set(self) {}
+}
+
+impl LeftMark {
+    pub(crate) const SET: LeftMark = LeftMark;
+}
+
 impl ReadyMarks {
     pub(crate) const fn new() -> ReadyMarks {
         ReadyMarks
     }
+
+    pub(crate) fn leave(&mut self, _: ReadyMark) -> LeftMark {
+        LeftMark
+    }
+
+    pub(crate) fn take_back(&mut self, _: &LeftMark) {}
 
     pub(crate) fn set_all(&mut self) {}
 

@@ -36,13 +36,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, ReadyMarks, WaitReason, Waitable};
+use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, WaitReason, Waitable};
 
 pub use std::sync::mpsc::SendError;
 
 pub use self::error::{RecvError, RecvTimeoutError, TryRecvError};
+use super::close_wait::{self, Close};
 use super::wait_error::WaitError;
 use super::wait_queue::{Unserved, Wait, WaitQueue};
+use super::waiters::Waiters;
 
 /// Creates a channel that keeps the last `capacity` values.
 ///
@@ -71,10 +73,8 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         capacity,
         senders: 1,
         receivers: 1,
-        receiving: WaitQueue::new(),
-        closing: WaitQueue::new(),
-        value_marks: ReadyMarks::new(),
-        close_marks: ReadyMarks::new(),
+        receiving: Waiters::new(),
+        closing: Waiters::new(),
     };
     let shared = Arc::new(BiasedMutex::new(state));
     (Sender { shared: Arc::clone(&shared) }, Receiver { shared, next: 0 })
@@ -104,13 +104,9 @@ struct State<T> {
     capacity: usize,
     senders: usize,
     receivers: usize,
-    receiving: WaitQueue,
+    receiving: Waiters,
     /// The senders that wait for the end of all receivers.
-    closing: WaitQueue,
-    /// The waiters for a value that also wait for other objects.
-    value_marks: ReadyMarks,
-    /// The waiters for the end of all receivers that also wait for other objects.
-    close_marks: ReadyMarks,
+    closing: Waiters,
 }
 
 struct Slot<T> {
@@ -131,26 +127,20 @@ impl<T> Wait for ReceiveWait<T> {
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
-        &mut state.receiving
+        &mut state.receiving.queue
     }
 
     fn regrant(_: &mut State<T>) {}
 }
 
-/// The wait for the end of all receivers.
-struct CloseWait<T>(PhantomData<T>);
-
-impl<T> Wait for CloseWait<T> {
-    type State = State<T>;
-    type Payload = ();
-
-    const REASON: WaitReason = WaitReason::Channel;
-
-    fn queue(state: &mut State<T>) -> &mut WaitQueue {
-        &mut state.closing
+impl<T> Close for State<T> {
+    fn is_closed(&self) -> bool {
+        self.receivers == 0
     }
 
-    fn regrant(_: &mut State<T>) {}
+    fn closing(&mut self) -> &mut Waiters {
+        &mut self.closing
+    }
 }
 
 impl<T> State<T> {
@@ -171,7 +161,6 @@ impl<T> State<T> {
         let overwritten = if self.slots.len() == self.capacity { self.pop() } else { None };
         self.slots.push_back(Slot { value: Arc::new(value), unseen: self.receivers });
         self.receiving.grant_all();
-        self.value_marks.set_all();
         overwritten
     }
 
@@ -212,9 +201,8 @@ impl<T> State<T> {
         while self.slots.front().is_some_and(|slot| slot.unseen == 0) {
             unneeded.extend(self.pop());
         }
-        if self.receivers == 0 {
+        if self.is_closed() {
             self.closing.grant_all();
-            self.close_marks.set_all();
         }
         unneeded
     }
@@ -232,7 +220,7 @@ impl<T> Sender<T> {
     pub fn send(&self, value: T) -> Result<usize, SendError<T>> {
         let mut state = self.shared.lock();
         let receivers = state.receivers;
-        if receivers == 0 {
+        if state.is_closed() {
             return Err(SendError(value));
         }
         let overwritten = state.push(value);
@@ -274,7 +262,7 @@ impl<T> Sender<T> {
     /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
     /// wait of the main greenlet by an error.
     pub fn closed(&self) -> Result<(), LoopError> {
-        self.closed_within(Deadline::none()).map_err(WaitError::without_limit)
+        close_wait::closed(&self.shared, Deadline::none()).map_err(WaitError::without_limit)
     }
 
     /// Like [`closed`](Sender::closed), for at most `timeout`. Switches if it waits.
@@ -285,16 +273,7 @@ impl<T> Sender<T> {
     ///
     /// Returns [`WaitError::TimedOut`] if a receiver was left in time, or an error of [`closed`](Sender::closed).
     pub fn closed_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.closed_within(Deadline::from(timeout))
-    }
-
-    fn closed_within(&self, mut deadline: Deadline) -> Result<(), WaitError> {
-        let closed = CloseWait::wait(&self.shared, &mut deadline, (), |state, ungranted| match ungranted {
-            Some(()) if state.receivers > 0 => Err(()),
-            // A receiver may have subscribed since the grant.
-            _ => Ok(()),
-        });
-        Ok(closed?)
+        close_wait::closed(&self.shared, Deadline::from(timeout))
     }
 }
 
@@ -386,7 +365,6 @@ impl<T> Drop for Sender<T> {
         state.senders -= 1;
         if state.senders == 0 {
             state.receiving.grant_all();
-            state.value_marks.set_all();
         }
     }
 }
@@ -407,37 +385,29 @@ impl<T> Waitable for Receiver<T> {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.shared.lock();
-        if !state.is_ready(self.next) {
-            return state.value_marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.is_ready(self.next);
+        state.receiving.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.shared.lock().value_marks.take_back(&left);
+        self.shared.lock().receiving.take_back(&left);
     }
 }
 
 /// A sender is ready when no receiver is left.
 impl<T> Waitable for Sender<T> {
     fn is_ready(&self) -> bool {
-        self.receiver_count() == 0
+        self.shared.lock().is_closed()
     }
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.shared.lock();
-        if state.receivers > 0 {
-            return state.close_marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.is_closed();
+        state.closing.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.shared.lock().close_marks.take_back(&left);
+        self.shared.lock().closing.take_back(&left);
     }
 }
 

@@ -214,16 +214,12 @@ impl Waitable for CancellationToken {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.node.state.lock();
-        if !state.is_cancelled() {
-            return state.marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.is_cancelled();
+        state.waiting.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.node.state.lock().marks.take_back(&left);
+        self.node.state.lock().waiting.take_back(&left);
     }
 }
 

@@ -3,9 +3,10 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, GreenError, LeftMark, ReadyMark, ReadyMarks, WaitReason, Waitable};
+use hub_core::{BiasedMutex, Deadline, GreenError, LeftMark, ReadyMark, WaitReason, Waitable};
 
 use super::wait_queue::{Unserved, Wait, WaitQueue};
+use super::waiters::Waiters;
 
 /// A result that is sent once and given to every waiter, now or later. Eventlet's `Event`.
 ///
@@ -33,9 +34,7 @@ pub struct Event<T> {
 
 struct State<T> {
     round: Arc<Round<T>>,
-    waiting: WaitQueue,
-    /// The waiters that also wait for other objects.
-    marks: ReadyMarks,
+    waiting: Waiters,
 }
 
 /// The time from one reset to the next. A waiter holds its round, so that a reset takes nothing from granted waiters.
@@ -63,7 +62,7 @@ impl<T> Wait for EventWait<T> {
     const REASON: WaitReason = WaitReason::Event;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
-        &mut state.waiting
+        &mut state.waiting.queue
     }
 
     fn regrant(_: &mut State<T>) {}
@@ -73,13 +72,7 @@ impl<T> Event<T> {
     /// Creates an event that was not sent.
     #[must_use]
     pub fn new() -> Event<T> {
-        Event {
-            state: BiasedMutex::new(State {
-                round: Arc::default(),
-                waiting: WaitQueue::default(),
-                marks: ReadyMarks::new(),
-            }),
-        }
+        Event { state: BiasedMutex::new(State { round: Arc::default(), waiting: Waiters::new() }) }
     }
 
     /// Sends `value` to all present and future waiters, which run later. Does not switch.
@@ -109,8 +102,7 @@ impl<T> Event<T> {
         let mut state = self.state.lock();
         let sent = state.round.set(result);
         if sent.is_ok() {
-            while state.waiting.grant() {}
-            state.marks.set_all();
+            state.waiting.grant_all();
         }
         drop(state);
         sent.map_err(|_| EventError::Sent)
@@ -155,7 +147,7 @@ impl<T> Event<T> {
     #[must_use]
     pub fn waiting(&self) -> usize {
         let state = self.state.lock();
-        state.waiting.len() + state.marks.len()
+        state.waiting.queue.len() + state.waiting.marks.len()
     }
 
     fn round(&self) -> Arc<Round<T>> {
@@ -241,16 +233,12 @@ impl<T> Waitable for Event<T> {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.state.lock();
-        if state.round.get().is_none() {
-            return state.marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.round.get().is_some();
+        state.waiting.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.state.lock().marks.take_back(&left);
+        self.state.lock().waiting.take_back(&left);
     }
 }
 

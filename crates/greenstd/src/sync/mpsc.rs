@@ -10,12 +10,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, Grace, LeftMark, LoopErrorKind, ReadyMark, ReadyMarks, WaitReason, Waitable};
+use hub_core::{BiasedMutex, Deadline, Grace, LeftMark, LoopErrorKind, ReadyMark, WaitReason, Waitable};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 use super::wait_infallible::{block, within};
 use super::wait_queue::{Unserved, Wait, WaitQueue};
+use super::waiters::Waiters;
 
 /// Creates a new asynchronous channel, returning the sender and receiver halves.
 ///
@@ -71,8 +72,7 @@ fn pair<T>(capacity: usize) -> (RawSender<T>, Receiver<T>) {
         returned: Vec::new(),
         senders: 1,
         has_receiver: true,
-        receiving: WaitQueue::new(),
-        marks: ReadyMarks::new(),
+        receiving: Waiters::new(),
         sending: WaitQueue::new(),
         offering: WaitQueue::new(),
     };
@@ -210,16 +210,12 @@ impl<T> Waitable for Receiver<T> {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.shared.lock();
-        if !state.is_ready() {
-            return state.marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.is_ready();
+        state.receiving.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.shared.lock().marks.take_back(&left);
+        self.shared.lock().receiving.take_back(&left);
     }
 }
 
@@ -335,9 +331,7 @@ struct State<T> {
     returned: Vec<Offer<T>>,
     senders: usize,
     has_receiver: bool,
-    receiving: WaitQueue,
-    /// The waiters that also wait for other objects, and get no item.
-    marks: ReadyMarks,
+    receiving: Waiters,
     /// The senders that wait for room.
     sending: WaitQueue,
     /// Without a buffer: the senders that wait until their items are received. The item stays with its sender until
@@ -362,13 +356,12 @@ impl<T> Wait for ReceiveWait<T> {
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
-        &mut state.receiving
+        &mut state.receiving.queue
     }
 
     fn regrant(state: &mut State<T>) {
         if !state.receiving.grant() {
             state.promised -= 1;
-            state.marks.set_all();
         }
     }
 }
@@ -427,8 +420,6 @@ impl<T> State<T> {
     fn grant_receiver(&mut self) {
         if self.receiving.grant() {
             self.promised += 1;
-        } else {
-            self.marks.set_all();
         }
     }
 
@@ -476,7 +467,7 @@ impl<T> State<T> {
     /// Passes the item on if a receiver waits. For a channel without a buffer.
     #[cold]
     fn hand_to_receiver(&mut self, item: T) -> Result<(), T> {
-        if self.receiving.is_empty() {
+        if self.receiving.queue.is_empty() {
             return Err(item);
         }
         // Senders whose receivers were granted before came first.
@@ -625,10 +616,10 @@ impl<T> Drop for RawSender<T> {
         let mut state = self.0.lock();
         state.senders -= 1;
         if state.senders == 0 {
+            // The last call finds no receiver, and sets the marks.
             while state.receiving.grant() {
                 state.promised += 1;
             }
-            state.marks.set_all();
         }
     }
 }

@@ -120,16 +120,12 @@ impl Waitable for Notify {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.state.lock();
-        if !state.has_permit() {
-            return state.marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.has_permit();
+        state.waiting.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.state.lock().marks.take_back(&left);
+        self.state.lock().waiting.take_back(&left);
     }
 }
 

@@ -26,10 +26,12 @@ use std::time::Duration;
 
 use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, Waitable};
 
-use self::state::{CloseWait, Closed, ReceiveWait, State};
+use self::state::{Closed, ReceiveWait, State};
+use super::close_wait::{self, Close};
 pub use super::recv_error::{RecvError, RecvTimeoutError};
 use super::wait_error::WaitError;
 use super::wait_queue::Wait;
+use super::waiters::Waiters;
 
 /// Creates a channel for one value.
 ///
@@ -85,6 +87,16 @@ impl From<TryRecvError> for io::Error {
     }
 }
 
+impl<T> Close for State<T> {
+    fn is_closed(&self) -> bool {
+        self.is_closed()
+    }
+
+    fn closing(&mut self) -> &mut Waiters {
+        &mut self.closing
+    }
+}
+
 impl<T> Sender<T> {
     /// Sends the value, which the receiver gets later. Does not switch.
     ///
@@ -119,7 +131,7 @@ impl<T> Sender<T> {
     /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
     /// wait of the main greenlet by an error.
     pub fn closed(&self) -> Result<(), LoopError> {
-        self.closed_within(Deadline::none()).map_err(WaitError::without_limit)
+        close_wait::closed(&self.shared, Deadline::none()).map_err(WaitError::without_limit)
     }
 
     /// Like [`closed`](Sender::closed), for at most `timeout`. Switches if it waits.
@@ -130,19 +142,7 @@ impl<T> Sender<T> {
     ///
     /// Returns [`WaitError::TimedOut`] if the receiver was not gone in time, or an error of [`closed`](Sender::closed).
     pub fn closed_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.closed_within(Deadline::from(timeout))
-    }
-
-    fn closed_within(&self, mut deadline: Deadline) -> Result<(), WaitError> {
-        let closed = CloseWait::wait(
-            &self.shared,
-            &mut deadline,
-            (),
-            |state, _| {
-                if state.is_closed() { Ok(()) } else { Err(()) }
-            },
-        );
-        Ok(closed?)
+        close_wait::closed(&self.shared, Deadline::from(timeout))
     }
 }
 
@@ -228,16 +228,12 @@ impl<T> Waitable for Receiver<T> {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.shared.lock();
-        if !state.is_ready() {
-            return state.value_marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.is_ready();
+        state.receiving.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.shared.lock().value_marks.take_back(&left);
+        self.shared.lock().receiving.take_back(&left);
     }
 }
 
@@ -249,16 +245,12 @@ impl<T> Waitable for Sender<T> {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.shared.lock();
-        if !state.is_closed() {
-            return state.close_marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.is_closed();
+        state.closing.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.shared.lock().close_marks.take_back(&left);
+        self.shared.lock().closing.take_back(&left);
     }
 }
 

@@ -7,10 +7,11 @@ use std::mem;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LeftMark, ReadyMark, ReadyMarks, WaitReason, Waitable};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LeftMark, ReadyMark, WaitReason, Waitable};
 
 use super::order::{Fifo, Order};
 use super::wait_queue::{Unserved, Wait, WaitQueue};
+use super::waiters::Waiters;
 
 mod error;
 mod joinable;
@@ -27,9 +28,7 @@ struct State<T, O> {
     items: O,
     /// `usize::MAX`: no limit.
     capacity: usize,
-    getters: WaitQueue,
-    /// The waiters that also wait for other objects, and get no item.
-    marks: ReadyMarks,
+    getters: Waiters,
     /// The waiters for room, each with its item as payload.
     putters: WaitQueue<Offer<T>>,
     next_offer: u64,
@@ -83,7 +82,7 @@ impl<T, O: Order<T>> State<T, O> {
 
     /// Returns true if one more item is within the limit, or has a getter that waits without one.
     fn has_room(&self) -> bool {
-        self.unpromised() < self.capacity || self.total() < self.promised + self.getters.len()
+        self.unpromised() < self.capacity || self.total() < self.promised + self.getters.queue.len()
     }
 
     /// Calls the order. Stores its panic, and returns `None` then.
@@ -137,11 +136,11 @@ impl<T, O: Order<T>> State<T, O> {
         while let Some(offer) = self.putters.grant_payload() {
             self.returned.push(offer);
         }
-        // Getters wait only while each item is granted to a getter before them. These woken getters find no item.
+        // Getters wait only while each item is granted to a getter before them. These woken getters find no item. The
+        // last call finds no getter, and sets the marks.
         while self.getters.grant() {
             self.promised += 1;
         }
-        self.marks.set_all();
     }
 
     /// Reports the work for `count` items as done.
@@ -164,15 +163,12 @@ impl<T, O: Order<T>> State<T, O> {
         Some(self.returned.swap_remove(index).item)
     }
 
-    /// Grants getters while there are more items, and admits putters while there is room.
+    /// Grants getters while there are more items, or sets the marks, and admits putters while there is room.
     fn settle(&mut self) {
         while self.has_more() && self.getters.grant() {
             self.promised += 1;
         }
         while self.unpromised() < self.capacity && self.admit_putter() {}
-        if !self.marks.is_empty() && self.has_more() {
-            self.marks.set_all();
-        }
     }
 
     /// Removes the next item, for a getter without a promise. `None` if the putter that it was granted for has left.
@@ -204,7 +200,7 @@ impl<T, O: Order<T>> Wait for GetWait<T, O> {
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T, O>) -> &mut WaitQueue {
-        &mut state.getters
+        &mut state.getters.queue
     }
 
     fn regrant(state: &mut State<T, O>) {
@@ -265,8 +261,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         let state = State {
             items: O::default(),
             capacity,
-            getters: WaitQueue::default(),
-            marks: ReadyMarks::new(),
+            getters: Waiters::new(),
             putters: WaitQueue::default(),
             next_offer: 0,
             returned: Vec::new(),
@@ -558,7 +553,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// Returns the number of items not promised, those of waiting putters included, and the number of waiting getters.
     pub(super) fn available_and_waiting(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.total().saturating_sub(state.promised), state.getters.len())
+        (state.total().saturating_sub(state.promised), state.getters.queue.len())
     }
 
     /// Changes the limit; `None` removes it. Does not switch.
@@ -577,7 +572,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// Returns the number of waiting getters. Does not switch.
     #[must_use]
     pub fn getting(&self) -> usize {
-        self.lock().getters.len()
+        self.lock().getters.queue.len()
     }
 
     /// Returns the number of waiting putters. Does not switch.
@@ -599,16 +594,12 @@ impl<T, O: Order<T>> Waitable for OrderedLightQueue<T, O> {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.lock();
-        if !state.has_more() && !state.is_closed {
-            return state.marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.has_more() || state.is_closed;
+        state.getters.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.lock().marks.take_back(&left);
+        self.lock().getters.take_back(&left);
     }
 }
 
@@ -628,7 +619,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     fn describe<'a, 'f>(&self, f: &'a mut fmt::Formatter<'f>, name: &str) -> fmt::DebugStruct<'a, 'f> {
         let capacity = self.capacity();
         let state = self.lock();
-        let (items, getting, putting) = (state.unpromised(), state.getters.len(), state.putters.len());
+        let (items, getting, putting) = (state.unpromised(), state.getters.queue.len(), state.putters.len());
         let is_closed = state.is_closed;
         // The formatter is user code and may switch: hold no lock while calling it.
         drop(state);

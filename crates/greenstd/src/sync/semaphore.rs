@@ -2,12 +2,13 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, ReadyMarks, WaitReason, Waitable};
+use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, WaitReason, Waitable};
 
 use super::order::Order;
 use super::queue::{GetError, OrderedLightQueue, PutError};
 use super::wait_error::WaitError;
 use super::wait_queue::{Wait, WaitQueue};
+use super::waiters::Waiters;
 
 /// A counter of permits, which any caller acquires and releases. Eventlet's `Semaphore`.
 ///
@@ -40,11 +41,9 @@ pub struct Semaphore {
 }
 
 struct State {
-    /// Above zero only while there are no waiters.
+    /// Above zero only while there are no waiters in the queue.
     free: usize,
-    waiting: WaitQueue,
-    /// The waiters that also wait for other objects, and get no permit.
-    marks: ReadyMarks,
+    waiting: Waiters,
 }
 
 impl State {
@@ -59,7 +58,6 @@ impl State {
     fn give(&mut self) {
         if !self.waiting.grant() {
             self.free += 1;
-            self.marks.set_all();
         }
     }
 }
@@ -74,7 +72,7 @@ impl Wait for PermitWait {
     const REASON: WaitReason = WaitReason::Semaphore;
 
     fn queue(state: &mut State) -> &mut WaitQueue {
-        &mut state.waiting
+        &mut state.waiting.queue
     }
 
     fn regrant(state: &mut State) {
@@ -90,7 +88,7 @@ impl Semaphore {
     }
 
     const fn with_limit(permits: usize, limit: usize) -> Semaphore {
-        let state = State { free: permits, waiting: WaitQueue::new(), marks: ReadyMarks::new() };
+        let state = State { free: permits, waiting: Waiters::new() };
         Semaphore { state: BiasedMutex::new(state), limit }
     }
 
@@ -182,7 +180,7 @@ impl Semaphore {
     #[must_use]
     pub fn balance(&self) -> isize {
         let state = self.state.lock();
-        difference(state.free, state.waiting.len())
+        difference(state.free, state.waiting.queue.len())
     }
 }
 
@@ -202,16 +200,12 @@ impl Waitable for Semaphore {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.state.lock();
-        if state.free == 0 {
-            return state.marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.free > 0;
+        state.waiting.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.state.lock().marks.take_back(&left);
+        self.state.lock().waiting.take_back(&left);
     }
 }
 
@@ -240,7 +234,7 @@ impl Default for Semaphore {
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
-        let (free, waiting, marks) = (state.free, state.waiting.len(), state.marks.len());
+        let (free, waiting, marks) = (state.free, state.waiting.queue.len(), state.waiting.marks.len());
         // The formatter is user code and may switch: hold no lock while calling it.
         drop(state);
         f.debug_struct("Semaphore").field("free", &free).field("waiting", &waiting).field("marks", &marks).finish()

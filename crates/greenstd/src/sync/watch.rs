@@ -32,21 +32,21 @@
 mod receiver;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, ReadyMarks, WaitReason, Waitable};
+use hub_core::{BiasedMutex, Deadline, LeftMark, LoopError, ReadyMark, Waitable};
 
 pub use std::sync::mpsc::SendError;
 
 pub use self::receiver::Receiver;
 pub use super::recv_error::{RecvError, RecvTimeoutError};
 
+use super::close_wait::{self, Close};
 use super::mutex::Mutex;
 use super::wait_error::WaitError;
-use super::wait_queue::{Wait, WaitQueue};
+use super::waiters::Waiters;
 
 /// Creates a channel that holds `value`, which counts as seen by the receiver.
 #[must_use]
@@ -56,10 +56,8 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
         version: 0,
         senders: 1,
         receivers: 1,
-        changing: WaitQueue::new(),
-        closing: WaitQueue::new(),
-        change_marks: ReadyMarks::new(),
-        close_marks: ReadyMarks::new(),
+        changing: Waiters::new(),
+        closing: Waiters::new(),
     };
     let shared = Arc::new(Shared { state: BiasedMutex::new(state), modifying: Mutex::new(()) });
     (Sender { shared: Arc::clone(&shared) }, Receiver::new(shared, 0))
@@ -93,29 +91,19 @@ struct State<T> {
     senders: usize,
     receivers: usize,
     /// The receivers that wait for a change.
-    changing: WaitQueue,
+    changing: Waiters,
     /// The senders that wait for the end of all receivers.
-    closing: WaitQueue,
-    /// The waiters for a change that also wait for other objects.
-    change_marks: ReadyMarks,
-    /// The waiters for the end of all receivers that also wait for other objects.
-    close_marks: ReadyMarks,
+    closing: Waiters,
 }
 
-/// The wait for the end of all receivers.
-struct CloseWait<T>(PhantomData<T>);
-
-impl<T> Wait for CloseWait<T> {
-    type State = State<T>;
-    type Payload = ();
-
-    const REASON: WaitReason = WaitReason::Channel;
-
-    fn queue(state: &mut State<T>) -> &mut WaitQueue {
-        &mut state.closing
+impl<T> Close for State<T> {
+    fn is_closed(&self) -> bool {
+        self.receivers == 0
     }
 
-    fn regrant(_: &mut State<T>) {}
+    fn closing(&mut self) -> &mut Waiters {
+        &mut self.closing
+    }
 }
 
 impl<T> State<T> {
@@ -123,7 +111,6 @@ impl<T> State<T> {
     fn change(&mut self, value: Arc<T>) -> Arc<T> {
         self.version += 1;
         self.changing.grant_all();
-        self.change_marks.set_all();
         std::mem::replace(&mut self.value, value)
     }
 
@@ -146,7 +133,7 @@ impl<T> Sender<T> {
     /// [`send_replace`](Sender::send_replace) needs no receiver.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         let mut state = self.shared.state.lock();
-        if state.receivers == 0 {
+        if state.is_closed() {
             return Err(SendError(value));
         }
         let old = state.change(Arc::new(value));
@@ -180,7 +167,7 @@ impl<T> Sender<T> {
     /// Returns true if no receiver is left. Does not switch.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.receiver_count() == 0
+        self.shared.state.lock().is_closed()
     }
 
     /// Waits until no receiver is left. Switches if it waits.
@@ -190,7 +177,7 @@ impl<T> Sender<T> {
     /// Returns an error if the caller may not wait (in the main loop, while panicking), and if the main loop ends the
     /// wait of the main greenlet by an error.
     pub fn closed(&self) -> Result<(), LoopError> {
-        self.closed_within(Deadline::none()).map_err(WaitError::without_limit)
+        close_wait::closed(&self.shared.state, Deadline::none()).map_err(WaitError::without_limit)
     }
 
     /// Like [`closed`](Sender::closed), for at most `timeout`. Switches if it waits.
@@ -201,16 +188,7 @@ impl<T> Sender<T> {
     ///
     /// Returns [`WaitError::TimedOut`] if a receiver was left in time, or an error of [`closed`](Sender::closed).
     pub fn closed_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
-        self.closed_within(Deadline::from(timeout))
-    }
-
-    fn closed_within(&self, mut deadline: Deadline) -> Result<(), WaitError> {
-        let closed = CloseWait::wait(&self.shared.state, &mut deadline, (), |state, ungranted| match ungranted {
-            Some(()) if state.receivers > 0 => Err(()),
-            // A receiver may have subscribed since the grant.
-            _ => Ok(()),
-        });
-        Ok(closed?)
+        close_wait::closed(&self.shared.state, Deadline::from(timeout))
     }
 }
 
@@ -325,7 +303,6 @@ impl<T> Drop for Sender<T> {
         state.senders -= 1;
         if state.senders == 0 {
             state.changing.grant_all();
-            state.change_marks.set_all();
         }
     }
 }
@@ -338,16 +315,12 @@ impl<T> Waitable for Sender<T> {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.shared.state.lock();
-        if state.receivers > 0 {
-            return state.close_marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.is_closed();
+        state.closing.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.shared.state.lock().close_marks.take_back(&left);
+        self.shared.state.lock().closing.take_back(&left);
     }
 }
 

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-use hub_core::{BiasedMutex, Deadline, ReadyMarks, WaitReason};
+use hub_core::{BiasedMutex, Deadline, WaitReason};
 
 use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
+use crate::sync::waiters::Waiters;
 
 pub(super) struct Node {
     pub(super) state: BiasedMutex<State>,
@@ -25,9 +26,7 @@ struct Parent {
 #[derive(Default)]
 pub(super) struct State {
     cancelled: bool,
-    waiting: WaitQueue,
-    /// The waiters that also wait for other objects.
-    pub(super) marks: ReadyMarks,
+    pub(super) waiting: Waiters,
     /// The children that exist, in the order of their creation.
     children: BTreeMap<u64, Weak<Node>>,
     next_child: u64,
@@ -43,7 +42,7 @@ impl Wait for CancelWait {
     const REASON: WaitReason = WaitReason::Event;
 
     fn queue(state: &mut State) -> &mut WaitQueue {
-        &mut state.waiting
+        &mut state.waiting.queue
     }
 
     fn regrant(_: &mut State) {}
@@ -55,7 +54,7 @@ impl State {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len() + self.marks.len()
+        self.waiting.queue.len() + self.waiting.marks.len()
     }
 
     pub(super) fn children(&self) -> usize {
@@ -98,7 +97,6 @@ impl Node {
         if !state.cancelled {
             state.cancelled = true;
             state.waiting.grant_all();
-            state.marks.set_all();
         }
         // The caller drops the children, without the lock: a child that ends takes it.
         children.extend(state.children.values().filter_map(Weak::upgrade));

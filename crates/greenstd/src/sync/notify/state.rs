@@ -3,21 +3,20 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-use hub_core::{BiasedMutex, Deadline, ReadyMarks, WaitReason};
+use hub_core::{BiasedMutex, Deadline, WaitReason};
 
 use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
+use crate::sync::waiters::Waiters;
 
 pub(super) struct State {
-    /// Set only while there are no waiters.
+    /// Set only while there are no waiters in the queue.
     permit: bool,
     /// The waiters, each with its number.
-    waiting: WaitQueue<u64>,
+    pub(super) waiting: Waiters<u64>,
     next: u64,
     /// The numbers of the waiters that `notify_one` has granted and that have not run since. Only their grants are
     /// passed on: a waiter that `notify_waiters` has granted owes nothing.
     notified: VecDeque<u64>,
-    /// The waiters that also wait for other objects, and get no permit.
-    pub(super) marks: ReadyMarks,
 }
 
 /// The wait for a notification. The waiter itself passes an unused grant on: only it knows its number.
@@ -31,7 +30,7 @@ impl Wait for NotifyWait {
     const CHARGED: bool = true;
 
     fn queue(state: &mut State) -> &mut WaitQueue<u64> {
-        &mut state.waiting
+        &mut state.waiting.queue
     }
 
     fn regrant(_: &mut State) {}
@@ -39,7 +38,7 @@ impl Wait for NotifyWait {
 
 impl State {
     pub(super) const fn new() -> State {
-        State { permit: false, waiting: WaitQueue::new(), next: 0, notified: VecDeque::new(), marks: ReadyMarks::new() }
+        State { permit: false, waiting: Waiters::new(), next: 0, notified: VecDeque::new() }
     }
 
     /// Grants the first waiter, or stores a permit.
@@ -48,13 +47,12 @@ impl State {
             self.notified.push_back(number);
         } else {
             self.permit = true;
-            self.marks.set_all();
         }
     }
 
     /// Grants all waiters. A stored permit stays.
     pub(super) fn notify_waiters(&mut self) {
-        while self.waiting.grant_payload().is_some() {}
+        while self.waiting.queue.grant_payload().is_some() {}
     }
 
     pub(super) fn has_permit(&self) -> bool {
@@ -66,7 +64,7 @@ impl State {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.queue.len()
     }
 
     /// Returns true if a waiter that `notify_one` has granted has not run since.

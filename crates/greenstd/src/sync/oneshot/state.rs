@@ -2,9 +2,10 @@
 
 use std::marker::PhantomData;
 
-use hub_core::{ReadyMarks, WaitReason};
+use hub_core::WaitReason;
 
 use crate::sync::wait_queue::{Wait, WaitQueue};
+use crate::sync::waiters::Waiters;
 
 /// The state that both halves share.
 pub(super) struct State<T> {
@@ -14,13 +15,9 @@ pub(super) struct State<T> {
     has_sender: bool,
     /// Whether the receiver takes no value that is sent from now on.
     closed: bool,
-    receiving: WaitQueue,
+    pub(super) receiving: Waiters,
     /// The senders that wait for the end of the receiver.
-    closing: WaitQueue,
-    /// The waiters for a value that also wait for other objects.
-    pub(super) value_marks: ReadyMarks,
-    /// The waiters for the end of the receiver that also wait for other objects.
-    pub(super) close_marks: ReadyMarks,
+    pub(super) closing: Waiters,
 }
 
 /// The answer of a channel on which no value will come.
@@ -38,29 +35,13 @@ impl<T> Wait for ReceiveWait<T> {
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
-        &mut state.receiving
+        &mut state.receiving.queue
     }
 
     fn regrant(state: &mut State<T>) {
         state.promised = false;
         state.settle();
     }
-}
-
-/// The wait for the end of the receiver.
-pub(super) struct CloseWait<T>(PhantomData<T>);
-
-impl<T> Wait for CloseWait<T> {
-    type State = State<T>;
-    type Payload = ();
-
-    const REASON: WaitReason = WaitReason::Channel;
-
-    fn queue(state: &mut State<T>) -> &mut WaitQueue {
-        &mut state.closing
-    }
-
-    fn regrant(_: &mut State<T>) {}
 }
 
 impl<T> State<T> {
@@ -70,10 +51,8 @@ impl<T> State<T> {
             promised: false,
             has_sender: true,
             closed: false,
-            receiving: WaitQueue::new(),
-            closing: WaitQueue::new(),
-            value_marks: ReadyMarks::new(),
-            close_marks: ReadyMarks::new(),
+            receiving: Waiters::new(),
+            closing: Waiters::new(),
         }
     }
 
@@ -86,12 +65,8 @@ impl<T> State<T> {
     fn settle(&mut self) {
         if self.is_over() {
             self.receiving.grant_all();
-            self.value_marks.set_all();
         } else if self.value.is_some() && !self.promised {
             self.promised = self.receiving.grant();
-            if !self.promised {
-                self.value_marks.set_all();
-            }
         }
     }
 
@@ -111,7 +86,6 @@ impl<T> State<T> {
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.closing.grant_all();
-        self.close_marks.set_all();
         self.settle();
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hub_core::{Deadline, LeftMark, ReadyMark, WaitReason, Waitable};
 
 use super::{RecvError, RecvTimeoutError, Ref, Shared, State};
+use crate::sync::close_wait::Close;
 use crate::sync::wait_queue::{Wait, WaitQueue};
 
 /// The receiving half of a [`channel`](super::channel).
@@ -28,7 +29,7 @@ impl<T> Wait for ChangeWait<T> {
     const CHARGED: bool = true;
 
     fn queue(state: &mut State<T>) -> &mut WaitQueue {
-        &mut state.changing
+        &mut state.changing.queue
     }
 
     fn regrant(_: &mut State<T>) {}
@@ -172,9 +173,8 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
         state.receivers -= 1;
-        if state.receivers == 0 {
+        if state.is_closed() {
             state.closing.grant_all();
-            state.close_marks.set_all();
         }
     }
 }
@@ -187,16 +187,12 @@ impl<T> Waitable for Receiver<T> {
 
     fn leave(&self, mark: ReadyMark) -> LeftMark {
         let mut state = self.shared.state.lock();
-        if !state.is_ready(self.seen) {
-            return state.change_marks.leave(mark);
-        }
-        drop(state);
-        mark.set();
-        LeftMark::SET
+        let is_ready = state.is_ready(self.seen);
+        state.changing.leave(mark, is_ready)
     }
 
     fn take_back(&self, left: LeftMark) {
-        self.shared.state.lock().change_marks.take_back(&left);
+        self.shared.state.lock().changing.take_back(&left);
     }
 }
 
