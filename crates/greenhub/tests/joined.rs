@@ -364,6 +364,7 @@ mod suite {
     mod swallowed_exits;
     mod sync_broadcast;
     mod sync_cancellation;
+    mod sync_channels;
     mod sync_event;
     mod sync_notify;
     mod sync_oneshot;

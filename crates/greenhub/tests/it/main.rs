@@ -112,6 +112,7 @@ mod stopping_signals;
 mod swallowed_exits;
 mod sync_broadcast;
 mod sync_cancellation;
+mod sync_channels;
 mod sync_event;
 mod sync_notify;
 mod sync_oneshot;

@@ -5,14 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use crate::support::green::{Drops, LONG, Log, SHORT, call_on_main_loop, held, quiet_panic};
+use crate::support::green::{Drops, LONG, quiet_panic};
 use crate::support::run;
-use greenhub::hub::LoopErrorKind;
-use greenhub::park::{Deadline, ReadyList, Waitable};
-use greenhub::sync::WaitError;
+use greenhub::spawn;
 use greenhub::sync::broadcast::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, channel};
 use greenhub::thread::yield_now;
-use greenhub::{get_hub, sleep, spawn, with_timeout};
 
 /// Receives all values that are there, and counts the missed ones as negative numbers.
 fn received(receiver: &mut Receiver<i64>) -> Vec<i64> {
@@ -47,23 +44,6 @@ fn every_receiver_gets_every_value_in_order() {
         for green in greens {
             assert_eq!(green.join().unwrap(), (1..=20).collect::<Vec<_>>());
         }
-    });
-}
-
-#[test]
-fn receivers_wake_in_order_and_run_later() {
-    run("receivers_wake_in_order_and_run_later", || {
-        let (sender, receiver) = channel(1);
-        let log = Log::new();
-        for number in 0..3 {
-            let (mut receiver, log) = (receiver.resubscribe(), log.clone());
-            spawn(move || log.add(format!("{number}: {}", receiver.recv().unwrap())));
-        }
-        yield_now();
-        sender.send("x").unwrap();
-        log.is(&[]);
-        yield_now();
-        log.is(&["0: x", "1: x", "2: x"]);
     });
 }
 
@@ -196,55 +176,6 @@ fn the_end_of_the_last_sender_comes_after_its_values() {
 }
 
 #[test]
-fn a_wait_that_an_exit_or_a_limit_ends_loses_no_value() {
-    run("a_wait_that_an_exit_or_a_limit_ends_loses_no_value", || {
-        let (sender, mut receiver) = channel(2);
-        let before = held();
-        assert!(matches!(receiver.recv_timeout(SHORT), Err(RecvTimeoutError::TimedOut)));
-        assert!(with_timeout(SHORT, || receiver.recv()).is_err());
-        sender.send(1).unwrap();
-        assert_eq!(receiver.recv().unwrap(), 1);
-        assert_eq!(held(), before);
-    });
-}
-
-#[test]
-fn a_receiver_that_is_killed_after_the_send_gets_the_value() {
-    run("a_receiver_that_is_killed_after_the_send_gets_the_value", || {
-        let (sender, mut receiver) = channel(2);
-        let got = Rc::new(Cell::new(0));
-        let gets = got.clone();
-        let green = spawn(move || {
-            gets.set(receiver.recv().unwrap());
-            sleep(LONG);
-        });
-        yield_now();
-        sender.send(7).unwrap();
-        green.kill();
-        assert!(green.join().unwrap_err().is_kill());
-        assert_eq!(got.get(), 7);
-    });
-}
-
-#[test]
-fn a_wait_that_the_loop_ends_loses_no_value() {
-    run("a_wait_that_the_loop_ends_loses_no_value", || {
-        let (sender, mut receiver) = channel(2);
-        call_on_main_loop(move || {
-            get_hub().abort();
-            let sender = sender.clone();
-            // From another OS thread, so that main does not see the wake-up before the loop ends.
-            std::thread::spawn(move || sender.send(7).unwrap()).join().unwrap();
-        });
-        match receiver.recv() {
-            Err(RecvError::Loop(error)) => assert_eq!(error.kind(), LoopErrorKind::Aborted),
-            received => panic!("{received:?}"),
-        }
-        assert_eq!(receiver.recv().unwrap(), 7);
-    });
-}
-
-#[test]
 fn a_killed_receiver_needs_no_values_any_more() {
     run("a_killed_receiver_needs_no_values_any_more", || {
         let (sender, mut receiver) = channel(4);
@@ -256,24 +187,6 @@ fn a_killed_receiver_needs_no_values_any_more() {
         sender.send(1).unwrap();
         assert_eq!(received(&mut kept), [1]);
         assert!(sender.is_empty());
-    });
-}
-
-#[test]
-fn a_sender_waits_for_the_end_of_all_receivers() {
-    run("a_sender_waits_for_the_end_of_all_receivers", || {
-        let (sender, receiver) = channel::<u8>(1);
-        assert!(matches!(sender.closed_timeout(SHORT), Err(WaitError::TimedOut)));
-        let (own, other) = (sender.clone(), receiver.resubscribe());
-        let green = spawn(move || own.closed());
-        yield_now();
-        drop(receiver);
-        yield_now();
-        assert!(!green.is_finished());
-        drop(other);
-        // A receiver that subscribes now does not undo the end that was granted.
-        let _late = sender.subscribe();
-        green.join().unwrap().unwrap();
     });
 }
 
@@ -386,57 +299,5 @@ fn many_receivers_on_several_os_threads_get_all_values() {
         drop(sender);
         others.into_iter().for_each(|other| other.join().unwrap());
         assert_eq!(sum.load(SeqCst), 150 * VALUES * (VALUES + 1) / 2);
-    });
-}
-
-#[test]
-fn the_halves_are_ready_for_a_wait_for_several_objects() {
-    run("the_halves_are_ready_for_a_wait_for_several_objects", || {
-        let list = ReadyList::new();
-        let (sender, mut receiver) = channel(1);
-        let (other, gone) = channel::<u8>(1);
-        let left = [receiver.leave(list.mark(0)), other.leave(list.mark(1))];
-        let own = sender.clone();
-        spawn(move || {
-            own.send(1).unwrap();
-            drop(gone);
-        });
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(0));
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(1));
-        let [mark, end] = left;
-        receiver.take_back(mark);
-        other.take_back(end);
-        assert!(receiver.is_ready(), "a mark takes no value");
-        assert_eq!(receiver.recv().unwrap(), 1);
-        assert!(!receiver.is_ready());
-        let left = receiver.leave(list.mark(2));
-        drop(sender);
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(2), "the channel is closed");
-        receiver.take_back(left);
-    });
-}
-
-#[test]
-fn the_main_loop_receives_but_does_not_wait() {
-    run("the_main_loop_receives_but_does_not_wait", || {
-        let (sender, mut receiver) = channel(1);
-        let mut own = receiver.resubscribe();
-        call_on_main_loop(move || {
-            assert!(matches!(own.recv(), Err(RecvError::Loop(_))));
-            sender.send(1).unwrap();
-            assert_eq!(own.recv().unwrap(), 1);
-        });
-        assert_eq!(receiver.recv().unwrap(), 1);
-    });
-}
-
-#[test]
-fn a_loop_of_values_that_are_there_lets_others_run() {
-    run("a_loop_of_values_that_are_there_lets_others_run", || {
-        let (sender, mut receiver) = channel(100);
-        (0..100).for_each(|n| _ = sender.send(n).unwrap());
-        let other = spawn(|| ());
-        (0..100).for_each(|n| assert_eq!(receiver.recv().unwrap(), n));
-        assert!(other.is_finished());
     });
 }

@@ -1,42 +1,16 @@
 //! `sync::oneshot`: one value from one sender to one receiver.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::support::green::{Drops, LONG, Log, OnDrop, SHORT, call_on_main_loop, held};
+use crate::support::green::{Drops, LONG, Log, OnDrop, SHORT, call_on_main_loop};
 use crate::support::run;
 use greenhub::hub::LoopErrorKind;
 use greenhub::park::{Deadline, ReadyList, Waitable};
-use greenhub::sync::WaitError;
 use greenhub::sync::oneshot::{RecvError, RecvTimeoutError, TryRecvError, channel};
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, sleep, spawn, with_timeout};
-
-#[test]
-fn a_value_ends_the_wait_of_the_receiver() {
-    run("a_value_ends_the_wait_of_the_receiver", || {
-        let (sender, receiver) = channel();
-        let green = spawn(move || receiver.recv().unwrap());
-        yield_now();
-        assert!(!green.is_finished());
-        sender.send("value").unwrap();
-        assert!(!green.is_finished(), "sending does not switch");
-        assert_eq!(green.join().unwrap(), "value");
-    });
-}
-
-#[test]
-fn a_value_that_was_sent_before_is_received_without_a_switch() {
-    run("a_value_that_was_sent_before_is_received_without_a_switch", || {
-        let (sender, receiver) = channel();
-        sender.send(1).unwrap();
-        let other = spawn(|| ());
-        assert_eq!(receiver.recv().unwrap(), 1);
-        assert!(!other.is_finished());
-    });
-}
 
 #[test]
 fn a_channel_is_closed_after_its_value() {
@@ -62,22 +36,6 @@ fn a_dropped_sender_ends_all_waits() {
         for wait in waits {
             assert!(matches!(wait.join().unwrap(), Err(RecvError::Closed)));
         }
-    });
-}
-
-#[test]
-fn a_wait_with_a_timeout_gives_the_value_or_its_timeout() {
-    run("a_wait_with_a_timeout_gives_the_value_or_its_timeout", || {
-        let before = held();
-        let (sender, receiver) = channel();
-        assert!(matches!(receiver.recv_timeout(SHORT), Err(RecvTimeoutError::TimedOut)));
-        let other = spawn(|| ());
-        assert!(matches!(receiver.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::TimedOut)));
-        assert!(other.is_finished(), "a timeout of zero lets other green threads run");
-        drop(other);
-        spawn(move || sender.send(1).unwrap());
-        assert_eq!(receiver.recv_timeout(LONG).unwrap(), 1);
-        assert_eq!(held(), before);
     });
 }
 
@@ -126,24 +84,6 @@ fn a_value_outlives_the_waits_that_an_exit_ends() {
         assert!(killed.join().unwrap_err().is_kill());
         sender.send(1).unwrap();
         assert_eq!(receiver.try_recv(), Ok(1));
-    });
-}
-
-#[test]
-fn a_receiver_that_is_killed_after_the_send_gets_the_value() {
-    run("a_receiver_that_is_killed_after_the_send_gets_the_value", || {
-        let (sender, receiver) = channel();
-        let got = Rc::new(Cell::new(0));
-        let gets = got.clone();
-        let green = spawn(move || {
-            gets.set(receiver.recv().unwrap());
-            sleep(LONG);
-        });
-        yield_now();
-        sender.send(1).unwrap();
-        green.kill();
-        assert!(green.join().unwrap_err().is_kill());
-        assert_eq!(got.get(), 1);
     });
 }
 
@@ -205,23 +145,6 @@ fn a_close_ends_the_waits_of_the_receiver_and_of_the_sender() {
 }
 
 #[test]
-fn a_sender_waits_for_the_end_of_its_receiver() {
-    run("a_sender_waits_for_the_end_of_its_receiver", || {
-        let (sender, receiver) = channel::<u8>();
-        assert!(matches!(sender.closed_timeout(SHORT), Err(WaitError::TimedOut)));
-        let green = spawn(move || {
-            sender.closed().unwrap();
-            sender.closed_timeout(LONG).unwrap();
-            sender.is_closed()
-        });
-        yield_now();
-        assert!(!green.is_finished());
-        drop(receiver);
-        assert!(green.join().unwrap());
-    });
-}
-
-#[test]
 fn an_unreceived_value_is_dropped_with_the_receiver() {
     run("an_unreceived_value_is_dropped_with_the_receiver", || {
         let drops = Drops::default();
@@ -259,59 +182,6 @@ fn the_destructor_of_a_value_may_use_the_channel_and_switch() {
 }
 
 #[test]
-fn a_value_passes_between_os_threads_in_both_directions() {
-    run("a_value_passes_between_os_threads_in_both_directions", || {
-        let (ask, asked) = channel();
-        let (answer, answered) = channel();
-        let other = std::thread::spawn(move || answer.send(asked.recv().unwrap() + 1));
-        let green = spawn(move || answered.recv().unwrap());
-        yield_now();
-        ask.send(1).unwrap();
-        assert_eq!(green.join().unwrap(), 2);
-        other.join().unwrap().unwrap();
-    });
-}
-
-#[test]
-fn the_main_loop_cannot_wait_but_takes_a_value() {
-    run("the_main_loop_cannot_wait_but_takes_a_value", || {
-        let (sender, receiver) = channel();
-        let (tell, told) = channel();
-        call_on_main_loop(move || {
-            let waited = receiver.recv();
-            assert!(matches!(waited, Err(RecvError::Loop(_))), "{waited:?}");
-            sender.send(1).unwrap();
-            assert!(tell.send(receiver.recv().unwrap()).is_ok());
-        });
-        assert_eq!(told.recv().unwrap(), 1);
-    });
-}
-
-#[test]
-fn the_halves_are_ready_for_a_wait_for_several_objects() {
-    run("the_halves_are_ready_for_a_wait_for_several_objects", || {
-        let list = ReadyList::new();
-        let (sender, receiver) = channel();
-        let (other, closed) = channel::<u8>();
-        let left = [receiver.leave(list.mark(0)), other.leave(list.mark(1))];
-        assert!(!receiver.is_ready() && !other.is_ready());
-        spawn(move || {
-            sender.send(1).unwrap();
-            drop(closed);
-        });
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(0));
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(1));
-        assert!(receiver.is_ready() && other.is_ready());
-        let [mark, end] = left;
-        receiver.take_back(mark);
-        other.take_back(end);
-        assert_eq!(receiver.try_recv(), Ok(1), "a mark takes no value");
-        let _set = receiver.leave(list.mark(2));
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(2), "the channel is over");
-    });
-}
-
-#[test]
 fn a_mark_is_not_set_by_a_value_for_a_waiter() {
     run("a_mark_is_not_set_by_a_value_for_a_waiter", || {
         let list = ReadyList::new();
@@ -326,18 +196,6 @@ fn a_mark_is_not_set_by_a_value_for_a_waiter() {
         assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(0), "the channel is over");
         receiver.take_back(left);
         assert_eq!(waits.join().unwrap().unwrap(), 1);
-    });
-}
-
-#[test]
-fn a_mark_that_was_taken_back_is_not_set() {
-    run("a_mark_that_was_taken_back_is_not_set", || {
-        let list = ReadyList::new();
-        let (sender, receiver) = channel();
-        let left = receiver.leave(list.mark(0));
-        receiver.take_back(left);
-        sender.send(1).unwrap();
-        assert_eq!(list.next(&mut Deadline::from(Some(Duration::ZERO))).unwrap(), None);
     });
 }
 

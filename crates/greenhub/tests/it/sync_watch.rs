@@ -6,40 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::green::{Drops, LONG, Log, OnDrop, SHORT, call_on_main_loop, held, quiet_panic};
+use crate::support::green::{Drops, LONG, Log, OnDrop, SHORT, call_on_main_loop, quiet_panic};
 use crate::support::run;
-use greenhub::hub::LoopErrorKind;
-use greenhub::park::{Deadline, ReadyList, Waitable};
-use greenhub::sync::WaitError;
 use greenhub::sync::watch::{RecvError, RecvTimeoutError, Sender, channel};
 use greenhub::thread::yield_now;
-use greenhub::{get_hub, sleep, spawn, with_timeout};
+use greenhub::{sleep, spawn};
 
 #[test]
 fn the_first_value_counts_as_seen() {
     let (_sender, receiver) = channel(1);
     assert_eq!(*receiver.borrow(), 1);
     assert!(!receiver.has_changed().unwrap() && !receiver.borrow().has_changed());
-}
-
-#[test]
-fn a_send_ends_the_waits_of_all_receivers_in_order() {
-    run("a_send_ends_the_waits_of_all_receivers_in_order", || {
-        let (sender, receiver) = channel(0);
-        let log = Log::new();
-        for number in 0..3 {
-            let (mut receiver, log) = (receiver.clone(), log.clone());
-            spawn(move || {
-                receiver.changed().unwrap();
-                log.add(format!("{number}: {}", *receiver.borrow()));
-            });
-        }
-        yield_now();
-        sender.send(7).unwrap();
-        log.is(&[]);
-        yield_now();
-        log.is(&["0: 7", "1: 7", "2: 7"]);
-    });
 }
 
 #[test]
@@ -88,74 +65,6 @@ fn a_receiver_sees_the_last_value_of_senders_that_ended() {
         assert!(matches!(receiver.has_changed(), Err(RecvError::Closed)));
         assert!(matches!(receiver.changed(), Err(RecvError::Closed)));
         assert_eq!(*receiver.borrow(), 1);
-    });
-}
-
-#[test]
-fn the_end_of_the_last_sender_ends_the_waits() {
-    run("the_end_of_the_last_sender_ends_the_waits", || {
-        let (sender, receiver) = channel(0);
-        let other = sender.clone();
-        let waits = [(); 3].map(|()| receiver.clone()).map(|mut own| spawn(move || own.changed()));
-        yield_now();
-        drop(sender);
-        yield_now();
-        assert!(!waits[0].is_finished());
-        drop(other);
-        for wait in waits {
-            assert!(matches!(wait.join().unwrap(), Err(RecvError::Closed)));
-        }
-    });
-}
-
-#[test]
-fn a_wait_that_an_exit_or_a_limit_ends_marks_nothing_as_seen() {
-    run("a_wait_that_an_exit_or_a_limit_ends_marks_nothing_as_seen", || {
-        let (sender, mut receiver) = channel(0);
-        let before = held();
-        assert!(matches!(receiver.changed_timeout(SHORT), Err(RecvTimeoutError::TimedOut)));
-        assert!(with_timeout(SHORT, || receiver.changed()).is_err());
-        sender.send(1).unwrap();
-        assert!(receiver.has_changed().unwrap());
-        assert_eq!(held(), before);
-    });
-}
-
-#[test]
-fn a_receiver_that_is_killed_after_the_send_sees_the_change() {
-    run("a_receiver_that_is_killed_after_the_send_sees_the_change", || {
-        let (sender, mut receiver) = channel(0);
-        let seen = Rc::new(Cell::new(0));
-        let sees = seen.clone();
-        let green = spawn(move || {
-            receiver.changed().unwrap();
-            sees.set(*receiver.borrow());
-            sleep(LONG);
-        });
-        yield_now();
-        sender.send(7).unwrap();
-        green.kill();
-        assert!(green.join().unwrap_err().is_kill());
-        assert_eq!(seen.get(), 7);
-    });
-}
-
-#[test]
-fn a_wait_that_the_loop_ends_marks_nothing_as_seen() {
-    run("a_wait_that_the_loop_ends_marks_nothing_as_seen", || {
-        let (sender, mut receiver) = channel(0);
-        call_on_main_loop(move || {
-            get_hub().abort();
-            let sender = sender.clone();
-            // From another OS thread, so that main does not see the wake-up before the loop ends.
-            std::thread::spawn(move || sender.send(7).unwrap()).join().unwrap();
-        });
-        match receiver.changed() {
-            Err(RecvError::Loop(error)) => assert_eq!(error.kind(), LoopErrorKind::Aborted),
-            changed => panic!("{changed:?}"),
-        }
-        receiver.changed().unwrap();
-        assert_eq!(*receiver.borrow(), 7);
     });
 }
 
@@ -235,25 +144,6 @@ fn a_send_without_a_receiver_returns_the_value_and_changes_nothing() {
     assert_eq!(sender.send_replace(2), 0);
     sender.send_modify(|n| *n += 1);
     assert_eq!(*sender.subscribe().borrow(), 3);
-}
-
-#[test]
-fn a_sender_waits_for_the_end_of_all_receivers() {
-    run("a_sender_waits_for_the_end_of_all_receivers", || {
-        let (sender, receiver) = channel(0);
-        assert!(matches!(sender.closed_timeout(SHORT), Err(WaitError::TimedOut)));
-        let (own, other) = (sender.clone(), receiver.clone());
-        let green = spawn(move || own.closed());
-        yield_now();
-        drop(receiver);
-        yield_now();
-        assert!(!green.is_finished());
-        drop(other);
-        // A receiver that subscribes now does not undo the end that was granted.
-        let _late = sender.subscribe();
-        green.join().unwrap().unwrap();
-        assert!(matches!(sender.closed_timeout(SHORT), Err(WaitError::TimedOut)));
-    });
 }
 
 #[test]
@@ -498,33 +388,6 @@ fn a_callback_of_the_main_loop_sends_and_borrows_but_does_not_wait() {
         });
         receiver.changed().unwrap();
         assert_eq!(*receiver.borrow(), 2);
-    });
-}
-
-#[test]
-fn the_halves_are_ready_for_a_wait_for_several_objects() {
-    run("the_halves_are_ready_for_a_wait_for_several_objects", || {
-        let list = ReadyList::new();
-        let (sender, mut receiver) = channel(0);
-        let (other, gone) = channel(0);
-        let left = [receiver.leave(list.mark(0)), other.leave(list.mark(1))];
-        let own = sender.clone();
-        spawn(move || {
-            own.send(1).unwrap();
-            drop(gone);
-        });
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(0));
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(1));
-        let [mark, end] = left;
-        receiver.take_back(mark);
-        other.take_back(end);
-        assert!(receiver.is_ready(), "a mark marks nothing as seen");
-        receiver.changed().unwrap();
-        assert!(!receiver.is_ready());
-        let left = receiver.leave(list.mark(2));
-        drop(sender);
-        assert_eq!(list.next(&mut Deadline::none()).unwrap(), Some(2), "the channel is closed");
-        receiver.take_back(left);
     });
 }
 
