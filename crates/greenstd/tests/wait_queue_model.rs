@@ -307,6 +307,10 @@ impl ReadyMarks {
     pub(crate) fn len(&self) -> usize {
         0
     }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        true
+    }
 }
 
 pub(crate) struct Deadline;

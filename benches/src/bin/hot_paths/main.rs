@@ -14,10 +14,9 @@ use benches::awaiting::runtime;
 use greenhub::future::{block_on, defer_to_green_thread};
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::os::unix::net::UnixStream;
-use greenhub::sync::{Mutex, mpsc};
-use tokio::sync::Notify;
+use greenhub::sync::{Mutex, Notify, Queue, broadcast, mpsc, oneshot, watch};
 
-const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | channel | mutex | across | echo | echo1000 | raw_echo | raw_echo1000 | tokio_echo | tokio_peer | tokio_task | joined_echo | joined_peer | joined_task) COUNT";
+const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | channel | queue | mpsc_ready | queue_ready | oneshot | watch | broadcast | notify | mutex | across | echo | echo1000 | raw_echo | raw_echo1000 | tokio_echo | tokio_peer | tokio_task | joined_echo | joined_peer | joined_task) COUNT";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +33,13 @@ fn main() -> ExitCode {
         "timer100k" => |count| timer(100_000, count),
         "sleep" => sleep,
         "channel" => channel,
+        "queue" => queue,
+        "mpsc_ready" => mpsc_ready,
+        "queue_ready" => queue_ready,
+        "oneshot" => oneshot,
+        "watch" => watch,
+        "broadcast" => broadcast,
+        "notify" => notify,
         "mutex" => mutex,
         "across" => across,
         "echo" => |count| echo(1, count),
@@ -138,6 +144,76 @@ fn channel(count: usize) {
     bounce.join().expect("no panic").expect("the receiver lives");
 }
 
+/// Passes `count` items between two green threads and back, by queues.
+fn queue(count: usize) {
+    let queues = Arc::new((Queue::new(), Queue::new()));
+    let other = Arc::clone(&queues);
+    let bounce =
+        greenhub::spawn(move || (0..count).try_for_each(|_| other.1.put(other.0.get().expect("the queue is open"))));
+    let send = greenhub::spawn(move || {
+        for number in 0..count {
+            queues.0.put(number).expect("the queue is open");
+            assert_eq!(queues.1.get().ok(), Some(number));
+        }
+    });
+    send.join().expect("no panic");
+    bounce.join().expect("no panic").expect("the queue is open");
+}
+
+/// Sends and receives `count` messages in one green thread, so that no receive waits.
+fn mpsc_ready(count: usize) {
+    let (sender, receiver) = mpsc::channel();
+    for number in 0..count {
+        sender.send(number).expect("the receiver lives");
+        assert_eq!(receiver.recv(), Ok(number));
+    }
+}
+
+/// Puts and gets `count` items in one green thread, so that no get waits.
+fn queue_ready(count: usize) {
+    let queue = Queue::new();
+    for number in 0..count {
+        queue.put(number).expect("the queue is open");
+        assert_eq!(queue.get().ok(), Some(number));
+    }
+}
+
+/// Makes `count` channels for one value, and sends and receives the value of each.
+fn oneshot(count: usize) {
+    for number in 0..count {
+        let (sender, receiver) = oneshot::channel();
+        sender.send(number).expect("the receiver lives");
+        assert_eq!(receiver.recv().ok(), Some(number));
+    }
+}
+
+/// Sends `count` values, and borrows each.
+fn watch(count: usize) {
+    let (sender, mut receiver) = watch::channel(count);
+    for number in 0..count {
+        sender.send(number).expect("the receiver lives");
+        assert_eq!(*receiver.borrow_and_update(), number);
+    }
+}
+
+/// Sends `count` values to one receiver.
+fn broadcast(count: usize) {
+    let (sender, mut receiver) = broadcast::channel(16);
+    for number in 0..count {
+        sender.send(number).expect("the receiver lives");
+        assert_eq!(receiver.recv().ok(), Some(number));
+    }
+}
+
+/// Stores and takes `count` permits.
+fn notify(count: usize) {
+    let notify = Notify::new();
+    for _ in 0..count {
+        notify.notify_one();
+        notify.wait().expect("a permit is stored");
+    }
+}
+
 /// Sends `count` messages between the green threads of two OS threads and back. Both loops sleep for each message.
 fn across(count: usize) {
     greenhub::hub::set_busy_poll_time(None);
@@ -208,7 +284,7 @@ fn peer(count: usize) {
 
 /// Wakes a task, and waits until the task wakes this green thread, `count` times.
 fn task(count: usize) {
-    let (ask, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (ask, answer) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
     let (asked, answering) = (Arc::clone(&ask), Arc::clone(&answer));
     let task = tokio::spawn(async move {
         loop {

@@ -163,8 +163,17 @@ impl<T, O: Order<T>> State<T, O> {
         Some(self.returned.swap_remove(index).item)
     }
 
-    /// Grants getters while there are more items, or sets the marks, and admits putters while there is room.
+    /// Serves the waiters after a change.
+    #[inline]
     fn settle(&mut self) {
+        // The common case: no waiter.
+        if !(self.getters.is_empty() && self.putters.is_empty()) {
+            self.serve_waiters();
+        }
+    }
+
+    /// Grants getters while there are more items, or sets the marks, and admits putters while there is room.
+    fn serve_waiters(&mut self) {
         while self.has_more() && self.getters.grant() {
             self.promised += 1;
         }

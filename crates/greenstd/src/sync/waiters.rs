@@ -28,6 +28,11 @@ impl<P> Waiters<P> {
         granted
     }
 
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.marks.is_empty()
+    }
+
     /// Keeps a mark until the thing is there, or sets it at once. For `Waitable::leave`.
     pub(crate) fn leave(&mut self, mark: ReadyMark, is_ready: bool) -> LeftMark {
         if is_ready {
@@ -52,6 +57,7 @@ impl Waiters {
     }
 
     /// Grants all waiters in the queue, and sets the marks.
+    #[inline]
     pub(crate) fn grant_all(&mut self) {
         while self.grant() {}
     }

@@ -32,6 +32,7 @@
 mod receiver;
 
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -107,11 +108,15 @@ impl<T> Close for State<T> {
 }
 
 impl<T> State<T> {
-    /// Replaces the value and wakes the receivers. Returns the old value, which the caller drops without the lock.
-    fn change(&mut self, value: Arc<T>) -> Arc<T> {
+    /// Replaces the value and wakes the receivers. Returns the old value, which the caller drops without the lock: as
+    /// an error if a [`Ref`] may still hold it.
+    fn change(&mut self, value: T) -> Result<T, Arc<T>> {
         self.version += 1;
         self.changing.grant_all();
-        std::mem::replace(&mut self.value, value)
+        match Arc::get_mut(&mut self.value) {
+            Some(present) => Ok(mem::replace(present, value)),
+            None => Err(mem::replace(&mut self.value, Arc::new(value))),
+        }
     }
 
     fn borrow(&self, seen: u64) -> Ref<T> {
@@ -136,7 +141,7 @@ impl<T> Sender<T> {
         if state.is_closed() {
             return Err(SendError(value));
         }
-        let old = state.change(Arc::new(value));
+        let old = state.change(value);
         // The value's destructor is user code: it runs without the lock.
         drop(state);
         drop(old);
@@ -203,10 +208,10 @@ impl<T: Clone> Sender<T> {
     #[track_caller]
     pub fn send_replace(&self, value: T) -> T {
         let turn = self.shared.modifying.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.shared.state.lock().change(Arc::new(value));
+        let old = self.shared.state.lock().change(value);
         drop(turn);
         // The clone is user code: it runs without a lock.
-        Arc::unwrap_or_clone(old)
+        old.unwrap_or_else(Arc::unwrap_or_clone)
     }
 
     /// Changes a clone of the value by `modify`, and sends it. Switches only while another sender modifies the value.
@@ -260,8 +265,8 @@ impl<T: Clone> Sender<T> {
             (Arc::clone(&state.value), state.version)
         };
         // User code runs without the lock of the state.
-        value = Arc::new(T::clone(&present));
-        let modified = Arc::get_mut(&mut value).is_some_and(modify);
+        value = T::clone(&present);
+        let modified = modify(&mut value);
         if modified {
             let mut state = self.shared.state.lock();
             // A value that was sent since then replaces this one.
