@@ -5,6 +5,7 @@ use std::sync;
 use std::sync::Arc;
 use std::time::Duration;
 
+use benches::both::{both_green, both_tasks, both_threads, tokio_runtime};
 use benches::{Contender, Stopwatch, scaled, timed};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -126,41 +127,6 @@ fn greenhub_future(rounds: u64) -> Duration {
     both_green(send, bounce)
 }
 
-/// Runs two functions in green threads, and joins them.
-fn both_green(one: impl FnOnce() + 'static, other: impl FnOnce() + 'static) -> Duration {
-    let watch = Stopwatch::start();
-    let both = [greenhub::spawn(one), greenhub::spawn(other)];
-    both.into_iter().for_each(|green| green.join().expect("no panic"));
-    watch.elapsed()
-}
-
-/// Runs two futures as tasks on one OS thread, and waits for them.
-fn both_tasks(
-    one: impl Future<Output = ()> + Send + 'static,
-    other: impl Future<Output = ()> + Send + 'static,
-) -> Duration {
-    tokio_runtime().block_on(async move {
-        let watch = Stopwatch::start();
-        let both = [tokio::spawn(one), tokio::spawn(other)];
-        for task in both {
-            task.await.expect("no panic");
-        }
-        watch.elapsed()
-    })
-}
-
-fn tokio_runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
-}
-
-/// Runs two functions on OS threads of their own, and joins them.
-fn both_threads(one: impl FnOnce() + Send + 'static, other: impl FnOnce() + Send + 'static) -> Duration {
-    let watch = Stopwatch::start();
-    let both = [std::thread::spawn(one), std::thread::spawn(other)];
-    both.into_iter().for_each(|thread| thread.join().expect("no panic"));
-    watch.elapsed()
-}
-
 fn greenhub_queue(rounds: u64) -> Duration {
     use greenhub::sync::Queue;
     let queues = Arc::new((Queue::new(), Queue::new()));
@@ -224,6 +190,25 @@ fn greenhub_event(rounds: u64) -> Duration {
             events.0.send(number).expect("the event was reset");
             assert_eq!(events.1.wait().ok(), Some(number));
             events.1.reset().expect("the event was sent");
+        }
+    };
+    both_green(ask, answer)
+}
+
+fn greenhub_notify(rounds: u64) -> Duration {
+    use greenhub::sync::Notify;
+    let pair = Arc::new((Notify::new(), Notify::new()));
+    let other = Arc::clone(&pair);
+    let answer = move || {
+        for _ in 0..rounds {
+            other.0.wait().expect("a notification comes");
+            other.1.notify_one();
+        }
+    };
+    let ask = move || {
+        for _ in 0..rounds {
+            pair.0.notify_one();
+            pair.1.wait().expect("a notification comes");
         }
     };
     both_green(ask, answer)
@@ -308,7 +293,7 @@ fn channels(criterion: &mut Criterion) {
     there_and_back(
         criterion,
         "an event there and back",
-        &[("greenhub", greenhub_event), ("tokio, Notify", tokio_notify)],
+        &[("greenhub", greenhub_event), ("greenhub, Notify", greenhub_notify), ("tokio, Notify", tokio_notify)],
     );
     there_and_back(
         criterion,

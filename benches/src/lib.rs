@@ -8,6 +8,7 @@
 //! processor time less than wall-clock time.
 
 pub mod awaiting;
+pub mod both;
 pub mod children;
 pub mod figures;
 pub mod green;
