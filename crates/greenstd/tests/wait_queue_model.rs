@@ -270,6 +270,7 @@ impl<T> BiasedMutex<T> {
 
 #[derive(Copy, Clone)]
 pub(crate) enum WaitReason {
+    Channel,
     Event,
     Queue,
     Waiting,
