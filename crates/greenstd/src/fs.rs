@@ -6,7 +6,7 @@
 //! # Cost
 //!
 //! Each call is a job of that pool, so a small read or write takes as long as a hand-over to another OS thread and
-//! back: some 10 to 30 µs, where the system alone needs 1 µs for cached data. So large pieces are better than small
+//! back: some 20 µs, where the system alone needs 1 µs for cached data. So large pieces are better than small
 //! ones: [`read`] and [`write()`] for whole files, [`BufReader`](std::io::BufReader) and
 //! [`BufWriter`](std::io::BufWriter) with a capacity of at least 64 KiB. Reading and writing copy nothing. For small
 //! files that are certainly cached, std's own calls are cheaper.

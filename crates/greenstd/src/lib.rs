@@ -21,7 +21,7 @@
 //! | `io::stdin`, `Stdin`, `StdinLock` | [`io::stdin`] | its own buffer beside std's; the lock is not reentrant |
 //! | `io::stdout`, `stderr` and their locks | [`io::stdout`] | unbuffered, but each `write!` is written as one piece; in order with `print!`, which is std's own and blocks |
 //! | `io::IsTerminal` | `is_terminal` of each | a method, because the trait is sealed |
-//! | `fs`: its functions, `File`, `OpenOptions`, `DirBuilder`, `ReadDir`, `DirEntry` | [`fs`] | run on other OS threads, which costs some 10 to 30 µs each |
+//! | `fs`: its functions, `File`, `OpenOptions`, `DirBuilder`, `ReadDir`, `DirEntry` | [`fs`] | run on other OS threads, which costs some 20 µs each |
 //! | `fs::Metadata`, `Permissions`, `FileType`, `FileTimes` | [`fs`] | none: std's own |
 //! | `os::unix::fs`, `os::unix::prelude` | [`os::unix`] | `OpenOptionsExt`, `DirBuilderExt` and `DirEntryExt` are traits of their own, implemented for the green types; the prelude has no `JoinHandleExt` |
 //! | `process::Command`, `Child`, `ChildStdin`, … | [`process`] | `wait_timeout` and `close(&self)` are new; `as_std_mut` for the rest; a child whose last waiter was unwound is reaped later |

@@ -30,13 +30,10 @@
 //!
 //! # The cost of a message
 //!
-//! [`mpsc`] is the fastest channel between green threads of one OS thread: a message there and back takes 60 ns. A
-//! [`Queue`], with its limit, order and `join`, takes 71 ns, and a pair of [`Event`]s, which hold one value each, takes
-//! 103 ns. A message that has already arrived takes 8 ns. Between two OS threads on two processors, a message there and
-//! back takes 0.5 µs while both answer at once. Where an OS thread sleeps, a descriptor wakes its hub: that takes 7 µs
-//! there and back on one processor, and 50 on two. There, few large messages are better than many small ones.
-//! (`cargo bench -p benches --bench sync` and the program `across`, on the machine of the README of the benches. Only
-//! the ratios mean anything.)
+//! [`mpsc`] is the fastest channel between green threads of one OS thread, before a [`Queue`] and a pair of [`Event`]s.
+//! Between two OS threads a message is fast while both answer at once. Where an OS thread sleeps, the system has to wake
+//! it, so few large messages are better than many small ones. The chapter "Which channel, pool or lock?" of the guide
+//! has the measured costs.
 
 mod barrier;
 pub mod broadcast;
