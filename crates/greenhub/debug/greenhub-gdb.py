@@ -89,7 +89,7 @@ class Table:
         self.states = self.texts(texts, 10)
         self.kinds = self.texts(texts + 10 * TEXT, 4)
         # The last table: reasons that a newer library adds come at its end.
-        self.reasons = self.texts(texts + 14 * TEXT, 24)
+        self.reasons = self.texts(texts + 14 * TEXT, 28)
 
         # An offset outside of a block would make an index that no block has.
         in_block = (self.context, self.stack, self.task, self.number, self.state, self.reason, self.kind)

@@ -270,8 +270,10 @@ impl<T> BiasedMutex<T> {
 
 #[derive(Copy, Clone)]
 pub(crate) enum WaitReason {
+    Cancellation,
     Channel,
     Event,
+    Notification,
     Queue,
     Waiting,
 }

@@ -14,7 +14,10 @@ use greenhub::debug::{
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::greenthread::{GreenletId, current_id};
 use greenhub::park::WaitReason;
-use greenhub::sync::{Mutex, Queue, Semaphore, broadcast, mpsc, oneshot, watch};
+use greenhub::select::Select;
+use greenhub::sync::{
+    CancellationToken, Event, Mutex, Notify, Queue, RateLimiter, Semaphore, broadcast, mpsc, oneshot, watch,
+};
 use greenhub::thread::yield_now;
 use greenhub::{Builder, GreenThread, Interest, get_hub, sleep, spawn, spawn_after, trampoline, with_timeout};
 
@@ -151,6 +154,30 @@ fn a_plain_greenlet_is_as_old_as_its_begin() {
         let age = plain.switch(Payload::unit()).unwrap().downcast::<Option<Duration>>().unwrap();
         let older = one(older.id()).age;
         assert!(age.is_some() && age < older, "{age:?}, {older:?}");
+    });
+}
+
+#[test]
+fn the_waits_for_a_notification_a_cancellation_a_rate_and_several_objects_have_names() {
+    run("the_waits_for_a_notification_a_cancellation_a_rate_and_several_objects_have_names", || {
+        let waiting = [
+            spawn(|| drop(Notify::new().wait())),
+            spawn(|| drop(CancellationToken::new().wait())),
+            spawn(|| {
+                let limiter = RateLimiter::new(1, LONG);
+                drop(limiter.acquire().and_then(|()| limiter.acquire()))
+            }),
+            spawn(|| {
+                let event = Event::<()>::new();
+                let mut select = Select::new();
+                select.wait(&event);
+                drop(select.ready())
+            }),
+        ];
+        yield_now();
+        let names = [WaitReason::Notification, WaitReason::Cancellation, WaitReason::RateLimit, WaitReason::Select];
+        assert_eq!(reasons(&waiting), names);
+        waiting.iter().for_each(|green| _ = green.kill());
     });
 }
 

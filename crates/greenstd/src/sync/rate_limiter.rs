@@ -120,7 +120,7 @@ impl Wait for TurnWait {
     type State = State;
     type Payload = ();
 
-    const REASON: WaitReason = WaitReason::Semaphore;
+    const REASON: WaitReason = WaitReason::RateLimit;
 
     fn queue(state: &mut State) -> &mut WaitQueue {
         &mut state.waiting
@@ -292,7 +292,7 @@ impl RateLimiter {
                 return Err(RateLimitError::TimedOut);
             }
             // Nothing unparks it: permits come with the time alone.
-            Parker::new(WaitReason::Semaphore)?.park(&mut Deadline::from(wait.min(left)))?;
+            Parker::new(WaitReason::RateLimit)?.park(&mut Deadline::from(wait.min(left)))?;
             has_waited = true;
         }
     }

@@ -54,11 +54,19 @@ pub enum WaitReason {
     Watcher,
     /// Waits for a value of a channel, for free capacity, or for the end of its other side.
     Channel,
+    /// Waits for a notification.
+    Notification,
+    /// Waits for a cancellation.
+    Cancellation,
+    /// Waits until a rate limiter lets it go on.
+    RateLimit,
+    /// Waits for one of several objects.
+    Select,
 }
 
 impl WaitReason {
     /// All reasons, each at the index that is its number.
-    pub(crate) const ALL: [WaitReason; 24] = [
+    pub(crate) const ALL: [WaitReason; 28] = [
         WaitReason::Yield,
         WaitReason::Sleep,
         WaitReason::Descriptor,
@@ -83,6 +91,10 @@ impl WaitReason {
         WaitReason::File,
         WaitReason::Watcher,
         WaitReason::Channel,
+        WaitReason::Notification,
+        WaitReason::Cancellation,
+        WaitReason::RateLimit,
+        WaitReason::Select,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -111,6 +123,10 @@ impl WaitReason {
             WaitReason::File => "waiting for a change of a file",
             WaitReason::Watcher => "waiting for a watcher",
             WaitReason::Channel => "waiting for a channel",
+            WaitReason::Notification => "waiting for a notification",
+            WaitReason::Cancellation => "waiting for a cancellation",
+            WaitReason::RateLimit => "waiting for a rate limiter",
+            WaitReason::Select => "waiting for one of several objects",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use crate::greenlet::local;
 
-/// Notifies this OS thread's hub that the number `fd` is about to be closed. Never switches.
+/// Notifies this OS thread's hub that the number `fd` is about to be closed. Does not switch.
 ///
 /// It is for a close by other means than the drop of the owner. Eventlet's `notify_close`. The waiters of the number
 /// are woken with an error, and a new descriptor with the same number never wakes them. Without waiters, nothing
@@ -36,7 +36,7 @@ pub fn notify_close(fd: RawFd) {
     number_changed(fd);
 }
 
-/// Notifies this OS thread's hub that the number `fd` names a new file. Never switches.
+/// Notifies this OS thread's hub that the number `fd` names a new file. Does not switch.
 ///
 /// Waiters for the old file are woken with an error, and the new owner may wait at once. Eventlet's `notify_opened`.
 ///

@@ -92,7 +92,7 @@ impl ReadyList {
             if let Some(number) = self.shared.lock().ready.pop_front() {
                 return Ok(Some(number));
             }
-            let parker = Parker::new(WaitReason::Event)?;
+            let parker = Parker::new(WaitReason::Select)?;
             if self.await_mark(&parker) {
                 continue;
             }
@@ -143,7 +143,7 @@ impl ReadyList {
             }
             // Only a hub watches descriptors: without one, the parker would be that of the OS thread as a whole.
             local::get_unless_ended()?.main_loop.ensure_hub()?;
-            let parker = Parker::new(WaitReason::Event)?;
+            let parker = Parker::new(WaitReason::Select)?;
             if self.await_mark(&parker) {
                 continue;
             }

@@ -39,7 +39,7 @@ impl Wait for CancelWait {
     type State = State;
     type Payload = ();
 
-    const REASON: WaitReason = WaitReason::Event;
+    const REASON: WaitReason = WaitReason::Cancellation;
 
     fn queue(state: &mut State) -> &mut WaitQueue {
         &mut state.waiting.queue

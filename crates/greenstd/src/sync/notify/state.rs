@@ -26,7 +26,7 @@ impl Wait for NotifyWait {
     type State = State;
     type Payload = u64;
 
-    const REASON: WaitReason = WaitReason::Event;
+    const REASON: WaitReason = WaitReason::Notification;
     const CHARGED: bool = true;
 
     fn queue(state: &mut State) -> &mut WaitQueue<u64> {
