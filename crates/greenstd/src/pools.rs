@@ -225,7 +225,7 @@ impl<T> Pool<T> {
         drop(surplus);
     }
 
-    /// Gives up the permit of an item of [`get`](Pool::get) that cannot be used any more. Never switches.
+    /// Gives up the permit of an item of [`get`](Pool::get) that cannot be used any more. Does not switch.
     ///
     /// Another item may be created.
     pub fn forget(&self) {

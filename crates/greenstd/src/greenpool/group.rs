@@ -109,7 +109,7 @@ impl Group {
         Group::default()
     }
 
-    /// Runs `f` in a new green thread, which is a member. Never switches.
+    /// Runs `f` in a new green thread, which is a member. Does not switch.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Group {
         Ok(green)
     }
 
-    /// Like [`spawn`](Group::spawn), without a handle: a failure is reported. Never switches.
+    /// Like [`spawn`](Group::spawn), without a handle: a failure is reported. Does not switch.
     ///
     /// ```
     /// let group = greenhub::greenpool::Group::new();
@@ -147,7 +147,7 @@ impl Group {
         self.spawn(f).map(drop)
     }
 
-    /// Adds a green thread, which stays a member until it ends. Never switches.
+    /// Adds a green thread, which stays a member until it ends. Does not switch.
     ///
     /// It may have begun or not, and may belong to any number of groups. Returns false if it is a member already, or
     /// has ended.
@@ -169,7 +169,7 @@ impl Group {
         true
     }
 
-    /// Removes a member, which runs on. Returns false if it is no member. Never switches.
+    /// Removes a member, which runs on. Returns false if it is no member. Does not switch.
     ///
     /// ```
     /// let group = greenhub::greenpool::Group::new();

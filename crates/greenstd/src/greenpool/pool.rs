@@ -348,7 +348,7 @@ impl GreenPool {
         wait_for_killed(timeout, left, |deadline| self.wait_within(deadline))
     }
 
-    /// Changes how many green threads may run at once, Eventlet's `resize`. Never switches.
+    /// Changes how many green threads may run at once, Eventlet's `resize`. Does not switch.
     ///
     /// It kills none: after shrinking, released permits are withheld until few enough run. Growing grants permits to
     /// waiting spawners.
@@ -456,7 +456,7 @@ impl GreenPool {
         }
     }
 
-    /// Takes a permit if one is free. Never switches.
+    /// Takes a permit if one is free. Does not switch.
     pub(crate) fn try_admit(&self) -> Option<Admission> {
         let mut state = self.lock();
         if state.taken >= state.size {

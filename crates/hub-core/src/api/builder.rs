@@ -51,7 +51,7 @@ impl Builder {
         self
     }
 
-    /// Spawns a green thread like [`spawn`](crate::spawn). Never switches.
+    /// Spawns a green thread like [`spawn`](crate::spawn). Does not switch.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Builder {
         Ok(GreenThread { task: task.begin() })
     }
 
-    /// Spawns a green thread in a scope, like [`Scope::spawn`]. std's `spawn_scoped`. Never switches.
+    /// Spawns a green thread in a scope, like [`Scope::spawn`]. std's `spawn_scoped`. Does not switch.
     ///
     /// ```
     /// use greenhub::thread;

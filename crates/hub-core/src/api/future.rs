@@ -117,7 +117,7 @@ pub fn try_block_on<F: Future>(future: F) -> Result<F::Output, LoopError> {
     wait_for_output(future, Grace::begin)
 }
 
-/// Spawns a green thread that waits for a future. Never switches.
+/// Spawns a green thread that waits for a future. Does not switch.
 ///
 /// The same as [`spawn`](crate::spawn) of a [`block_on`].
 ///

@@ -102,7 +102,7 @@ impl<T> GreenThread<T> {
         wait_for(&self.task)
     }
 
-    /// Drops the handle and the result, without a report of a failure. Never switches.
+    /// Drops the handle and the result, without a report of a failure. Does not switch.
     ///
     /// The program's panic hook still runs for a panic.
     ///

@@ -86,7 +86,7 @@ impl<T> GreenThread<T> {
         end(&self.task, error)
     }
 
-    /// Cancels the green thread if it has not begun. Eventlet's `cancel`. Never switches.
+    /// Cancels the green thread if it has not begun. Eventlet's `cancel`. Does not switch.
     ///
     /// A cancelled green thread never runs, and its waiters get [`GreenError::Kill`]. Returns false, and does nothing,
     /// if it has begun.
@@ -158,7 +158,7 @@ pub fn request_exit(id: GreenletId) -> bool {
     request_exit_with(id, GreenError::Kill)
 }
 
-/// Returns the birth of the green thread with this id. Never switches.
+/// Returns the birth of the green thread with this id. Does not switch.
 ///
 /// It is the time of the spawn, in steps of 17 ms, and distinguishes the green thread from others that had the id. Only
 /// a successor that was spawned within the same step has the same birth. Returns `None` if no living green thread has
@@ -182,7 +182,7 @@ pub fn request_exit_with(id: GreenletId, error: GreenError) -> bool {
     true
 }
 
-/// Returns how far the kill of the greenlet with this id has come. Never switches.
+/// Returns how far the kill of the greenlet with this id has come. Does not switch.
 ///
 /// The result is [`KillProgress::None`] if no living greenlet has the id.
 ///

@@ -142,7 +142,7 @@ impl Drop for OpenScope {
 }
 
 impl<'scope, 'env> Scope<'scope, 'env> {
-    /// Spawns a green thread within the scope, which may borrow. Never switches.
+    /// Spawns a green thread within the scope, which may borrow. Does not switch.
     ///
     /// Otherwise like [`spawn`](crate::spawn).
     #[track_caller]

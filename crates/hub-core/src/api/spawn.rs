@@ -14,7 +14,7 @@ use crate::greenlet::target::Target;
 use crate::greenlet::task::{self, NewTask, TaskRef, WeakTask};
 use crate::greenlet::trace;
 
-/// Spawns a green thread that runs `f`. Eventlet's `spawn`. Never switches.
+/// Spawns a green thread that runs `f`. Eventlet's `spawn`. Does not switch.
 ///
 /// The green thread begins when the caller next waits or yields. Green threads begin in the order in which they were
 /// spawned. They stay on this OS thread, so `f` and its result need not be `Send`. Cells and stacks are reused, so in
@@ -116,7 +116,7 @@ where
     spawn_at(Location::caller(), f)
 }
 
-/// Like [`spawn`], with `place` as the location of the spawn. Never switches.
+/// Like [`spawn`], with `place` as the location of the spawn. Does not switch.
 ///
 /// Reports and listings show the location.
 ///
@@ -175,7 +175,7 @@ where
     task::spawn_detached(local, f, Location::caller());
 }
 
-/// Spawns a green thread that begins once `delay` has passed. Eventlet's `spawn_after`. Never switches.
+/// Spawns a green thread that begins once `delay` has passed. Eventlet's `spawn_after`. Does not switch.
 ///
 /// It begins even if the spawner has ended. Before it begins, [`cancel`](GreenThread::cancel) cancels it.
 ///
@@ -216,7 +216,7 @@ fn begin_after<T>(delay: Duration, task: NewTask<T>) -> GreenThread<T> {
     GreenThread { task }
 }
 
-/// Like [`spawn_after`], but drops `f` if the spawner ends first. Never switches.
+/// Like [`spawn_after`], but drops `f` if the spawner ends first. Does not switch.
 ///
 /// The spawner is the green thread that calls this. If it ends before the delay has passed, the result is `None`, and
 /// it is available as soon as the spawner has ended. A spawner of another kind counts as alive as long as its OS

@@ -81,7 +81,7 @@ pub enum KillProgress {
     Refused,
 }
 
-/// Returns whether a caught payload is an exit: a kill, a timeout or a link. Never switches.
+/// Returns whether a caught payload is an exit: a kill, a timeout or a link. Does not switch.
 ///
 /// A payload from [`catch_unwind`] is that of a panic, or an exit on its way out of the green thread or up to its
 /// scope. Pass an exit to [`resume_unwind`], so that it continues. A swallowed exit is thrown again at the next wait,
@@ -119,7 +119,7 @@ pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
     exit_kind(payload).is_some()
 }
 
-/// Returns the kind of exit of a caught payload, or `None` for a panic. Never switches.
+/// Returns the kind of exit of a caught payload, or `None` for a panic. Does not switch.
 ///
 /// See [`is_exit`].
 ///

@@ -77,7 +77,7 @@ pub struct Greenlet {
 }
 
 impl Greenlet {
-    /// Creates a greenlet that will run `body` with the first value switched to it. Never switches.
+    /// Creates a greenlet that will run `body` with the first value switched to it. Does not switch.
     ///
     /// Its parent is the running greenlet or, in a callback of the main loop, the hub.
     #[track_caller]
@@ -87,7 +87,7 @@ impl Greenlet {
         Greenlet::make(Box::new(body), parent)
     }
 
-    /// Creates a greenlet like [`new`](Greenlet::new), with the given parent. Never switches.
+    /// Creates a greenlet like [`new`](Greenlet::new), with the given parent. Does not switch.
     ///
     /// ```
     /// use greenhub::greenlet::{Greenlet, Payload};

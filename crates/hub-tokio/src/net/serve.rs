@@ -136,7 +136,7 @@ impl Handlers {
         }
     }
 
-    /// Adds a green thread until it ends. Never switches.
+    /// Adds a green thread until it ends. Does not switch.
     fn add<T: 'static>(&self, green: &GreenThread<T>) {
         let Some(id) = green.id() else { return };
         self.0.ids.borrow_mut().push(id);

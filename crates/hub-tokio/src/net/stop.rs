@@ -41,12 +41,12 @@ impl StopServe {
         StopServe::default()
     }
 
-    /// Makes the servers stop accepting, wait for their handlers, and return. Never switches.
+    /// Makes the servers stop accepting, wait for their handlers, and return. Does not switch.
     pub fn stop(&self) {
         self.stop_at(None);
     }
 
-    /// Like [`stop`](StopServe::stop), and kills the handlers after `time`. Never switches.
+    /// Like [`stop`](StopServe::stop), and kills the handlers after `time`. Does not switch.
     ///
     /// A later call may bring the deadline nearer, but never postpones it.
     pub fn stop_within(&self, time: Duration) {
@@ -61,7 +61,7 @@ impl StopServe {
         });
     }
 
-    /// Returns true if it was stopped. Never switches.
+    /// Returns true if it was stopped. Does not switch.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.borrow().stopped

@@ -59,7 +59,7 @@ impl State {
 }
 
 impl Shared {
-    /// Stops for each signal that has come. Never switches.
+    /// Stops for each signal that has come. Does not switch.
     fn take_signals(&self) {
         let Some((signals, grace)) = &self.signals else { return };
         while signals.try_wait().is_some() {
@@ -130,12 +130,12 @@ impl StopServe {
         Ok(StopServe { shared: Arc::new(Shared { state: BiasedMutex::default(), signals }) })
     }
 
-    /// Makes the servers stop accepting, wait for their handlers, and return. Never switches.
+    /// Makes the servers stop accepting, wait for their handlers, and return. Does not switch.
     pub fn stop(&self) {
         self.stop_at(None);
     }
 
-    /// Like [`stop`](StopServe::stop), and kills the handlers that still run after `time`. Never switches.
+    /// Like [`stop`](StopServe::stop), and kills the handlers that still run after `time`. Does not switch.
     ///
     /// The call returns at once: the limit is that of the handlers, and [`Served`](super::Served) counts those that
     /// were killed. A later call may bring the deadline nearer, but never postpones it.
@@ -206,7 +206,7 @@ impl StopServe {
         }
     }
 
-    /// Wakes the waiters, which then check `over`. Never switches.
+    /// Wakes the waiters, which then check `over`. Does not switch.
     pub(super) fn wake_watchers(&self) {
         self.shared.state.lock().watching.grant_all();
     }

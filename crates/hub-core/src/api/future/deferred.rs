@@ -14,7 +14,7 @@ use crate::error::GreenError;
 use crate::greenlet::exit::Exit;
 use crate::greenlet::run;
 
-/// Runs `f` in a new green thread, and returns a future of its result. Never switches.
+/// Runs `f` in a new green thread, and returns a future of its result. Does not switch.
 ///
 /// It turns straight-line code into a future: `f` may wait, and the future is pending meanwhile. The green thread
 /// begins when the caller next waits or yields, whether or not the future is polled. Twisted's `deferToGreenThread`.

@@ -301,13 +301,13 @@ impl RunQueue {
 }
 
 impl Waiter {
-    /// Ends the park. Returns false if it has ended already. Never switches.
+    /// Ends the park. Returns false if it has ended already. Does not switch.
     #[inline]
     pub(crate) fn wake(self) -> bool {
         self.wake_with(Wake::Event)
     }
 
-    /// Ends the park for the given reason. Returns false if it has ended already. Never switches.
+    /// Ends the park for the given reason. Returns false if it has ended already. Does not switch.
     #[inline]
     pub(crate) fn wake_with(self, why: Wake) -> bool {
         let control = self.control();
