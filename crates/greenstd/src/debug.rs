@@ -54,6 +54,7 @@ pub use hub_core::in_span;
 pub use hub_core::{describe_metrics, flush_metrics, publish_metrics};
 
 use hub_core::hub::Interest;
+use hub_core::internal::{listeners_at_most, timers_at_most};
 
 /// Formats the waiters for descriptors, Eventlet's `format_hub_listeners`. Does not switch.
 ///
@@ -71,12 +72,15 @@ use hub_core::hub::Interest;
 /// ```
 #[must_use]
 pub fn format_hub_listeners() -> String {
-    let (readers, writers): (Vec<_>, Vec<_>) =
-        listeners().into_iter().partition(|listener| listener.interest == Interest::READ);
+    format_listeners_at_most(usize::MAX)
+}
+
+/// Like [`format_hub_listeners`], with at most `most` waiters for each direction.
+fn format_listeners_at_most(most: usize) -> String {
     let mut text = String::from("READERS:\n");
-    push_lines(&mut text, &readers);
+    push_lines(&mut text, listeners_at_most(Interest::READ, most));
     text.push_str("WRITERS:\n");
-    push_lines(&mut text, &writers);
+    push_lines(&mut text, listeners_at_most(Interest::WRITE, most));
     text
 }
 
@@ -92,8 +96,13 @@ pub fn format_hub_listeners() -> String {
 /// ```
 #[must_use]
 pub fn format_hub_timers() -> String {
+    format_timers_at_most(usize::MAX)
+}
+
+/// Like [`format_hub_timers`], with at most `most` timers.
+fn format_timers_at_most(most: usize) -> String {
     let mut text = String::from("TIMERS:\n");
-    push_lines(&mut text, &timers());
+    push_lines(&mut text, timers_at_most(most));
     text
 }
 
@@ -111,13 +120,17 @@ pub fn format_hub_timers() -> String {
 #[must_use]
 pub fn format_green_threads() -> String {
     let mut text = String::from("GREEN THREADS:\n");
-    push_lines(&mut text, &greenlets());
+    push_lines(&mut text, (greenlets(), 0));
     text
 }
 
-fn push_lines(text: &mut String, lines: &[impl Display]) {
+/// Writes a line for each entry, and the number of the entries that are left out.
+fn push_lines(text: &mut String, (lines, omitted): (Vec<impl Display>, usize)) {
     for line in lines {
         // Writing to a string does not fail.
         let _ = writeln!(text, "  {line}");
+    }
+    if omitted > 0 {
+        let _ = writeln!(text, "  and {omitted} more");
     }
 }

@@ -149,6 +149,7 @@ pub mod internal {
     pub use crate::api::hook::hook_shared;
     pub use crate::api::hub_ref::present_time;
     pub use crate::api::kill::{birth_of, kill_progress, request_exit, request_exit_with};
+    pub use crate::api::listing::{greenlets_at_most, listeners_at_most, timers_at_most};
     #[cfg(feature = "metrics")]
     pub use crate::api::metrics::wait_for_recorder;
     pub use crate::api::registration::listen_shared;

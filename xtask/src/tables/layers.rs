@@ -247,6 +247,7 @@ const HUB_CORE: Layers = Layers {
                 &["api/future/deferred"],
                 &["api/future/remote"],
                 &["api/future"],
+                &["api/listing/first"],
                 &["api/listing/info"],
                 &["api/listing"],
                 &["api/backtrace"],

@@ -114,6 +114,64 @@ fn a_client_is_greeted_and_each_command_answered() {
 }
 
 #[test]
+fn a_list_shows_a_thousand_entries_and_counts_the_others() {
+    with_console("a_list_shows_a_thousand_entries_and_counts_the_others", |_console, path| {
+        let sleepers: Vec<_> = (0..1500).map(|_| spawn(|| sleep(LONG))).collect();
+        let mut client = Client::new(&path);
+        // The main greenlet, the main loop, the console and its client are listed too.
+        let threads = client.ask("threads");
+        let mut lines = threads.lines();
+        assert_eq!((lines.next(), lines.next_back()), (Some("GREEN THREADS:"), Some("  and 504 more")), "{threads}");
+        assert_eq!(lines.clone().count(), 1000);
+        // A listed sleeper has its time although the timers of the others are skipped.
+        assert!(lines.filter(|line| line.contains(": sleeping, 3599.")).count() >= 996, "{threads}");
+        assert!(client.ask("dump").contains("\nand 504 more\n"));
+        let timers = client.ask("timers");
+        assert_eq!(timers.lines().filter(|line| line.starts_with("  in ")).count(), 1000, "{timers}");
+        let more = timers.lines().next_back().and_then(|line| line.strip_prefix("  and ")?.strip_suffix(" more"));
+        // A client with a timeout has one timer more.
+        assert!(
+            more.and_then(|more| more.parse().ok()).is_some_and(|more: u32| (500..510).contains(&more)),
+            "{timers}"
+        );
+        sleepers.into_iter().for_each(|sleeper| _ = sleeper.kill());
+        assert!(!client.ask("threads").contains(" more\n"));
+    });
+}
+
+#[test]
+fn the_listeners_of_each_direction_are_counted_above_a_thousand() {
+    in_child(|| {
+        greenhub::debug::hub_prevent_multiple_readers(false);
+        let path = free_path("listeners");
+        let _console = console(&path).unwrap();
+        let (reader, _writer) = pipe();
+        let reader = Rc::new(reader);
+        let readers: Vec<_> = (0..1200)
+            .map(|_| {
+                let reader = Rc::clone(&reader);
+                spawn(move || drop(trampoline(&*reader, Interest::READ, None)))
+            })
+            .collect();
+        let (full_reader, full) = pipe();
+        rustix::io::ioctl_fionbio(&full, true).unwrap();
+        while rustix::io::write(&full, &[0; 4096]).is_ok() {}
+        let writer = spawn(move || drop(trampoline(&full, Interest::WRITE, None)));
+        let mut client = Client::new(&path);
+        let listeners = client.ask("listeners");
+        let (readers_listed, writers) = listeners.split_once("WRITERS:\n").unwrap();
+        let more = readers_listed.lines().next_back().unwrap();
+        assert_eq!(readers_listed.lines().count(), 1002, "{readers_listed}");
+        // The console, its client and this test read as well.
+        assert!(more.starts_with("  and 20") && more.ends_with(" more"), "{more}");
+        assert!(writers.lines().count() == 1 && writers.starts_with("  writing to "), "{writers}");
+        readers.into_iter().for_each(|reader| _ = reader.kill());
+        writer.kill();
+        drop(full_reader);
+    });
+}
+
+#[test]
 fn an_unknown_command_is_answered_as_such() {
     with_console("an_unknown_command_is_answered_as_such", |_console, path| {
         let mut client = Client::new(&path);

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use hub_core::internal::{birth_of, dump_at_most, request_exit};
-use hub_core::{Builder, GreenThread, GreenletId, get_hub, greenlets};
+use hub_core::internal::{birth_of, dump_at_most, greenlets_at_most, request_exit};
+use hub_core::{Builder, GreenThread, GreenletId, get_hub};
 use socket2::{Domain, SockAddr, Type};
 
-use super::{BacktraceError, backtrace_of, format_hub_listeners, format_hub_timers, format_snapshot};
+use super::{BacktraceError, backtrace_of, format_listeners_at_most, format_snapshot, format_timers_at_most};
 use crate::net::{Accept, Failure, Pauses};
 use crate::os::unix::net::{UnixListener, UnixStream};
 
@@ -31,15 +31,15 @@ stats        lists the counters of the hub
 snapshot     prints the hub and its green threads as one line of JSON, at most 10000 of them
 kill N.BIRTH ends that green thread when it runs next
 quit         ends this connection
+a list or a dump shows the first 1000, and the number of the others
 ";
 
-/// The maximum number of greenlets in a snapshot. A client asks for one again and again.
-const MOST_LISTED: usize = 10_000;
-
+/// The most entries of a list for readers, and the most green threads in a dump. [`HELP`] tells it.
+const MOST_LISTED: usize = 1000;
+/// The most greenlets in a snapshot, which a program sorts and filters. A client asks for one again and again.
+const MOST_IN_SNAPSHOT: usize = 10_000;
 /// The longest accepted line in bytes.
 const LONGEST: u64 = 1024;
-/// The most green threads that a dump shows.
-const MOST_DUMPED: usize = 1000;
 /// The most clients at the same time.
 const CLIENTS: usize = 16;
 /// The time for which a client may take an answer.
@@ -55,9 +55,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// an answer comes at the loop's next turns. While the console exists, the loop never reports a deadlock of the main
 /// greenlet.
 ///
-/// No client holds up the program or the others for long: `dump` shows at most 1,000 green threads. Up to 16 clients
-/// may be connected, and a further one is told so. A client that does not take an answer within ten seconds is
-/// disconnected.
+/// No client holds up the program or the others for long:
+///
+/// - `threads`, `dump`, `timers`, and `listeners` for each direction, show the first 1,000 and the number of the rest,
+///   which cost one look each. `snapshot` shows 10,000.
+/// - Up to 16 clients may be connected, and a further one is told so. A client that does not take an answer within ten
+///   seconds is disconnected.
 ///
 /// The console ends with its green thread, which may be killed, also by a client. It ends with a
 /// [report](hub_core::set_report_stream) if its listener cannot accept any more. A lack of descriptors or a lost
@@ -377,11 +380,11 @@ fn answer(line: &str) -> Option<String> {
         ("", _) => String::new(),
         ("help", []) => HELP.to_owned(),
         ("threads", []) => threads(),
-        ("listeners", []) => format_hub_listeners(),
-        ("timers", []) => format_hub_timers(),
+        ("listeners", []) => format_listeners_at_most(MOST_LISTED),
+        ("timers", []) => format_timers_at_most(MOST_LISTED),
         ("stats", []) => get_hub().stats().to_string(),
-        ("dump", []) => dump_at_most(MOST_DUMPED),
-        ("snapshot", []) => format_snapshot(MOST_LISTED) + "\n",
+        ("dump", []) => dump_at_most(MOST_LISTED),
+        ("snapshot", []) => format_snapshot(MOST_IN_SNAPSHOT) + "\n",
         ("kill", [number]) => kill(number),
         ("backtrace", [number]) => backtrace(number),
         ("quit", []) => return None,
@@ -397,12 +400,16 @@ fn answer(line: &str) -> Option<String> {
 
 fn threads() -> String {
     let mut text = String::from("GREEN THREADS:\n");
-    for info in greenlets() {
+    let (listed, omitted) = greenlets_at_most(MOST_LISTED, |_| true);
+    for info in listed {
         let line = info.to_string();
         let (number, rest) = line.split_once(' ').unwrap_or((&line, ""));
         let birth = birth_of(info.id).map(|birth| format!(".{birth}")).unwrap_or_default();
         // Writing to a string does not fail.
         let _ = writeln!(text, "  {number}{birth} {rest}");
+    }
+    if omitted > 0 {
+        let _ = writeln!(text, "  and {omitted} more");
     }
     text
 }

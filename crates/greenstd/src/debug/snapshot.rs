@@ -5,7 +5,8 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use hub_core::hub::Interest;
-use hub_core::{GreenletInfo, GreenletKind, GreenletState, get_hub, greenlets};
+use hub_core::internal::greenlets_at_most;
+use hub_core::{GreenletInfo, GreenletKind, GreenletState, get_hub};
 
 /// The version of the format. It changes when a field is removed or gets another meaning.
 const FORMAT: u32 = 1;
@@ -43,10 +44,7 @@ const FORMAT: u32 = 1;
 #[track_caller]
 pub fn format_snapshot(most: usize) -> String {
     let hub = get_hub();
-    let mut all = greenlets();
-    all.retain(|greenlet| greenlet.kind != GreenletKind::MainLoop);
-    let omitted = all.len().saturating_sub(most);
-    all.truncate(most);
+    let (listed, omitted) = greenlets_at_most(most, |kind| kind != GreenletKind::MainLoop);
 
     let mut object = Object::new();
     object.value("format", FORMAT);
@@ -60,7 +58,7 @@ pub fn format_snapshot(most: usize) -> String {
     object.text("label", &hub.label());
     object.value("stats", stats(&hub.stats().to_string()));
     object.value("omitted", omitted);
-    let listed: Vec<String> = all.iter().map(greenlet).collect();
+    let listed: Vec<String> = listed.iter().map(greenlet).collect();
     object.value("greenlets", format_args!("[{}]", listed.join(",")));
     object.end()
 }

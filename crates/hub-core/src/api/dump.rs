@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::backtrace::{BacktraceError, frames_of};
-use super::listing::greenlets;
+use super::listing::greenlets_at_most;
 use crate::base::unwind::{Names, Tables};
 use crate::greenlet::backtrace;
 use crate::greenlet::local;
@@ -38,9 +38,10 @@ pub fn dump() -> String {
 /// For dumps that are requested from outside, which should not hold up the program. Does not switch.
 #[must_use]
 pub fn dump_at_most(most: usize) -> String {
-    let (all, mut text) = (greenlets(), String::new());
+    let (listed, omitted) = greenlets_at_most(most, |_| true);
+    let mut text = String::new();
     let (tables, mut names) = (Tables::of_process(), Names::default());
-    for info in all.iter().take(most) {
+    for info in &listed {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{info}");
         if !backtrace::AVAILABLE {
@@ -54,8 +55,8 @@ pub fn dump_at_most(most: usize) -> String {
             Some(Err(error)) => writeln!(text, "   {error}\n"),
         };
     }
-    if all.len() > most {
-        let _ = writeln!(text, "and {} more", all.len() - most);
+    if omitted > 0 {
+        let _ = writeln!(text, "and {omitted} more");
     }
     if !backtrace::AVAILABLE {
         let _ = writeln!(text, "{}", BacktraceError::Unsupported);

@@ -1,5 +1,6 @@
 //! Lists of the greenlets, listeners and timers of this OS thread's hub.
 
+mod first;
 mod info;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use crate::greenlet::task::TaskRef;
 use crate::hub::Interest;
 use crate::main_loop::inventory::DescriptorWait;
 
+use self::first::First;
 pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TargetInfo, TimerInfo, TimerPurpose};
 
 /// Returns all greenlets of this OS thread that have not ended. Does not switch.
@@ -37,7 +39,16 @@ pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Ta
 #[doc(alias = "dump_stacks")]
 #[must_use]
 pub fn greenlets() -> Vec<GreenletInfo> {
-    local::try_get().map(list_greenlets).unwrap_or_default()
+    greenlets_at_most(usize::MAX, |_| true).0
+}
+
+/// Returns the first `most` of the [`greenlets`] whose kind `is_listed` accepts, and the number of the others.
+///
+/// This and the functions like it are for lists that are requested from outside, which should not hold up the program:
+/// each of the others costs one look at it, and no memory. Does not switch.
+#[must_use]
+pub fn greenlets_at_most(most: usize, is_listed: impl Fn(GreenletKind) -> bool) -> (Vec<GreenletInfo>, usize) {
+    local::try_get().map(|local| list_greenlets(local, most, is_listed)).unwrap_or_default()
 }
 
 /// Returns all descriptor waiters of this OS thread's hub. Does not switch.
@@ -55,7 +66,15 @@ pub fn greenlets() -> Vec<GreenletInfo> {
 /// ```
 #[must_use]
 pub fn listeners() -> Vec<ListenerInfo> {
-    local::try_get().map(list_listeners).unwrap_or_default()
+    let mut listeners = listeners_at_most(Interest::READ, usize::MAX).0;
+    listeners.extend(listeners_at_most(Interest::WRITE, usize::MAX).0);
+    listeners
+}
+
+/// Returns the first `most` of the [`listeners`] for one direction, and the number of the others. Does not switch.
+#[must_use]
+pub fn listeners_at_most(direction: Interest, most: usize) -> (Vec<ListenerInfo>, usize) {
+    local::try_get().map(|local| list_listeners(local, direction, most)).unwrap_or_default()
 }
 
 /// Returns the armed timers of this OS thread, the next one first. Does not switch.
@@ -73,18 +92,33 @@ pub fn listeners() -> Vec<ListenerInfo> {
 /// ```
 #[must_use]
 pub fn timers() -> Vec<TimerInfo> {
-    local::try_get().map(list_timers).unwrap_or_default()
+    timers_at_most(usize::MAX).0
 }
 
-fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
-    let due: HashMap<(u32, u64), Duration> = {
-        let timers = local.main_loop.armed_timers().into_iter();
-        timers.filter_map(|(due_in, target)| Some((park_of(target)?, due_in?))).collect()
-    };
-    let descriptors: HashMap<(u32, u64), (RawFd, Interest)> = {
-        let waits = local.main_loop.descriptor_waits().into_iter();
-        waits.filter_map(|wait| Some((park_of(wait.target)?, (wait.fd, wait.interest)))).collect()
-    };
+/// Returns the first `most` of the [`timers`], and the number of the others. Does not switch.
+#[must_use]
+pub fn timers_at_most(most: usize) -> (Vec<TimerInfo>, usize) {
+    local::try_get().map(|local| list_timers(local, most)).unwrap_or_default()
+}
+
+fn list_greenlets(local: &Local, most: usize, is_listed: impl Fn(GreenletKind) -> bool) -> (Vec<GreenletInfo>, usize) {
+    let mut all = local.controls.blocks().filter(|control| has_not_ended(control.state()) && is_listed(kind(*control)));
+    let listed: Vec<ControlRef> = all.by_ref().take(most).collect();
+    let omitted = all.count();
+    // The numbers ascend, so the ends of other parks need not be kept.
+    let last = listed.last().map_or(0, |last| last.number());
+    let mut due: HashMap<(u32, u64), Duration> = HashMap::new();
+    local.main_loop.for_each_timer(|due_in, target| {
+        if let Some((park, due_in)) = park_of(target).filter(|(greenlet, _)| *greenlet <= last).zip(due_in) {
+            due.insert(park, due_in);
+        }
+    });
+    let mut descriptors: HashMap<(u32, u64), (RawFd, Interest)> = HashMap::new();
+    local.main_loop.for_each_descriptor_wait(|wait| {
+        if let Some(park) = park_of(wait.target).filter(|(greenlet, _)| *greenlet <= last) {
+            descriptors.insert(park, (wait.fd, wait.interest));
+        }
+    });
     let state = |control: ControlRef| {
         let park = (control.number(), control.ticket());
         let due_in = due.get(&park).copied();
@@ -102,16 +136,10 @@ fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
             State::Free | State::Cancelled | State::Callback | State::Abandoned => None,
         }
     };
-    let all = local.controls.in_use().into_iter();
-    all.filter_map(|control| {
+    let info = |control: ControlRef| {
         Some(GreenletInfo {
             id: control.id(),
-            kind: match control.kind() {
-                Kind::Main => GreenletKind::Main,
-                Kind::MainLoop => GreenletKind::MainLoop,
-                Kind::Thread => GreenletKind::GreenThread,
-                Kind::Raw => GreenletKind::Plain,
-            },
+            kind: kind(control),
             name: control.with_task(TaskRef::name).flatten().map(|name| name.to_string()),
             age: match control.kind() {
                 Kind::Thread | Kind::Raw => local.main_loop.age(control.born()),
@@ -120,8 +148,22 @@ fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
             made_at: control.with_task(TaskRef::spawned_at).or_else(|| control.made_at()),
             state: state(control)?,
         })
-    })
-    .collect()
+    };
+    (listed.into_iter().filter_map(info).collect(), omitted)
+}
+
+/// Returns whether the block with this state is in use by a greenlet that has not ended.
+fn has_not_ended(state: State) -> bool {
+    !matches!(state, State::Free | State::Cancelled | State::Callback | State::Abandoned)
+}
+
+fn kind(control: ControlRef) -> GreenletKind {
+    match control.kind() {
+        Kind::Main => GreenletKind::Main,
+        Kind::MainLoop => GreenletKind::MainLoop,
+        Kind::Thread => GreenletKind::GreenThread,
+        Kind::Raw => GreenletKind::Plain,
+    }
 }
 
 /// Returns the park that a timer or a descriptor ends, or the start of a delayed green thread.
@@ -132,34 +174,53 @@ fn park_of(target: Target) -> Option<(u32, u64)> {
     }
 }
 
-fn list_listeners(local: &Local) -> Vec<ListenerInfo> {
-    let waits = local.main_loop.descriptor_waits().into_iter();
-    let mut listeners: Vec<ListenerInfo> = waits
-        .filter_map(|DescriptorWait { fd, interest, target, queued }| {
-            Some(ListenerInfo { fd, interest, target: target_of(local, target)?, queued })
-        })
-        .collect();
-    // The sort is stable: a queued listener stays behind the first one.
-    listeners.sort_by_key(|listener| (listener.interest == Interest::WRITE, listener.fd));
-    listeners
+fn list_listeners(local: &Local, direction: Interest, most: usize) -> (Vec<ListenerInfo>, usize) {
+    let mut first = First::new(most);
+    local.main_loop.for_each_descriptor_wait(|wait| {
+        if wait.interest == direction && has_info(local, wait.target) {
+            // A queued listener comes later, and stays behind the first one.
+            first.push(wait.fd, wait);
+        }
+    });
+    let (waits, omitted) = first.into_sorted();
+    let info = |DescriptorWait { fd, interest, target, queued }| {
+        Some(ListenerInfo { fd, interest, target: target_of(local, target)?, queued })
+    };
+    (waits.into_iter().filter_map(info).collect(), omitted)
 }
 
-fn list_timers(local: &Local) -> Vec<TimerInfo> {
-    let armed = local.main_loop.armed_timers().into_iter();
-    let mut timers: Vec<TimerInfo> = armed
-        .filter_map(|(due_in, target)| {
-            let purpose = match target {
-                Target::Vacant => return None,
-                Target::Parked { .. } | Target::Waker { .. } => TimerPurpose::Wake,
-                Target::Start { .. } => TimerPurpose::Begin,
-                Target::Timeout { .. } | Target::Patience { .. } => TimerPurpose::Timeout,
-                Target::Call(_) => TimerPurpose::Call,
-            };
-            Some(TimerInfo { due_in, purpose, target: target_of(local, target)? })
-        })
-        .collect();
-    timers.sort_by_key(|timer| timer.due_in.unwrap_or(Duration::MAX));
-    timers
+fn list_timers(local: &Local, most: usize) -> (Vec<TimerInfo>, usize) {
+    let mut first = First::new(most);
+    local.main_loop.for_each_timer(|due_in, target| {
+        if has_info(local, target) {
+            first.push(due_in.unwrap_or(Duration::MAX), (due_in, target));
+        }
+    });
+    let (timers, omitted) = first.into_sorted();
+    let info = |(due_in, target)| {
+        let purpose = match target {
+            Target::Vacant => return None,
+            Target::Parked { .. } | Target::Waker { .. } => TimerPurpose::Wake,
+            Target::Start { .. } => TimerPurpose::Begin,
+            Target::Timeout { .. } | Target::Patience { .. } => TimerPurpose::Timeout,
+            Target::Call(_) => TimerPurpose::Call,
+        };
+        Some(TimerInfo { due_in, purpose, target: target_of(local, target)? })
+    };
+    (timers.into_iter().filter_map(info).collect(), omitted)
+}
+
+/// Returns whether [`target_of`] returns a description, without making one.
+fn has_info(local: &Local, target: Target) -> bool {
+    match target {
+        Target::Vacant => false,
+        Target::Parked { greenlet, .. }
+        | Target::Start { greenlet, .. }
+        | Target::Timeout { greenlet, .. }
+        | Target::Patience { greenlet, .. } => local.controls.get(greenlet).is_some(),
+        Target::Call(number) => local.main_loop.origin_of(number).is_some(),
+        Target::Waker { .. } => true,
+    }
 }
 
 fn target_of(local: &Local, target: Target) -> Option<TargetInfo> {

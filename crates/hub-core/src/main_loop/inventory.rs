@@ -23,25 +23,23 @@ pub(crate) struct DescriptorWait {
 }
 
 impl MainLoop {
-    /// Returns the waits for descriptors, queued ones last, without the loop's own wake-up descriptor.
-    pub(crate) fn descriptor_waits(&self) -> Vec<DescriptorWait> {
+    /// Calls `each` for each wait for a descriptor, queued ones last, without the loop's own wake-up descriptor.
+    pub(crate) fn for_each_descriptor_wait(&self, mut each: impl FnMut(DescriptorWait)) {
         let own = self.wakeup.get().map(|wakeup| Target::Call(wakeup.number()));
         let descriptors = self.descriptors.borrow();
         let first = descriptors.first_waiters().map(|wait| (wait, false));
         let all = first.chain(descriptors.queued().map(|wait| (wait, true)));
         all.map(|((fd, interest, target), queued)| DescriptorWait { fd, interest, target, queued })
             .filter(|wait| Some(wait.target) != own)
-            .collect()
+            .for_each(&mut each);
     }
 
-    /// Returns the timers and the time left, as far as it is known. Callbacks without a delay come first.
-    pub(crate) fn armed_timers(&self) -> Vec<(Option<Duration>, Target)> {
+    /// Calls `each` for each timer with the time left, as far as it is known. Callbacks without a delay come first.
+    pub(crate) fn for_each_timer(&self, mut each: impl FnMut(Option<Duration>, Target)) {
         let now = self.time_if_built();
-        let mut all: Vec<(Option<Duration>, Target)> =
-            self.callbacks.borrow().immediate().map(|id| (Some(Duration::ZERO), Target::Call(id.number()))).collect();
+        self.callbacks.borrow().immediate().for_each(|id| each(Some(Duration::ZERO), Target::Call(id.number())));
         let timers = self.timers.borrow();
-        all.extend(timers.iter().map(|(_, deadline, target)| (deadline.zip(now).map(|(at, now)| at - now), target)));
-        all
+        timers.iter().for_each(|(_, deadline, target)| each(deadline.zip(now).map(|(at, now)| at - now), target));
     }
 
     /// Returns where the callback with that number was made. Returns `None` for callbacks of the loop itself.

@@ -146,7 +146,7 @@ impl Controls {
     }
 
     /// Iterates over every block, including the free list. Blocks made during the iteration are left out.
-    fn blocks(&self) -> impl Iterator<Item = ControlRef> {
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = ControlRef> {
         // SAFETY: as in `get`.
         let chunks = unsafe { &*self.chunks.get() }.len();
         (0..(chunks * CHUNK) as u32).filter_map(|number| self.get(number))
