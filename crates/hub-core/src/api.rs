@@ -3,6 +3,7 @@
 pub(crate) mod backtrace;
 pub(crate) mod budget;
 pub(crate) mod builder;
+pub(crate) mod capture;
 pub(crate) mod detection;
 pub(crate) mod dump;
 pub(crate) mod dump_on;

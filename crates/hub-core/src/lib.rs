@@ -145,7 +145,9 @@ pub mod future {
 pub mod internal {
     pub use linkme;
 
-    pub use crate::api::dump::dump_at_most;
+    pub use crate::api::backtrace::capture_backtrace;
+    pub use crate::api::capture::Capture;
+    pub use crate::api::dump::capture_dump;
     pub use crate::api::hook::hook_shared;
     pub use crate::api::hub_ref::present_time;
     pub use crate::api::kill::{birth_of, kill_progress, request_exit, request_exit_with};

@@ -250,6 +250,7 @@ const HUB_CORE: Layers = Layers {
                 &["api/listing/first"],
                 &["api/listing/info"],
                 &["api/listing"],
+                &["api/capture"],
                 &["api/backtrace"],
                 &["api/dump"],
                 &["api/dump_on"],

@@ -4,6 +4,8 @@
 mod support;
 
 mod blocked;
+#[cfg(feature = "console")]
+mod console;
 mod deadlocked;
 mod images;
 mod many;

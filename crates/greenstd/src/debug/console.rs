@@ -10,13 +10,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hub_core::internal::{birth_of, dump_at_most, greenlets_at_most, request_exit};
-use hub_core::{Builder, GreenThread, GreenletId, get_hub};
+use hub_core::internal::{Capture, birth_of, capture_backtrace, capture_dump, greenlets_at_most, request_exit};
+use hub_core::{Builder, GreenThread, GreenletId, JobError, ThreadPool, get_hub};
 use socket2::{Domain, SockAddr, Type};
 
-use super::{BacktraceError, backtrace_of, format_listeners_at_most, format_snapshot, format_timers_at_most};
+use super::snapshot::capture_snapshot;
+use super::{BacktraceError, format_listeners_at_most, format_timers_at_most};
 use crate::net::{Accept, Failure, Pauses};
 use crate::os::unix::net::{UnixListener, UnixStream};
 
@@ -58,7 +60,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// No client holds up the program or the others for long:
 ///
 /// - `threads`, `dump`, `timers`, and `listeners` for each direction, show the first 1,000 and the number of the rest,
-///   which cost one look each. `snapshot` shows 10,000.
+///   which cost one look each. `snapshot` shows 10,000. Another OS thread looks up the names in backtraces, and writes
+///   the snapshot.
 /// - Up to 16 clients may be connected, and a further one is told so. A client that does not take an answer within ten
 ///   seconds is disconnected.
 ///
@@ -339,7 +342,7 @@ impl Connection<'_> {
                 return output("that line is too long\n");
             }
             match answer(String::from_utf8_lossy(&line).trim()) {
-                Some(answer) => output(&answer)?,
+                Some(answer) => output(&answer.into_text())?,
                 None => return Ok(()),
             }
         }
@@ -371,30 +374,81 @@ impl Read for &Connection<'_> {
     }
 }
 
+/// An answer to a command.
+enum Answer {
+    Text(String),
+    /// A text that another OS thread can write, from what was captured.
+    Captured(Arc<dyn Fn() -> String + Send + Sync>),
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Answer {
+        Answer::Text(text)
+    }
+}
+
+impl From<Capture> for Answer {
+    fn from(capture: Capture) -> Answer {
+        if capture.has_backtraces() {
+            Answer::captured(move || capture.to_string())
+        } else {
+            capture.to_string().into()
+        }
+    }
+}
+
+impl Answer {
+    fn captured(write: impl Fn() -> String + Send + Sync + 'static) -> Answer {
+        Answer::Captured(Arc::new(write))
+    }
+
+    /// Returns the text. Switches while another OS thread writes it: the names of calls may take seconds.
+    fn into_text(self) -> String {
+        /// A pool of its own: the other jobs of the program may be what is wrong with it.
+        static WRITERS: ThreadPool = ThreadPool::named("greenhub-console", 4);
+
+        match self {
+            Answer::Text(text) => text,
+            Answer::Captured(write) => {
+                let there = Arc::clone(&write);
+                match WRITERS.execute(move || there()) {
+                    Ok(text) => text,
+                    // Without another OS thread, the answer holds the loop up.
+                    Err(JobError::Io(_)) => write(),
+                    Err(error) => format!("there is no answer: {error}\n"),
+                }
+            }
+        }
+    }
+}
+
 /// Returns the answer to a line. `None` ends the connection.
-fn answer(line: &str) -> Option<String> {
+fn answer(line: &str) -> Option<Answer> {
     let mut words = line.split_whitespace();
     let command = words.next().unwrap_or_default();
     let arguments: Vec<&str> = words.collect();
     Some(match (command, &*arguments) {
-        ("", _) => String::new(),
-        ("help", []) => HELP.to_owned(),
-        ("threads", []) => threads(),
-        ("listeners", []) => format_listeners_at_most(MOST_LISTED),
-        ("timers", []) => format_timers_at_most(MOST_LISTED),
-        ("stats", []) => get_hub().stats().to_string(),
-        ("dump", []) => dump_at_most(MOST_LISTED),
-        ("snapshot", []) => format_snapshot(MOST_IN_SNAPSHOT) + "\n",
-        ("kill", [number]) => kill(number),
+        ("", _) => String::new().into(),
+        ("help", []) => HELP.to_owned().into(),
+        ("threads", []) => threads().into(),
+        ("listeners", []) => format_listeners_at_most(MOST_LISTED).into(),
+        ("timers", []) => format_timers_at_most(MOST_LISTED).into(),
+        ("stats", []) => get_hub().stats().to_string().into(),
+        ("dump", []) => capture_dump(MOST_LISTED).into(),
+        ("snapshot", []) => {
+            let snapshot = capture_snapshot(MOST_IN_SNAPSHOT);
+            Answer::captured(move || snapshot() + "\n")
+        }
+        ("kill", [number]) => kill(number).into(),
         ("backtrace", [number]) => backtrace(number),
         ("quit", []) => return None,
         ("kill" | "backtrace", _) => {
-            format!("`{command}` needs the number of one green thread; `threads` lists the numbers\n")
+            format!("`{command}` needs the number of one green thread; `threads` lists the numbers\n").into()
         }
         ("help" | "threads" | "dump" | "listeners" | "timers" | "stats" | "snapshot" | "quit", _) => {
-            format!("`{command}` takes no arguments\n")
+            format!("`{command}` takes no arguments\n").into()
         }
-        _ => format!("unknown command {command:?}; `help` lists the commands\n"),
+        _ => format!("unknown command {command:?}; `help` lists the commands\n").into(),
     })
 }
 
@@ -436,15 +490,15 @@ fn kill(number: &str) -> String {
     }
 }
 
-fn backtrace(number: &str) -> String {
-    let Some((id, birth)) = parse(number) else { return is_no_number(number) };
+fn backtrace(number: &str) -> Answer {
+    let Some((id, birth)) = parse(number) else { return is_no_number(number).into() };
     if birth.is_some() && birth_of(id) != birth {
-        return there_is_none(number);
+        return there_is_none(number).into();
     }
-    match backtrace_of(id) {
-        Ok(backtrace) => backtrace,
-        Err(BacktraceError::NotFound) => there_is_none(number),
-        Err(error) => format!("there is no backtrace of green thread {number}: {error}\n"),
+    match capture_backtrace(id) {
+        Ok(backtrace) => backtrace.into(),
+        Err(BacktraceError::NotFound) => there_is_none(number).into(),
+        Err(error) => format!("there is no backtrace of green thread {number}: {error}\n").into(),
     }
 }
 

@@ -43,24 +43,33 @@ const FORMAT: u32 = 1;
 #[must_use]
 #[track_caller]
 pub fn format_snapshot(most: usize) -> String {
+    capture_snapshot(most)()
+}
+
+/// Captures a snapshot, and returns the function that writes its text, on any OS thread. Does not switch.
+#[track_caller]
+pub(super) fn capture_snapshot(most: usize) -> impl Fn() -> String + Send + Sync {
     let hub = get_hub();
     let (listed, omitted) = greenlets_at_most(most, |kind| kind != GreenletKind::MainLoop);
-
-    let mut object = Object::new();
-    object.value("format", FORMAT);
-    object.value("process", std::process::id());
-    match std::thread::current().name() {
-        Some(name) => object.text("thread", name),
-        None => object.value("thread", "null"),
+    let thread = std::thread::current().name().map(str::to_owned);
+    let (name, id, label, counters) = (hub.name().to_owned(), hub.id(), hub.label(), hub.stats().to_string());
+    move || {
+        let mut object = Object::new();
+        object.value("format", FORMAT);
+        object.value("process", std::process::id());
+        match &thread {
+            Some(name) => object.text("thread", name),
+            None => object.value("thread", "null"),
+        }
+        object.text("hub", &name);
+        object.value("hub_id", id);
+        object.text("label", &label);
+        object.value("stats", stats(&counters));
+        object.value("omitted", omitted);
+        let listed: Vec<String> = listed.iter().map(greenlet).collect();
+        object.value("greenlets", format_args!("[{}]", listed.join(",")));
+        object.end()
     }
-    object.text("hub", hub.name());
-    object.value("hub_id", hub.id());
-    object.text("label", &hub.label());
-    object.value("stats", stats(&hub.stats().to_string()));
-    object.value("omitted", omitted);
-    let listed: Vec<String> = listed.iter().map(greenlet).collect();
-    object.value("greenlets", format_args!("[{}]", listed.join(",")));
-    object.end()
 }
 
 /// Converts the text of the counters, which has one name and number in each line.

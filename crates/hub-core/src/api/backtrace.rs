@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::capture::Capture;
 use crate::base::id::GreenletId;
 use crate::base::unwind::{Frames, Tables};
 use crate::greenlet::backtrace;
@@ -40,13 +41,24 @@ use crate::greenlet::local;
 /// [`NotBegun`](BacktraceError::NotBegun) if its body has not begun, and
 /// [`UnknownStack`](BacktraceError::UnknownStack) if it is on a stack that the library does not know.
 pub fn backtrace_of(id: GreenletId) -> Result<String, BacktraceError> {
+    capture_backtrace(id).map(|capture| capture.to_string())
+}
+
+/// Captures the text of [`backtrace_of`], without the look-up of the names. Does not switch.
+///
+/// # Errors
+///
+/// The same as [`backtrace_of`].
+pub fn capture_backtrace(id: GreenletId) -> Result<Capture, BacktraceError> {
     let control = local::try_get().and_then(|local| local.controls.get(id.number()));
     let state = control.map(|control| control.state());
     match control {
         Some(control)
             if !matches!(state, Some(State::Free | State::Cancelled | State::Callback | State::Abandoned)) =>
         {
-            Ok(frames_of(control, Tables::of_process().as_ref())?.to_string())
+            let mut capture = Capture::default();
+            capture.push_frames(frames_of(control, Tables::of_process().as_ref())?);
+            Ok(capture)
         }
         _ if !backtrace::AVAILABLE => Err(BacktraceError::Unsupported),
         _ => Err(BacktraceError::NotFound),

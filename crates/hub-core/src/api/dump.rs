@@ -1,10 +1,9 @@
 //! All greenlets of an OS thread with their backtraces, as one text.
 
-use std::fmt::Write;
-
 use super::backtrace::{BacktraceError, frames_of};
+use super::capture::Capture;
 use super::listing::greenlets_at_most;
-use crate::base::unwind::{Names, Tables};
+use crate::base::unwind::Tables;
 use crate::greenlet::backtrace;
 use crate::greenlet::local;
 
@@ -36,30 +35,35 @@ pub fn dump() -> String {
 /// Formats at most `most` greenlets of this OS thread with their backtraces, and the number of the others.
 ///
 /// For dumps that are requested from outside, which should not hold up the program. Does not switch.
+pub(super) fn dump_at_most(most: usize) -> String {
+    capture_dump(most).to_string()
+}
+
+/// Captures the text of [`dump_at_most`], without the look-up of the names. Does not switch.
 #[must_use]
-pub fn dump_at_most(most: usize) -> String {
+pub fn capture_dump(most: usize) -> Capture {
     let (listed, omitted) = greenlets_at_most(most, |_| true);
-    let mut text = String::new();
-    let (tables, mut names) = (Tables::of_process(), Names::default());
+    let mut capture = Capture::default();
+    let tables = Tables::of_process();
     for info in &listed {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{info}");
+        capture.push_line(info);
         if !backtrace::AVAILABLE {
             continue;
         }
         let control = local::try_get().and_then(|local| local.controls.get(info.id.number()));
-        let _ = match control.map(|control| frames_of(control, tables.as_ref())) {
-            Some(Ok(frames)) => writeln!(text, "{}", frames.to_text(&mut names)),
+        match control.map(|control| frames_of(control, tables.as_ref())) {
+            Some(Ok(frames)) => capture.push_frames(frames),
             // The line says so.
-            Some(Err(BacktraceError::NotBegun)) | None => writeln!(text),
-            Some(Err(error)) => writeln!(text, "   {error}\n"),
-        };
+            Some(Err(BacktraceError::NotBegun)) | None => {}
+            Some(Err(error)) => capture.push_line(format_args!("   {error}")),
+        }
+        capture.push_line("");
     }
     if omitted > 0 {
-        let _ = writeln!(text, "and {omitted} more");
+        capture.push_line(format_args!("and {omitted} more"));
     }
     if !backtrace::AVAILABLE {
-        let _ = writeln!(text, "{}", BacktraceError::Unsupported);
+        capture.push_line(BacktraceError::Unsupported);
     }
-    text
+    capture
 }
