@@ -291,6 +291,29 @@ fn each_client_gets_its_own_answers() {
 }
 
 #[test]
+fn each_of_several_commands_sent_at_once_is_answered_in_a_turn_of_its_own() {
+    with_console("each_of_several_commands_sent_at_once_is_answered_in_a_turn_of_its_own", |_console, path| {
+        const COMMANDS: usize = 10;
+        let mut clients: Vec<Client> = (0..4).map(|_| Client::new(&path)).collect();
+        clients.iter_mut().for_each(|client| client.0.write_all(&b"stats\n".repeat(COMMANDS)).unwrap());
+        let mut turns: Vec<u64> = Vec::new();
+        for client in &mut clients {
+            for _ in 0..COMMANDS {
+                let stats = client.answer().unwrap();
+                let turn = stats.lines().find_map(|line| line.strip_prefix("turns ")).unwrap();
+                turns.push(turn.trim().parse().unwrap());
+            }
+        }
+        turns.sort_unstable();
+        assert!(turns.is_sorted_by(|one, next| one < next), "two answers in one turn: {turns:?}");
+        // The loop is idle again.
+        let before = get_hub().stats().turns;
+        sleep(20 * SHORT);
+        assert!(get_hub().stats().turns - before < 20, "{} turns", get_hub().stats().turns - before);
+    });
+}
+
+#[test]
 fn a_client_that_leaves_at_once_does_no_harm() {
     with_console("a_client_that_leaves_at_once_does_no_harm", |console, path| {
         sleep(SHORT);

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::panic::Location;
@@ -13,14 +13,16 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hub_core::hub::Interest;
 use hub_core::internal::{Capture, birth_of, capture_backtrace, capture_dump, greenlets_at_most, request_exit};
-use hub_core::{Builder, GreenThread, GreenletId, JobError, ThreadPool, get_hub};
+use hub_core::{Builder, GreenThread, GreenletId, JobError, ThreadPool, get_hub, trampoline};
 use socket2::{Domain, SockAddr, Type};
 
 use super::snapshot::capture_snapshot;
 use super::{BacktraceError, format_listeners_at_most, format_timers_at_most};
 use crate::net::{Accept, Failure, Pauses};
 use crate::os::unix::net::{UnixListener, UnixStream};
+use crate::sync::Semaphore;
 
 const HELP: &str = "\
 help         lists the commands
@@ -62,6 +64,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// - `threads`, `dump`, `timers`, and `listeners` for each direction, show the first 1,000 and the number of the rest,
 ///   which cost one look each. `snapshot` shows 10,000. Another OS thread looks up the names in backtraces, and writes
 ///   the snapshot.
+/// - Each answer is made in a turn of the loop of its own, also if clients send many commands at once.
 /// - Up to 16 clients may be connected, and a further one is told so. A client that does not take an answer within ten
 ///   seconds is disconnected.
 ///
@@ -167,6 +170,7 @@ struct ConsoleState {
     clients: RefCell<HashMap<u64, Client>>,
     next: Cell<u64>,
     closed: Cell<bool>,
+    turns: Rc<Turns>,
 }
 
 struct Client {
@@ -176,6 +180,7 @@ struct Client {
 
 impl ConsoleState {
     fn open(path: &Path, opened_at: &'static Location<'static>) -> io::Result<ConsoleState> {
+        let turns = Turns::new()?;
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // On Linux `bind` makes a file with the mode of the socket. By its path, the mode of a file that another user
         // has put there would change.
@@ -206,6 +211,7 @@ impl ConsoleState {
             clients: RefCell::default(),
             next: Cell::new(0),
             closed: Cell::new(false),
+            turns: Rc::new(turns),
         })
     }
 
@@ -222,7 +228,7 @@ impl ConsoleState {
                         self.serve_client(stream);
                     } else {
                         // The buffer of a new socket has room. An error means that the client is gone.
-                        let connection = Connection { stream: &stream, process: self.process };
+                        let connection = Connection { stream: &stream, process: self.process, turns: &self.turns };
                         let _ = connection.send(b"too many clients are connected\n", Duration::ZERO);
                     }
                 }
@@ -252,11 +258,12 @@ impl ConsoleState {
         let number = self.next.replace(self.next.get() + 1);
         let stream = Rc::new(stream);
         let entry = ClientEntry { served: Rc::downgrade(self), number };
-        let (weak, name, process) = (Rc::downgrade(&stream), format!("console client {number}"), self.process);
+        let (weak, name) = (Rc::downgrade(&stream), format!("console client {number}"));
+        let (process, turns) = (self.process, Rc::clone(&self.turns));
         let serve = move || {
             let _entry = entry;
             // An error means that the client is gone.
-            let _ = Connection { stream: &stream, process }.serve();
+            let _ = Connection { stream: &stream, process, turns: &turns }.serve();
         };
         if let Ok(green) = Builder::new().name(name).spawned_at(self.opened_at).spawn(serve) {
             self.clients.borrow_mut().insert(number, Client { stream: weak, green });
@@ -314,11 +321,34 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// The turns of the loop in which answers are made: one for each, whichever clients have asked.
+struct Turns {
+    free: Semaphore,
+    /// A descriptor that is ready at all times: the other end is closed.
+    ready: PipeReader,
+}
+
+impl Turns {
+    fn new() -> io::Result<Turns> {
+        let (ready, _) = io::pipe()?;
+        Ok(Turns { free: Semaphore::new(1), ready })
+    }
+
+    /// Calls `f` in a turn of its own, after the loop has looked at all descriptors and timers. Switches.
+    fn run_in_next<T>(&self, f: impl FnOnce() -> T) -> io::Result<T> {
+        let _permit = self.free.access()?;
+        // After a mere yield, several slow answers might share a turn. A sleep takes as long as the hub's clock says.
+        trampoline(&self.ready, Interest::READ, None)?;
+        Ok(f())
+    }
+}
+
 /// A connection to a client. In a forked child, reads and writes fail before they take or send anything.
 struct Connection<'a> {
     stream: &'a UnixStream,
     /// The process that serves the client.
     process: u32,
+    turns: &'a Turns,
 }
 
 impl Connection<'_> {
@@ -341,7 +371,8 @@ impl Connection<'_> {
             if line.last() != Some(&b'\n') && line.len() as u64 == LONGEST {
                 return output("that line is too long\n");
             }
-            match answer(String::from_utf8_lossy(&line).trim()) {
+            let answer = self.turns.run_in_next(|| answer(String::from_utf8_lossy(&line).trim()))?;
+            match answer {
                 Some(answer) => output(&answer.into_text())?,
                 None => return Ok(()),
             }
