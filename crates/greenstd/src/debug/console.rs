@@ -46,6 +46,8 @@ const MOST_IN_SNAPSHOT: usize = 10_000;
 const LONGEST: u64 = 1024;
 /// The most clients at the same time.
 const CLIENTS: usize = 16;
+/// The last line to a client that has been idle longest of all.
+const DISMISSAL: &[u8] = b"this connection ends: too many clients are connected, and it was idle longest\n";
 /// The time for which a client may take an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -65,8 +67,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///   which cost one look each. `snapshot` shows 10,000. Another OS thread looks up the names in backtraces, and writes
 ///   the snapshot.
 /// - Each answer is made in a turn of the loop of its own, also if clients send many commands at once.
-/// - Up to 16 clients may be connected, and a further one is told so. A client that does not take an answer within ten
-///   seconds is disconnected.
+/// - Up to 16 clients may be connected. A further one takes the place of the client whose last command is oldest, which
+///   is told so. A client that does not take an answer within ten seconds is disconnected.
 ///
 /// The console ends with its green thread, which may be killed, also by a client. It ends with a
 /// [report](hub_core::set_report_stream) if its listener cannot accept any more. A lack of descriptors or a lost
@@ -133,7 +135,7 @@ impl Console {
     /// Returns the number of connected clients.
     #[must_use]
     pub fn clients(&self) -> usize {
-        self.served.clients.borrow().len()
+        self.served.clients.borrow().values().filter(|client| client.is_connected()).count()
     }
 }
 
@@ -176,6 +178,22 @@ struct ConsoleState {
 struct Client {
     stream: Weak<UnixStream>,
     green: GreenThread<()>,
+    usage: Rc<Usage>,
+}
+
+impl Client {
+    /// Returns false if the client was disconnected in favour of another. Its green thread is about to end then.
+    fn is_connected(&self) -> bool {
+        !self.usage.is_dismissed.get()
+    }
+}
+
+/// The use that a client makes of its place.
+struct Usage {
+    /// The time of the last command, or of the connection.
+    last_command: Cell<Instant>,
+    /// Whether the place was given to another client.
+    is_dismissed: Cell<bool>,
 }
 
 impl ConsoleState {
@@ -224,13 +242,8 @@ impl ConsoleState {
                 Ok(None) => break,
                 Ok(Some(stream)) => {
                     pauses = Pauses::begin();
-                    if self.clients.borrow().len() < CLIENTS {
-                        self.serve_client(stream);
-                    } else {
-                        // The buffer of a new socket has room. An error means that the client is gone.
-                        let connection = Connection { stream: &stream, process: self.process, turns: &self.turns };
-                        let _ = connection.send(b"too many clients are connected\n", Duration::ZERO);
-                    }
+                    self.make_room();
+                    self.serve_client(stream);
                 }
                 Err(_) if self.listener.is_closed() => break,
                 Err(error) => {
@@ -254,19 +267,37 @@ impl ConsoleState {
         }
     }
 
+    /// Disconnects the client that has been idle longest if the bound is reached. Does not switch.
+    fn make_room(&self) {
+        let clients = self.clients.borrow();
+        let connected = clients.iter().filter(|(_, client)| client.is_connected());
+        if connected.clone().count() < CLIENTS {
+            return;
+        }
+        let idlest = connected.min_by_key(|(number, client)| (client.usage.last_command.get(), **number));
+        let Some((_, Client { stream, usage, .. })) = idlest else { return };
+        usage.is_dismissed.set(true);
+        if let Some(stream) = stream.upgrade() {
+            // An error means that the client is gone, or takes no answers.
+            let _ = rustix::net::send(&*stream, DISMISSAL, crate::socket::SEND);
+            stream.close();
+        }
+    }
+
     fn serve_client(self: &Rc<ConsoleState>, stream: UnixStream) {
         let number = self.next.replace(self.next.get() + 1);
         let stream = Rc::new(stream);
+        let usage = Rc::new(Usage { last_command: Cell::new(Instant::now()), is_dismissed: Cell::new(false) });
         let entry = ClientEntry { served: Rc::downgrade(self), number };
         let (weak, name) = (Rc::downgrade(&stream), format!("console client {number}"));
-        let (process, turns) = (self.process, Rc::clone(&self.turns));
+        let (process, turns, used) = (self.process, Rc::clone(&self.turns), Rc::clone(&usage));
         let serve = move || {
             let _entry = entry;
             // An error means that the client is gone.
-            let _ = Connection { stream: &stream, process, turns: &turns }.serve();
+            let _ = Connection { stream: &stream, process, turns: &turns, usage: &used }.serve();
         };
         if let Ok(green) = Builder::new().name(name).spawned_at(self.opened_at).spawn(serve) {
-            self.clients.borrow_mut().insert(number, Client { stream: weak, green });
+            self.clients.borrow_mut().insert(number, Client { stream: weak, green, usage });
         }
     }
 
@@ -349,6 +380,7 @@ struct Connection<'a> {
     /// The process that serves the client.
     process: u32,
     turns: &'a Turns,
+    usage: &'a Usage,
 }
 
 impl Connection<'_> {
@@ -371,7 +403,10 @@ impl Connection<'_> {
             if line.last() != Some(&b'\n') && line.len() as u64 == LONGEST {
                 return output("that line is too long\n");
             }
-            let answer = self.turns.run_in_next(|| answer(String::from_utf8_lossy(&line).trim()))?;
+            self.usage.last_command.set(Instant::now());
+            let answer = self.turns.run_in_next(|| {
+                if self.usage.is_dismissed.get() { None } else { answer(String::from_utf8_lossy(&line).trim()) }
+            })?;
             match answer {
                 Some(answer) => output(&answer.into_text())?,
                 None => return Ok(()),
