@@ -176,19 +176,38 @@ fn a_signal_that_cannot_be_caught_is_refused() {
 fn signals_during_a_busy_turn_lead_to_one_dump() {
     alone("signals_during_a_busy_turn_lead_to_one_dump", || {
         let dumps = dumps();
-        sleep(SHORT);
         let _on_signal = dump_on(Signal::SIGUSR1 as i32).unwrap();
+        // A loop that is not busy dumps once for each signal, and so tells that the signal was taken up.
+        let (stop, stopped) = mpsc::channel::<()>();
+        let (built, is_built) = mpsc::channel();
+        let witness = move || {
+            assert_eq!(get_hub().stats().readers, 0);
+            built.send(()).unwrap();
+            while stopped.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
+                sleep(SHORT);
+            }
+        };
+        let witness = std::thread::Builder::new().name("witness".into()).spawn(witness).unwrap();
+        is_built.recv().unwrap();
         for _ in 0..50 {
             raise(Signal::SIGUSR1).unwrap();
-            // The OS thread that asks the loops takes this signal up, not several at once.
-            std::thread::sleep(SHORT);
+            // This blocks the OS thread: the loop has no turn.
+            assert_eq!(dumps.recv().unwrap().0, "witness");
         }
-        assert!(dumps.try_recv().is_err(), "the loop had no turn");
-        sleep(20 * SHORT);
-        assert_eq!(dumps.try_iter().count(), 1);
+        let mut own = 0;
+        while own == 0 {
+            sleep(SHORT);
+            own += dumps.try_iter().filter(|(name, _)| name != "witness").count();
+        }
+        // A later signal leads to a dump of its own, after all that the busy turn has led to.
         raise(Signal::SIGUSR1).unwrap();
-        sleep(20 * SHORT);
-        assert_eq!(dumps.try_iter().count(), 1, "a later signal leads to a dump of its own");
+        while own < 2 {
+            sleep(SHORT);
+            own += dumps.try_iter().filter(|(name, _)| name != "witness").count();
+        }
+        assert_eq!(own, 2);
+        drop(stop);
+        witness.join().unwrap();
     });
 }
 

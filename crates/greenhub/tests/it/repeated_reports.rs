@@ -1,6 +1,6 @@
 //! Reports on standard error: one write for each, and a count instead of repetitions.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
@@ -62,11 +62,11 @@ fn each_report_is_one_write() {
     }) else {
         return;
     };
-    assert!(!writes.is_empty());
-    for text in writes {
+    for text in &writes {
         assert!(text.starts_with("greenhub: ") && text.ends_with('\n'), "{text:?}");
         assert_eq!(text.lines().count(), 1, "{text:?}");
     }
+    assert_eq!(writes.iter().map(|text| reports_in(text)).sum::<u64>(), 12, "{writes:?}");
 }
 
 #[test]
@@ -158,12 +158,18 @@ fn the_failure_of_a_handler_names_its_peer_and_the_caller_of_serve() {
         let stop = StopServe::new();
         let stopper = stop.clone();
         let client = spawn(move || {
-            let client = TcpStream::connect(address).expect("a server listens");
+            let mut client = TcpStream::connect(address).expect("a server listens");
             std::io::stderr().write_all(client.local_addr().expect("an address").to_string().as_bytes()).unwrap();
-            sleep(Duration::from_millis(50));
+            client.write_all(b"x").expect("the handler reads");
+            // The handler has failed when it has closed the connection.
+            assert_eq!(client.read(&mut [0]).expect("the handler has read all"), 0);
             stopper.stop();
         });
-        let served = serve_until(&stop, &listener, &GreenPool::new(10), |_, _| Err::<(), _>("refused"));
+        let handler = |mut stream: TcpStream, _| {
+            stream.read_exact(&mut [0]).expect("the client writes");
+            Err::<(), _>("refused")
+        };
+        let served = serve_until(&stop, &listener, &GreenPool::new(10), handler);
         client.join().expect("no panic");
         assert_eq!(served.expect("the server was stopped").accepted, 1);
     }) else {
