@@ -337,11 +337,12 @@ fn recipes(workspace: &Workspace, report: &mut Report) {
     report.run_tests("recipes", tests);
 }
 
-/// Runs the models of loom: the remote handle, the parker, the biased lock, the source, and the wait queue of all
-/// primitives.
+/// Runs the models of loom: the remote handle, the parker, the biased lock, the source, waits for several objects, and
+/// the wait queue of all primitives.
 fn loom(workspace: &Workspace, report: &mut Report) {
-    let models: [(_, &[&str]); 2] = [
+    let models: [(_, &[&str]); 3] = [
         ("loom, threads", &["-p", "hub-core", "--release", "--lib", "model"]),
+        ("loom, waits for several objects", &["-p", "hub-core", "--release", "--test", "ready_list_model"]),
         ("loom, the wait queue", &["-p", "greenstd", "--release", "--test", "wait_queue_model"]),
     ];
     for (name, args) in models {
