@@ -7,11 +7,12 @@ use crate::support::in_child;
 use greenhub::debug::set_report_stream;
 use greenhub::future::try_block_on;
 use greenhub::hub::{LoopError, LoopErrorKind, interrupt_on};
+use greenhub::io::stdin;
 use greenhub::net::{Accept, Accepted, Cluster, ServeError, SocketAddr, TcpListener, TcpStream, UdpSocket, serve};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::process::Command;
 use greenhub::sync::{Event, GetError, PutError, Queue, Semaphore, WaitError};
-use greenhub::thread::try_sleep;
+use greenhub::thread::{try_sleep, yield_now};
 use greenhub::tpool::JobError;
 use greenhub::{
     GreenError, GreenPool, Interest, TrampolineError, get_hub, select, sleep, spawn, spawn_n, tpool, trampoline,
@@ -106,6 +107,22 @@ fn sockets_and_pipes_return_the_interruption() {
         });
         let mut waits = [select::PollFd::new(&reader, Interest::READ)];
         is_interrupted(|| of_io(select::poll(&mut waits, None)));
+    });
+}
+
+#[test]
+fn a_read_of_standard_input_that_waits_for_the_lock_returns_the_interruption() {
+    with_interrupts(|| {
+        let holder = spawn(|| {
+            let _lock = stdin().lock();
+            sleep(LONG);
+        });
+        yield_now();
+        is_interrupted(|| of_io(stdin().read_line(&mut String::new())));
+        is_interrupted(|| of_io(stdin().read(&mut [0])));
+        is_interrupted(|| of_io((&stdin()).read_to_end(&mut Vec::new())));
+        holder.kill();
+        drop(stdin().lock());
     });
 }
 

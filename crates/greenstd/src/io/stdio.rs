@@ -110,18 +110,17 @@ impl Stdin {
         StdinLock { buffer: BUFFER.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
+    fn lock_or_fail(&self) -> io::Result<StdinLock<'static>> {
+        Ok(StdinLock { buffer: BUFFER.lock_or_fail()?.unwrap_or_else(PoisonError::into_inner) })
+    }
+
     /// Locks this handle and appends a line of input to the buffer. Switches.
     ///
     /// # Errors
     ///
-    /// Like std's.
-    ///
-    /// # Panics
-    ///
-    /// Like [`lock`](Stdin::lock).
-    #[track_caller]
+    /// Like std's. Returns an error if the caller cannot wait, and if the main loop ends the wait of the main greenlet.
     pub fn read_line(&self, line: &mut String) -> io::Result<usize> {
-        self.lock().read_line(line)
+        self.lock_or_fail()?.read_line(line)
     }
 
     /// Consumes this handle and returns an iterator over input lines. Switches if it has to wait for the lock.
@@ -145,37 +144,37 @@ impl Stdin {
 
 impl Read for Stdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.lock().read(buffer)
+        self.lock_or_fail()?.read(buffer)
     }
 
     fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        self.lock().read_to_end(buffer)
+        self.lock_or_fail()?.read_to_end(buffer)
     }
 
     fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
-        self.lock().read_to_string(text)
+        self.lock_or_fail()?.read_to_string(text)
     }
 
     fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        self.lock().read_exact(buffer)
+        self.lock_or_fail()?.read_exact(buffer)
     }
 }
 
 impl Read for &Stdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.lock().read(buffer)
+        self.lock_or_fail()?.read(buffer)
     }
 
     fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        self.lock().read_to_end(buffer)
+        self.lock_or_fail()?.read_to_end(buffer)
     }
 
     fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
-        self.lock().read_to_string(text)
+        self.lock_or_fail()?.read_to_string(text)
     }
 
     fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        self.lock().read_exact(buffer)
+        self.lock_or_fail()?.read_exact(buffer)
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::{self, LockResult, TryLockError, TryLockResult};
 use std::time::Duration;
 
 use hub_core::internal::Holder;
-use hub_core::{BiasedMutex, Grace, WaitReason};
+use hub_core::{BiasedMutex, Deadline, Grace, LoopError, WaitReason};
 
 use super::poison;
+use super::wait_error::WaitError;
 use super::wait_infallible::within_grace;
 use super::wait_queue::{Wait, WaitQueue};
 
@@ -97,6 +98,11 @@ impl<T: ?Sized> Mutex<T> {
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.guard(self.lock.acquire())
+    }
+
+    /// Like [`lock`](Mutex::lock), for a caller that returns the error of a wait. Switches if it has to wait.
+    pub(crate) fn lock_or_fail(&self) -> Result<LockResult<MutexGuard<'_, T>>, LoopError> {
+        Ok(self.guard(self.lock.acquire_or_fail()?))
     }
 
     /// Attempts to acquire the mutex. Does not switch.
@@ -259,6 +265,13 @@ impl RawMutex {
         let waited =
             within_grace::<LockWait, _>(begin, timeout, &self.0, |locked, granted| locked.take(granted).then_some(()));
         waited.ok().map(|()| MutexHold(self))
+    }
+
+    fn acquire_or_fail(&self) -> Result<MutexHold<'_>, LoopError> {
+        let waited = LockWait::wait(&self.0, &mut Deadline::none(), (), |locked, ungranted| {
+            if locked.take(ungranted.is_none()) { Ok(()) } else { Err(()) }
+        });
+        waited.map(|()| MutexHold(self)).map_err(|ended| WaitError::from(ended).without_limit())
     }
 
     fn try_acquire(&self) -> Option<MutexHold<'_>> {
