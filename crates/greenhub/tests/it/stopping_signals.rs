@@ -169,6 +169,18 @@ fn a_signal_ends_the_wait_of_the_main_greenlet_and_is_seen_without_a_wait() {
 }
 
 #[test]
+fn a_wait_for_the_stop_keeps_the_loop_alive() {
+    in_child(|| {
+        let stop = stopped_by_signals(LONG);
+        let waiter = spawn(move || stop.wait());
+        assert!(!get_hub().join(ms(50)).expect("the limit is reached"));
+        send(SIGTERM);
+        assert!(get_hub().join(None).expect("nothing is left"));
+        waiter.join().expect("no panic").expect("the signal has come");
+    });
+}
+
+#[test]
 fn a_handle_without_a_server_neither_builds_a_hub_nor_keeps_a_loop_alive() {
     in_child(|| {
         let stop = stopped_by_signals(LONG);

@@ -102,8 +102,8 @@ impl StopServe {
     ///
     /// The signals are noticed while a server serves with the handle, while a green thread is in its
     /// [`wait`](StopServe::wait), and in [`is_stopped`](StopServe::is_stopped). Servers on several OS threads may share
-    /// it, as with [`Cluster::stop_with`](super::Cluster::stop_with). A signal that comes before stops the server when
-    /// it begins. Without a server and a wait, the handle keeps no loop alive.
+    /// it, as with [`Cluster::stop_with`](crate::net::Cluster::stop_with). A signal that comes before stops the server
+    /// when it begins. Without a server and a wait, the handle keeps no loop alive.
     ///
     /// The signals are caught as by [`Signals`]. Their default action does not come back: after the drop of the last
     /// clone, Ctrl-C has no effect.
