@@ -596,6 +596,8 @@ fn a_green_thread_that_outlives_its_hub_does_not_age_by_the_next_clock() {
     limited(|| {
         let (_hub, clock) = use_manual_clock();
         clock.advance(Duration::from_secs(1_000_000));
+        // The loop takes note of the time.
+        sleep(Duration::from_secs(1));
         let event = Rc::new(greenhub::sync::Event::<()>::new());
         let waits = Rc::clone(&event);
         let waiting = spawn(move || waits.wait().map(drop));
