@@ -27,7 +27,7 @@ fn sessions_of_many_green_threads_overlap() {
     run_many(|ticker| {
         let (identity, address) = start(ticker);
         let identity = std::rc::Rc::new(identity);
-        let sessions: Vec<_> = (0..MANY / 5)
+        let sessions: Vec<_> = (0..MANY)
             .map(|_| {
                 let identity = std::rc::Rc::clone(&identity);
                 spawn(move || {

@@ -69,7 +69,7 @@ pub(crate) fn run(ways: &[Way], recipe: impl Fn(&Ticker) + Clone + Send + 'stati
 /// The number of green threads that use a library at once.
 pub(crate) const MANY: usize = 500;
 
-/// Runs `recipe` with [`MANY`] green threads in view: on each hub, on one OS thread, with a ticker.
+/// Runs `recipe` with [`MANY`] green threads in view: on epoll and on poll, on one OS thread, with a ticker.
 ///
 /// The sockets of several OS threads could exceed the limit of descriptors, and `select` takes 1024 at most.
 ///
