@@ -31,9 +31,9 @@
 //! # The cost of a message
 //!
 //! [`mpsc`] is the fastest channel between green threads of one OS thread, before a [`Queue`] and a pair of [`Event`]s.
-//! Between two OS threads a message is fast while both answer at once. Where an OS thread sleeps, the system has to wake
-//! it, so few large messages are better than many small ones. The chapter "Which channel, pool or lock?" of the guide
-//! has the measured costs.
+//! Between two OS threads a message is fast while both answer at once. Where an OS thread sleeps, the system has to
+//! wake it, so few large messages are better than many small ones. The chapter "Which channel, pool or lock?" of the
+//! guide has the measured costs.
 
 mod barrier;
 pub mod broadcast;

@@ -446,7 +446,9 @@ fn a_path_that_exists_is_an_error_and_is_left_alone() {
         assert!(Client::new(&path).ask("help").contains("quit"));
         first.stop();
         console(&path).unwrap().stop();
-        assert!(console("/nonexistent/console").is_err());
+        let error = console("/nonexistent/console").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("/nonexistent/console"), "{error}");
     });
 }
 

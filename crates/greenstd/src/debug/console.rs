@@ -100,7 +100,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[track_caller]
 pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
     hub_core::try_get_hub()?;
-    let served = Rc::new(ConsoleState::open(path.as_ref(), Location::caller())?);
+    let path = path.as_ref();
+    let opened = ConsoleState::open(path, Location::caller());
+    let in_words = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot serve a console at {}: {error}", path.display()))
+    };
+    let served = Rc::new(opened.map_err(in_words)?);
     let server = {
         let guard = CloseOnDrop(Rc::clone(&served));
         Builder::new().name("console".into()).spawned_at(served.opened_at).spawn(move || guard.0.accept())?

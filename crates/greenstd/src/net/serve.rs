@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::internal::PiecewiseWait;
+use hub_core::internal::{PiecewiseWait, spawn_named_at};
 use hub_core::{GreenError, GreenThread, LoopError, LoopErrorKind, Panic, TrampolineError};
 use rustix::io::Errno;
 
@@ -358,7 +358,8 @@ impl<'a> Watch<'a> {
     fn new(called_at: &'static Location<'static>, stop: &'a StopServe, wait: fn(&StopServe, &Cell<bool>)) -> Watch<'a> {
         let over = Rc::new(Cell::new(false));
         let (own, seen) = (stop.clone(), Rc::clone(&over));
-        Watch { stop, over, green: hub_core::internal::spawn_at(called_at, move || wait(&own, &seen)) }
+        let green = spawn_named_at(called_at, Some("server: stop"), move || wait(&own, &seen));
+        Watch { stop, over, green }
     }
 
     /// Runs `f`. Returns `None` if the watched event comes first.

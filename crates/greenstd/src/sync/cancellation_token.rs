@@ -174,7 +174,8 @@ impl Watcher {
     fn new(watched: &CancellationToken, called_at: &'static Location<'static>) -> Watcher {
         let token = watched.child_token();
         let own = token.clone();
-        Watcher { token, green: hub_core::internal::spawn_at(called_at, move || own.wait()) }
+        let green = hub_core::internal::spawn_named_at(called_at, Some("cancellation token"), move || own.wait());
+        Watcher { token, green }
     }
 }
 
