@@ -1,7 +1,5 @@
 //! Joins of OS threads: only the calling green thread waits.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support::green::{LONG, SHORT, quiet_panic};
@@ -15,18 +13,15 @@ use greenhub::{get_hub, sleep, spawn, spawn_after, with_timeout};
 #[test]
 fn green_threads_run_during_a_join() {
     run("green_threads_run_during_a_join", || {
-        let thread = os::spawn(|| std::thread::sleep(SHORT * 4));
-        let ticks = Rc::new(Cell::new(0));
-        let counted = Rc::clone(&ticks);
-        let ticker = spawn(move || {
-            loop {
-                counted.set(counted.get() + 1);
-                sleep(Duration::from_millis(1));
-            }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let thread = os::spawn(move || receiver.recv());
+        let sending = spawn(move || {
+            sleep(Duration::from_millis(1));
+            sender.send(7)
         });
-        thread.join().expect("no panic");
-        assert!(ticks.get() > 1);
-        ticker.kill();
+        // A join that blocked this OS thread would hang.
+        assert_eq!(thread.join().expect("no panic").expect("the value is sent"), 7);
+        sending.join().expect("no panic").expect("the OS thread receives");
     });
 }
 
