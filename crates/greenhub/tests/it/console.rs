@@ -1,6 +1,6 @@
 //! The debug console: inspects a running hub through a socket.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -32,14 +32,14 @@ fn with_console(name: &'static str, test: impl FnOnce(Console, PathBuf) + Send +
     });
 }
 
-struct Client(UnixStream);
+struct Client(BufReader<UnixStream>);
 
 impl Client {
     /// Connects, and reads up to the first prompt.
     fn connect(path: &PathBuf) -> (Client, String) {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut client = Client(stream);
+        let mut client = Client(BufReader::new(stream));
         let banner = client.answer().unwrap();
         (client, banner)
     }
@@ -61,7 +61,7 @@ impl Client {
     }
 
     fn ask(&mut self, line: &str) -> String {
-        writeln!(self.0, "{line}").unwrap();
+        writeln!(self.0.get_mut(), "{line}").unwrap();
         self.answer().unwrap()
     }
 
@@ -180,7 +180,7 @@ fn an_unknown_command_is_answered_as_such() {
         assert!(client.ask("kill").contains("needs the number"));
         assert!(client.ask("kill nobody").contains("is not the number"));
         assert!(client.ask("\u{1b}[31m").contains("unknown command"), "a control sequence was accepted as a command");
-        writeln!(client.0, "{}", "x".repeat(5000)).unwrap();
+        writeln!(client.0.get_mut(), "{}", "x".repeat(5000)).unwrap();
         let mut rest = String::new();
         client.0.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "that line is too long\n");
@@ -268,7 +268,7 @@ fn quit_ends_the_connection_and_the_server_goes_on() {
         let mut first = Client::new(&path);
         let mut second = Client::new(&path);
         assert_eq!(console.clients(), 2);
-        writeln!(first.0, "quit").unwrap();
+        writeln!(first.0.get_mut(), "quit").unwrap();
         assert!(first.is_at_end());
         assert!(second.ask("help").contains("quit"));
         yield_now();
@@ -281,7 +281,7 @@ fn each_client_gets_its_own_answers() {
     with_console("each_client_gets_its_own_answers", |_console, path| {
         let mut clients: Vec<Client> = (0..5).map(|_| Client::new(&path)).collect();
         for (number, client) in clients.iter_mut().enumerate() {
-            writeln!(client.0, "kill 400000000{number}").unwrap();
+            writeln!(client.0.get_mut(), "kill 400000000{number}").unwrap();
         }
         for (number, client) in clients.iter_mut().enumerate().rev() {
             let answer = client.answer().unwrap();
@@ -295,7 +295,7 @@ fn each_of_several_commands_sent_at_once_is_answered_in_a_turn_of_its_own() {
     with_console("each_of_several_commands_sent_at_once_is_answered_in_a_turn_of_its_own", |_console, path| {
         const COMMANDS: usize = 10;
         let mut clients: Vec<Client> = (0..4).map(|_| Client::new(&path)).collect();
-        clients.iter_mut().for_each(|client| client.0.write_all(&b"stats\n".repeat(COMMANDS)).unwrap());
+        clients.iter_mut().for_each(|client| client.0.get_mut().write_all(&b"stats\n".repeat(COMMANDS)).unwrap());
         let mut turns: Vec<u64> = Vec::new();
         for client in &mut clients {
             for _ in 0..COMMANDS {
@@ -398,8 +398,8 @@ fn clients_that_take_no_answers_give_way_to_a_newer_one() {
 fn an_unterminated_last_line_is_a_command() {
     with_console("an_unterminated_last_line_is_a_command", |_console, path| {
         let mut client = Client::new(&path);
-        client.0.write_all(b"kill 0").unwrap();
-        client.0.shutdown(Shutdown::Write).unwrap();
+        client.0.get_mut().write_all(b"kill 0").unwrap();
+        client.0.get_ref().shutdown(Shutdown::Write).unwrap();
         let mut rest = String::new();
         client.0.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "there is no green thread 0; `threads` lists the green threads\n> ");
@@ -508,7 +508,7 @@ fn a_client_that_kills_itself_is_gone() {
         let threads = client.ask("threads");
         let line = threads.lines().find(|line| line.contains("console client")).unwrap();
         let number = line.split_whitespace().next().unwrap();
-        writeln!(client.0, "kill {number}").unwrap();
+        writeln!(client.0.get_mut(), "kill {number}").unwrap();
         let mut rest = String::new();
         client.0.read_to_string(&mut rest).unwrap();
         sleep(SHORT);
@@ -529,7 +529,7 @@ fn a_killed_console_closes_its_listener_and_its_clients() {
         let mut client = Client::new(&path);
         let mut other = Client::new(&path);
         let number = client.number_of(server());
-        writeln!(client.0, "kill {number}").unwrap();
+        writeln!(client.0.get_mut(), "kill {number}").unwrap();
         let mut rest = String::new();
         let _ = client.0.read_to_string(&mut rest);
         assert!(other.is_at_end());
@@ -582,7 +582,7 @@ fn a_forked_child_leaves_the_clients_to_its_parent() {
         let console = console(&path).unwrap();
         let mut connected = Client::new(&path);
         // Both wait for an answer when the process forks. Neither call lets the console run.
-        writeln!(connected.0, "kill 4000000000").unwrap();
+        writeln!(connected.0.get_mut(), "kill 4000000000").unwrap();
         let mut new = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let child = forked(|| {
             while console.clients() != 0 || greenhub::debug::greenlets().len() > 2 {
