@@ -39,7 +39,7 @@ pub(super) fn dump_at_most(most: usize) -> String {
     capture_dump(most).to_string()
 }
 
-/// Captures the text of [`dump_at_most`], without the look-up of the names. Does not switch.
+/// Captures a dump of at most `most` greenlets of this OS thread, without the look-up of the names. Does not switch.
 #[must_use]
 pub fn capture_dump(most: usize) -> Capture {
     let (listed, omitted) = greenlets_at_most(most, |_| true);

@@ -16,8 +16,7 @@ use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 /// A handle that stops servers over green sockets. Eventlet's `StopServe`.
 ///
 /// Any OS thread may use it, and signals may, see [`on_signals`](StopServe::on_signals). Clones stop the same servers.
-/// Servers over Tokio's sockets have a `StopServe` of their
-/// own, in `hub-tokio`.
+/// Servers over Tokio's sockets have a `StopServe` of their own, in `hub-tokio`.
 ///
 /// Dropping it stops nothing. A stop is permanent: a server that is started with a stopped handle ends at once.
 ///

@@ -4,6 +4,7 @@
 //! closure runs. When closures of two greenlets overlap, the pointer outlives its recorder. This OS thread runs no code
 //! of the program but the recorder.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -38,37 +39,41 @@ struct Publisher {
     pending: Arc<AtomicUsize>,
 }
 
-/// Empty in a process in which no OS thread could be started.
-static PUBLISHER: PerProcess<OnceLock<Option<Publisher>>> = PerProcess::new();
+/// Has the error of a process in which no OS thread could be started.
+static PUBLISHER: PerProcess<OnceLock<Result<Publisher, io::ErrorKind>>> = PerProcess::new();
 
-fn publisher() -> Option<&'static Publisher> {
-    PUBLISHER.get_or_make(OnceLock::new).ok()?.get_or_init(Publisher::start).as_ref()
+fn publisher() -> Result<&'static Publisher, io::ErrorKind> {
+    let publisher = PUBLISHER.get_or_make(OnceLock::new).map_err(|error| error.kind())?;
+    publisher.get_or_init(|| Publisher::start().map_err(|error| error.kind())).as_ref().map_err(|kind| *kind)
 }
 
-/// Hands a call of the recorder over. Returns false if that is not possible, because the recorder is too slow.
+/// Hands a call of the recorder over. Returns false if that is not possible, because the recorder is too slow. Ends the
+/// publication, and reports that, if there is no OS thread for it.
 pub(super) fn publish(call: impl FnOnce() + Send + 'static) -> bool {
-    let Some(publisher) = publisher() else { return false };
+    let publisher = match publisher() {
+        Ok(publisher) => publisher,
+        Err(error) => {
+            set_interval(None);
+            report::warn(format!("metrics are no longer published: an OS thread for them cannot be started: {error}"));
+            return false;
+        }
+    };
     publisher.pending.load(Ordering::Relaxed) < MOST_WAITING && publisher.submit(Box::new(|| call_recorder(call)))
 }
 
 /// Runs `call` after all publications that were handed over before. Returns false if nothing was ever published.
 pub(crate) fn after_all(call: impl FnOnce() + Send + 'static) -> bool {
-    let publisher = PUBLISHER.get().and_then(OnceLock::get).and_then(Option::as_ref);
-    publisher.is_some_and(|publisher| publisher.submit(Box::new(call)))
+    let publisher = PUBLISHER.get().and_then(OnceLock::get);
+    publisher.and_then(|publisher| publisher.as_ref().ok()).is_some_and(|publisher| publisher.submit(Box::new(call)))
 }
 
 impl Publisher {
-    fn start() -> Option<Publisher> {
+    fn start() -> io::Result<Publisher> {
         let (jobs, queued) = channel();
         let pending = Arc::new(AtomicUsize::new(0));
         let done = Arc::clone(&pending);
-        match start_thread("greenhub-metrics".to_owned(), move || run(&queued, &done)) {
-            Ok(()) => Some(Publisher { jobs, pending }),
-            Err(error) => {
-                report::report_failure("the publication of metrics, which needs an OS thread,", error);
-                None
-            }
-        }
+        start_thread("greenhub-metrics".to_owned(), move || run(&queued, &done))?;
+        Ok(Publisher { jobs, pending })
     }
 
     fn submit(&self, job: Job) -> bool {
