@@ -6,6 +6,7 @@
 mod support;
 
 mod blocked;
+mod costs;
 mod file_locks;
 mod http_server;
 mod hyper;
@@ -29,6 +30,8 @@ mod websocket;
 
 #[path = "../../examples/blocked_hub.rs"]
 mod blocked_hub;
+#[path = "../../examples/costs.rs"]
+mod costs_example;
 #[path = "../../examples/file_lock.rs"]
 mod file_lock;
 #[path = "../../examples/http_server.rs"]
