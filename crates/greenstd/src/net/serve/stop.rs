@@ -159,7 +159,7 @@ impl StopServe {
         let Some((signals, _)) = &self.shared.signals else { return Ok(None) };
         let shared = Arc::clone(&self.shared);
         let obeying = signals.call_after(Rc::new(move || shared.take_signals()))?;
-        // Those that came before.
+        // The signals that came before.
         self.shared.take_signals();
         Ok(Some(obeying))
     }
