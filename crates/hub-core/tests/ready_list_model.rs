@@ -113,7 +113,7 @@ mod wait {
 mod base {
     pub(crate) mod wait_reason {
         pub(crate) enum WaitReason {
-            Event,
+            Select,
         }
     }
 }
