@@ -110,13 +110,15 @@ pub fn serve(words: &[&str]) -> io::Result<()> {
         [runtime, service, family, threads] => (runtime, service, family, threads.parse().map_err(|_| unknown())?),
         _ => return Err(unknown()),
     };
-    if service == "hyper" {
+    let by_library = match (runtime, service) {
+        ("greenhub", "hyper") => Some(http::greenhub as fn(_) -> _),
+        ("greenhub", "adapters") => Some(http::adapters as _),
+        ("tokio", "hyper") => Some(http::tokio as _),
+        _ => None,
+    };
+    if let Some(serve) = by_library {
         let Listener::Tcp(listener) = Listener::inherited(family)? else { return Err(unknown()) };
-        return match runtime {
-            "greenhub" => http::greenhub(listener),
-            "tokio" => http::tokio(listener),
-            _ => Err(unknown()),
-        };
+        return serve(listener);
     }
     let service = Service::named(service).ok_or_else(unknown)?;
     if runtime == "greenhub-cluster" {

@@ -1,10 +1,13 @@
-//! hyper's HTTP/1 server on greenhub and on tokio.
+//! hyper's HTTP/1 server on greenhub and on tokio, and the server of greenhub-adapters.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 
+use greenhub::GreenPool;
 use greenhub::future::{AsyncIo, block_on};
+use greenhub::net::StopServe;
+use greenhub_adapters::http::Server;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::rt::{Read, Write};
@@ -15,6 +18,9 @@ use hyper_util::rt::TokioIo;
 
 const BODY: &[u8] = b"Hello, world!";
 
+/// More than the load opens at a time.
+const CONNECTIONS: usize = 1000;
+
 /// Serves each connection in a green thread.
 pub(super) fn greenhub(listener: TcpListener) -> io::Result<()> {
     let listener = greenhub::net::TcpListener::from(listener);
@@ -22,6 +28,14 @@ pub(super) fn greenhub(listener: TcpListener) -> io::Result<()> {
         let (stream, _) = listener.accept()?;
         greenhub::spawn_n(move || block_on(serve(AsyncIo::new(stream))));
     }
+}
+
+/// Serves each connection in a green thread, without hyper.
+pub(super) fn adapters(listener: TcpListener) -> io::Result<()> {
+    let listener = greenhub::net::TcpListener::from(listener);
+    let served =
+        Server::new().serve(&StopServe::new(), &listener, &GreenPool::new(CONNECTIONS), |_, _| Response::new(BODY));
+    served.map(drop).map_err(io::Error::other)
 }
 
 /// Serves each connection in a task of the current-thread runtime.

@@ -30,6 +30,7 @@ pub(crate) fn measure_all(figures: &Figures) -> io::Result<()> {
     let this = Contender::this;
     let mut contenders = vec![
         this("greenhub", "greenhub", "hyper")?,
+        this("greenhub-adapters", "greenhub", "adapters")?,
         this("greenhub, without hyper", "greenhub", "http")?,
         this("tokio", "tokio", "hyper")?,
         this("raw epoll, without hyper", "epoll", "http")?,
