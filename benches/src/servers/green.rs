@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use greenhub::net::{Cluster, TcpListener};
+use greenhub::net::{Cluster, ListenOptions, TcpListener};
 use greenhub::os::unix::net::UnixListener;
 use greenhub::spawn_n;
 
@@ -23,7 +23,9 @@ pub(super) fn serve(listener: Listener, service: Service) -> io::Result<()> {
 
 /// Serves on several OS threads, each of which has a listener of its own at `address`.
 pub(super) fn cluster(address: &str, service: Service, threads: usize) -> io::Result<()> {
-    let server = Cluster::new(threads).serve(address, move |stream, _| answer_all(stream, service))?;
+    // The address is reserved by a socket that allows it.
+    let cluster = Cluster::new(threads).listen_options(ListenOptions::new().reuse_port(true));
+    let server = cluster.serve(address, move |stream, _| answer_all(stream, service))?;
     server.join().map(drop)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::green::quiet_panic;
 use crate::support::{is_child, rerun, run};
-use greenhub::net::{Cluster, ServeEnd, ServeError, TcpListener, TcpStream};
+use greenhub::net::{Cluster, ListenOptions, ServeEnd, ServeError, TcpListener, TcpStream};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -202,6 +202,46 @@ fn an_address_that_is_taken_is_an_error() {
         let taken = TcpListener::bind(ANY).unwrap();
         let error = Cluster::new(2).serve(taken.local_addr().unwrap(), |_, _| ()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn an_address_of_another_cluster_is_an_error() {
+    run("an_address_of_another_cluster_is_an_error", || {
+        let server = Cluster::new(2).serve(ANY, |_, _| ()).unwrap();
+        let address = server.local_addr();
+        let error = Cluster::new(2).serve(address, |_, _| ()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        server.stop().stop();
+        server.join().unwrap();
+        let next = Cluster::new(2).serve(address, |_, _| ()).unwrap();
+        next.stop().stop();
+        next.join().unwrap();
+    });
+}
+
+#[test]
+fn clusters_that_allow_it_share_an_address() {
+    run("clusters_that_allow_it_share_an_address", || {
+        let start = |address: SocketAddr, name: &'static str| {
+            let cluster = Cluster::new(1).listen_options(ListenOptions::new().reuse_port(true));
+            cluster.serve(address, move |mut stream, _| stream.write_all(name.as_bytes())).unwrap()
+        };
+        let old = start(ANY.parse().unwrap(), "old");
+        let new = start(old.local_addr(), "new");
+        assert_eq!(new.local_addr(), old.local_addr());
+        let mut names = HashSet::new();
+        for _ in 0..2000 {
+            names.insert(ask(new.local_addr()).unwrap());
+            if names.len() == 2 {
+                break;
+            }
+        }
+        assert_eq!(names, ["old", "new"].map(String::from).into());
+        for server in [old, new] {
+            server.stop().stop();
+            server.join().unwrap();
+        }
     });
 }
 

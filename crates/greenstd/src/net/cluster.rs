@@ -64,7 +64,12 @@ impl Cluster {
         Cluster { connections: each, ..self }
     }
 
-    /// Sets the options of the listeners. They share the address whatever `reuse_port` is.
+    /// Sets the options of the listeners.
+    ///
+    /// They share the address with each other in any case. With [`reuse_port`](ListenOptions::reuse_port) they also
+    /// share it with other listeners that allow it, such as those of a process that is to be replaced. Without it, an
+    /// address with a listener is an error: a second server that is started by mistake would take half of the
+    /// connections.
     pub fn listen_options(self, options: ListenOptions) -> Cluster {
         Cluster { options, ..self }
     }
@@ -105,7 +110,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// Returns an error if the address cannot be bound or shared, if an OS thread cannot be started, if its setup
+    /// Returns an error if the address cannot be bound or has a listener already, if an OS thread cannot be started, if its setup
     /// fails, or if its hub cannot be built. Nothing runs then. Returns an error if the caller cannot wait, and if the
     /// main loop ends the wait of the main greenlet: after a signal of [`interrupt_on`](hub_core::interrupt_on), for
     /// example. [`LoopError::from_io_error`](hub_core::LoopError::from_io_error) returns the loop's error. The OS
@@ -120,11 +125,9 @@ impl Cluster {
             0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
             threads => threads,
         };
+        let address = each_address(address, |address| self.options.address_to_share(address))?;
         let options = self.options.reuse_port(true);
-        let first = each_address(address, |address| options.listen_at(&address))?;
-        let address = first.local_addr()?;
-        let others = (1..count).map(|_| options.listen_at(&address));
-        let listeners = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
+        let listeners = (0..count).map(|_| options.listen_at(&address)).collect::<io::Result<Vec<_>>>()?;
 
         let called_at = Location::caller();
         let (handler, stop) = (Arc::new(handler), self.stop.clone().unwrap_or_default());

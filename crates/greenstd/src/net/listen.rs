@@ -88,13 +88,34 @@ impl ListenOptions {
 
     /// Like [`listen`](ListenOptions::listen), at a known address, and without a warning.
     pub(super) fn listen_at(&self, address: &SocketAddr) -> io::Result<TcpListener> {
+        let socket = self.bound_at(address)?;
+        socket.configure(|socket| socket.listen(self.backlog))?;
+        Ok(TcpListener::new(socket))
+    }
+
+    /// Returns the address at which listeners that share it with each other may listen. With port 0 the system chooses
+    /// a port.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if other listeners have the address, unless [`reuse_port`](ListenOptions::reuse_port) lets this
+    /// one join them.
+    pub(super) fn address_to_share(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        if self.reuse_port && address.port() != 0 {
+            return Ok(address);
+        }
+        // Without a call of `listen`, so that no client connects to a listener that is about to go.
+        let alone = self.reuse_port(false).bound_at(&address)?;
+        alone.configure(|socket| socket.local_addr())?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    fn bound_at(&self, address: &SocketAddr) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(*address), Type::STREAM)?;
         socket.configure(|socket| {
             self.apply(&socket, address.is_ipv6())?;
-            socket.bind(&(*address).into())?;
-            socket.listen(self.backlog)
+            socket.bind(&(*address).into())
         })?;
-        Ok(TcpListener::new(socket))
+        Ok(socket)
     }
 
     fn apply(&self, socket: &SockRef<'_>, is_v6: bool) -> io::Result<()> {
