@@ -1,11 +1,17 @@
-//! The cost of ureq and redis in a green thread, beside the same calls in an OS thread of std.
+//! The cost of ureq, redis and rustls in a green thread, beside the same calls in an OS thread of std.
 //!
 //! `cargo run --release -p recipes --example costs -- epoll`. It needs the program redis-server.
 //!
 //! One caller makes one call after another, and asks the same server in both cases. So a line has the cost of a call
 //! whose answer is awaited, and says nothing of many calls at once.
 
-use std::os::unix::net::UnixStream as StdStream;
+#[allow(dead_code, clippy::duplicate_mod, reason = "a program of its own, which is tested as well")]
+#[path = "rustls_https.rs"]
+mod rustls_https;
+
+use std::io::{Read, Write};
+use std::net::TcpStream as StdTcpStream;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -19,6 +25,8 @@ use http::Response;
 use recipes::server::Server;
 use recipes::web::AnyError;
 use redis::Commands;
+use rustls::{ClientConnection, StreamOwned};
+use rustls_https::{Identity, NAME};
 
 const ROUNDS: usize = 5;
 
@@ -40,7 +48,7 @@ pub(crate) struct Cost {
 }
 
 /// Makes so many calls of each kind in a round. Switches.
-pub(crate) fn measure(calls: u32) -> Result<[Cost; 2], AnyError> {
+pub(crate) fn measure(calls: u32) -> Result<[Cost; 3], AnyError> {
     let url = format!("http://{}/", start_http()?);
     let (green, plain) = (greenhub_adapters::ureq::agent(ureq::config::Config::default()), ureq::agent());
     let request = compare(
@@ -58,7 +66,12 @@ pub(crate) fn measure(calls: u32) -> Result<[Cost; 2], AnyError> {
     let mut plain = redis::Client::open(url)?.get_connection()?;
     let command =
         compare("a command of redis", calls, || Ok(green.incr("green", 1)?), move || Ok(plain.incr("plain", 1)?))?;
-    Ok([request, command])
+    let (identity, address) = start_https()?;
+    let mut green = rustls_https::connect(&identity, address)?;
+    let connection = ClientConnection::new(identity.client, NAME.try_into()?)?;
+    let mut plain = StreamOwned::new(connection, StdTcpStream::connect(address)?);
+    let session = compare("a request over TLS", calls, || ask(&mut green), move || ask(&mut plain))?;
+    Ok([request, command, session])
 }
 
 /// Starts an HTTP server on an OS thread of its own.
@@ -73,16 +86,41 @@ fn start_http() -> Result<SocketAddr, AnyError> {
     Ok(address.recv()?)
 }
 
+/// Starts a server of HTTPS on an OS thread of its own.
+fn start_https() -> Result<(Identity, SocketAddr), AnyError> {
+    let (ready, started) = oneshot::channel();
+    os::spawn(move || -> Result<(), AnyError> {
+        let identity = Identity::new()?;
+        let (address, server) = rustls_https::serve(&identity, || "hello\n".to_owned())?;
+        let _ = ready.send((identity, address));
+        Ok(server.join()?)
+    });
+    Ok(started.recv()?)
+}
+
 /// Starts redis-server with a Unix socket.
 fn start_redis() -> Result<Server, AnyError> {
     let configure = |command: &mut Command, folder: &Path| {
         command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(folder.join("socket"));
     };
-    Server::start("redis-server", "socket", configure, |server| StdStream::connect(server.socket()).is_ok())
+    Server::start("redis-server", "socket", configure, |server| StdUnixStream::connect(server.socket()).is_ok())
 }
 
 fn get(agent: &ureq::Agent, url: &str) -> Result<(), AnyError> {
     agent.get(url).call()?.body_mut().read_to_string()?;
+    Ok(())
+}
+
+/// Sends a request over a kept session, and reads the response.
+fn ask(session: &mut (impl Read + Write)) -> Result<(), AnyError> {
+    session.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let (mut response, mut length) = ([0; 1024], 0);
+    while !response[..length].ends_with(b"hello\n") {
+        match session.read(&mut response[length..])? {
+            0 => return Err("the session has ended early".into()),
+            count => length += count,
+        }
+    }
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,9 +14,7 @@ use greenhub::{spawn, with_timeout};
 use native_tls::{TlsConnector, TlsStream};
 
 use crate::native_tls_session::{Identity, Isolated, connect, serve};
-use crate::support::{MANY, Ticker, is_installed, run_many};
-
-const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+use crate::support::{self, MANY, REQUEST, Ticker, is_installed, run_many};
 
 /// Starts a server whose answers wait for the ticker.
 fn start(ticker: &Ticker) -> (Rc<Identity>, SocketAddr) {
@@ -28,13 +25,6 @@ fn start(ticker: &Ticker) -> (Rc<Identity>, SocketAddr) {
     };
     let (address, _server) = serve(&identity, answer).expect("a port");
     (Rc::new(identity), address)
-}
-
-/// Writes a file that other programs read, and returns its path.
-fn write_file(name: &str, text: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("recipes-{}-{name}.pem", std::process::id()));
-    std::fs::write(&path, text).expect("a file");
-    path
 }
 
 #[test]
@@ -67,22 +57,7 @@ fn curl_and_openssl_understand_the_server() {
     }
     run_many(|ticker| {
         let (identity, address) = start(ticker);
-        let file = write_file("native-tls-root", &identity.signed.cert.pem());
-        let url = format!("https://localhost:{}/", address.port());
-        let mut curl = Command::new("curl");
-        let output =
-            curl.args(["-sS", "--noproxy", "*", "--cacert"]).arg(&file).arg(&url).output().expect("curl starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.stdout, "secret\n".repeat(1000).as_bytes());
-        let mut openssl = Command::new("openssl");
-        openssl.args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost", "-CAfile"]).arg(&file);
-        openssl.args(["-connect", &format!("127.0.0.1:{}", address.port())]);
-        let piped = openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = piped.spawn().expect("openssl starts");
-        child.stdin.as_mut().expect("a pipe").write_all(REQUEST.as_bytes()).expect("openssl reads");
-        let output = child.wait_with_output().expect("openssl ends");
-        assert!(String::from_utf8_lossy(&output.stdout).ends_with(&"secret\n".repeat(1000)));
-        std::fs::remove_file(file).expect("a file");
+        support::ask_by_curl_and_openssl(&identity.signed.cert.pem(), address);
     });
 }
 
@@ -94,7 +69,7 @@ fn the_client_understands_openssl() {
     run_many(|ticker| {
         let identity = Rc::new(Identity::new().expect("a certificate"));
         let pem = identity.signed.cert.pem() + &identity.signed.signing_key.serialize_pem();
-        let file = write_file("native-tls-server", &pem);
+        let file = support::temporary_file("native-tls-server.pem", &pem);
         let mut openssl = Command::new("openssl");
         // `-rev` returns each line in reverse, and serves one connection after the other.
         openssl.args(["s_server", "-accept", "127.0.0.1:0", "-rev", "-cert"]).arg(&file).arg("-key").arg(&file);

@@ -6,10 +6,15 @@ mod ticker;
 
 pub(crate) use ticker::Ticker;
 
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use greenhub::process::Command as GreenCommand;
 use greenhub::thread::os;
 use recipes::way::Way;
 
@@ -101,3 +106,35 @@ pub(crate) fn is_installed(program: &str) -> bool {
     }
     is_there
 }
+
+/// Writes a file for other programs, and returns its path. The caller removes it.
+pub(crate) fn temporary_file(name: &str, text: &str) -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("recipes-{}-{number}-{name}", std::process::id()));
+    std::fs::write(&path, text).expect("a file");
+    path
+}
+
+/// Asks a server of HTTPS by curl and by openssl, which know its certificate. The bodies must be lines of `secret`.
+pub(crate) fn ask_by_curl_and_openssl(certificate: &str, address: SocketAddr) {
+    let file = temporary_file("root.pem", certificate);
+    let body = "secret\n".repeat(1000);
+    let mut curl = GreenCommand::new("curl");
+    curl.args(["-sS", "--noproxy", "*", "--cacert"]).arg(&file).arg(format!("https://localhost:{}/", address.port()));
+    let output = curl.output().expect("curl starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout, body.as_bytes());
+    let mut openssl = GreenCommand::new("openssl");
+    openssl.args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost", "-CAfile"]).arg(&file);
+    openssl.args(["-connect", &address.to_string()]);
+    let piped = openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = piped.spawn().expect("openssl starts");
+    child.stdin.as_mut().expect("a pipe").write_all(REQUEST.as_bytes()).expect("openssl reads");
+    let output = child.wait_with_output().expect("openssl ends");
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with(&body));
+    std::fs::remove_file(file).expect("a file");
+}
+
+/// A request by HTTP, after whose response the server closes the connection.
+pub(crate) const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
