@@ -17,6 +17,15 @@ pub(crate) struct Counts {
     pub(crate) waits: AtomicUsize,
 }
 
+impl Counts {
+    /// Blocks the OS thread until that many hubs wait, or have waited.
+    pub(crate) fn until_waits(&self, hubs: usize) {
+        while self.waits.load(Ordering::SeqCst) < hubs {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 /// A flag that an OS thread can wait for.
 #[derive(Default)]
 pub(crate) struct Bell {
@@ -48,8 +57,8 @@ impl Bare {
     }
 
     /// Returns a hub whose notifier calls `uses`.
-    pub(crate) fn using(uses: impl Fn() + Send + Sync + 'static) -> Bare {
-        Bare(Arc::new(Bell { uses: Some(Box::new(uses)), ..Bell::default() }))
+    pub(crate) fn using(counts: &Arc<Counts>, uses: impl Fn() + Send + Sync + 'static) -> Bare {
+        Bare(Arc::new(Bell { counts: Arc::clone(counts), uses: Some(Box::new(uses)), ..Bell::default() }))
     }
 }
 
