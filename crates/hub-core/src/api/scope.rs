@@ -44,6 +44,8 @@ pub struct Scope<'scope, 'env: 'scope> {
     /// The number of children that have ended and whose result was dropped.
     discarded: Cell<usize>,
     failed: Cell<bool>,
+    /// Dropped after `children`.
+    _open: OpenScope,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
@@ -89,22 +91,7 @@ pub fn scope<'env, F, R>(f: F) -> R
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 {
-    // Refused before any child exists, since nothing could join it. In an ended OS thread the children run in place.
-    if let Err(error) = Park::current(WaitReason::Scope)
-        && error.kind() != LoopErrorKind::ThreadEnding
-    {
-        panic!("scope: {error}");
-    }
-    // The wait for the children is masked. It must not panic, since they borrow from the caller's frame.
-    assert!(run::Mask::fits(), "scope: scopes are nested 255 deep in destructors of their own green threads");
-    let _open = OpenScope::of_main();
-    let scope = Scope {
-        children: RefCell::default(),
-        discarded: Cell::new(0),
-        failed: Cell::new(false),
-        scope: PhantomData,
-        env: PhantomData,
-    };
+    let scope = Scope::open();
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     // The payload is caught, so the OS thread is not panicking while the children are waited for.
     let cut_short = scope.join_all(result.is_err());
@@ -142,6 +129,26 @@ impl Drop for OpenScope {
 }
 
 impl<'scope, 'env> Scope<'scope, 'env> {
+    #[track_caller]
+    fn open() -> Scope<'scope, 'env> {
+        // Refused before any child exists, since nothing could join it. In an ended OS thread the children run in place.
+        if let Err(error) = Park::current(WaitReason::Scope)
+            && error.kind() != LoopErrorKind::ThreadEnding
+        {
+            panic!("scope: {error}");
+        }
+        // The wait for the children is masked. It must not panic, since they borrow from the caller's frame.
+        assert!(run::Mask::fits(), "scope: scopes are nested 255 deep in destructors of their own green threads");
+        Scope {
+            children: RefCell::default(),
+            discarded: Cell::new(0),
+            failed: Cell::new(false),
+            _open: OpenScope::of_main(),
+            scope: PhantomData,
+            env: PhantomData,
+        }
+    }
+
     /// Spawns a green thread within the scope, which may borrow. Does not switch.
     ///
     /// Otherwise like [`spawn`](crate::spawn).

@@ -163,6 +163,7 @@ pub(crate) fn in_scope<S, R>(number: u64, open: S, f: impl FnOnce() -> R) -> Res
 }
 
 /// Converts a caught payload to the result for the waiters of the greenlet.
+#[cold]
 pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
     match payload.downcast::<Payload>() {
         Ok(exit) => exit.0.into(),

@@ -208,9 +208,8 @@ impl TaskRef {
     }
 
     pub(super) fn result_ptr<T>(&self) -> *mut ManuallyDrop<Result<T, GreenError>> {
-        let offset = self.header().vtable.body;
-        // SAFETY: the body is at this offset of the allocation, and a union keeps each of its fields at its beginning.
-        unsafe { self.0.as_ptr().byte_add(offset).cast() }
+        // SAFETY: by the ground rules a `TaskRef` is used only while its cell lives.
+        unsafe { result(self.0) }
     }
 
     pub(super) fn extra(&self) -> Option<&Extra> {
@@ -307,6 +306,8 @@ pub(super) struct TaskCell<F, T> {
     pub(super) body: UnsafeCell<Body<F, T>>,
 }
 
+/// `repr(C)` places both fields at offset 0. [`result`] relies on it.
+#[repr(C)]
 pub(super) union Body<F, T> {
     pub(super) closure: ManuallyDrop<F>,
     pub(super) result: ManuallyDrop<Result<T, GreenError>>,
@@ -334,13 +335,14 @@ where
         // SAFETY: by the contract.
         drop_contained(unsafe { ManuallyDrop::take(&mut (*body::<F, T>(cell)).closure) });
     }
+    // The functions below do not depend on `F`, so that closures with the same type of result share their code.
     /// # Safety
     ///
-    /// The cell is a `TaskCell<F, T>` that contains its result.
-    unsafe fn drop_result<F, T>(cell: NonNull<Header>) {
+    /// The cell is a `TaskCell<_, T>` that contains its result, which nothing else uses, now or afterwards.
+    unsafe fn drop_result<T>(cell: NonNull<Header>) {
         if std::mem::needs_drop::<Result<T, GreenError>>() {
             // SAFETY: by the contract.
-            let result = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(cell)).result) };
+            let result = unsafe { ManuallyDrop::take(&mut *result::<T>(cell)) };
             if std::mem::needs_drop::<T>() || result.is_err() {
                 drop_contained(result);
             }
@@ -348,17 +350,17 @@ where
     }
     /// # Safety
     ///
-    /// The cell is a `TaskCell<F, T>` with an empty body.
-    unsafe fn fail<F, T>(cell: NonNull<Header>, error: GreenError) {
+    /// The cell is a `TaskCell<_, T>` with an empty body.
+    unsafe fn fail<T>(cell: NonNull<Header>, error: GreenError) {
         // SAFETY: by the contract.
-        unsafe { (*body::<F, T>(cell)).result = ManuallyDrop::new(Err(error)) };
+        unsafe { result::<T>(cell).write(ManuallyDrop::new(Err(error))) };
     }
     /// # Safety
     ///
-    /// The cell is a `TaskCell<F, T>` that contains its result.
-    unsafe fn unhandled<F, T, U: Unhandled<T>>(cell: NonNull<Header>) -> Option<Failure> {
+    /// The cell is a `TaskCell<_, T>` that contains its result, which stays there during the call.
+    unsafe fn unhandled<T, U: Unhandled<T>>(cell: NonNull<Header>) -> Option<Failure> {
         // SAFETY: by the contract.
-        match unsafe { &*(*body::<F, T>(cell)).result } {
+        match unsafe { &**result::<T>(cell) } {
             // Not reported: the code that ended the green thread has caused it.
             Err(GreenError::Kill | GreenError::Loop(_)) => None,
             Err(error) => Some(Failure::Ended(text_of(error))),
@@ -370,16 +372,31 @@ where
         body: std::mem::offset_of!(TaskCell<F, T>, body),
         run: run::<F, T>,
         drop_closure: drop_closure::<F, T>,
-        drop_result: drop_result::<F, T>,
-        fail: fail::<F, T>,
-        unhandled: unhandled::<F, T, U>,
+        drop_result: drop_result::<T>,
+        fail: fail::<T>,
+        unhandled: unhandled::<T, U>,
     }
 }
 
-fn body<F, T>(cell: NonNull<Header>) -> *mut Body<F, T> {
+/// # Safety
+///
+/// The cell lives, and is a `TaskCell<F, T>`.
+unsafe fn body<F, T>(cell: NonNull<Header>) -> *mut Body<F, T> {
     let cell = cell.cast::<TaskCell<F, T>>();
-    // SAFETY: this computes an address within the allocation, and reads nothing.
+    // SAFETY: by the contract this computes an address within the allocation. It reads nothing.
     unsafe { UnsafeCell::raw_get(&raw const (*cell.as_ptr()).body) }
+}
+
+/// Returns a pointer to the result of a cell. The pointer may be used only if the result has the type `T`.
+///
+/// # Safety
+///
+/// The cell lives.
+unsafe fn result<T>(cell: NonNull<Header>) -> *mut ManuallyDrop<Result<T, GreenError>> {
+    let cell = cell.as_ptr();
+    // SAFETY: the cell lives, and `TaskRef::new` has written the vtable for its types, so its body is at this offset.
+    // `cell` comes from the pointer to the whole cell, of which the header is the beginning.
+    unsafe { cell.byte_add((*cell).vtable.body).cast() }
 }
 
 #[cfg(test)]
