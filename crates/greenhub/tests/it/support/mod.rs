@@ -21,6 +21,7 @@ pub(crate) mod same;
 pub(crate) mod site;
 pub(crate) mod web_server;
 
+use std::any::Any;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::panic::Location;
@@ -48,6 +49,12 @@ fn example_features() -> String {
 ///
 /// If the test hangs, aborts the process with the test's name: a main loop that waits forever prints nothing.
 pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
+    let value = run_boxed(name, Box::new(move || Box::new(test())));
+    *value.downcast().expect("the type that the test returns")
+}
+
+/// Is compiled once, whereas each test compiles [`run`].
+fn run_boxed(name: &str, test: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>) -> Box<dyn Any + Send> {
     let (done, ended) = mpsc::channel::<()>();
     let name = test_name(name);
     let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
