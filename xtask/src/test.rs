@@ -82,12 +82,20 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         report.run_all_tests("tests, release", in_release);
         for hub in runnable() {
             for forced in FORCED.iter().filter(|forced| forced.hub.is_none_or(|only| only == hub.name)) {
-                let commands = suite(workspace, ALL, |command| forced_run(command, hub, forced));
+                let commands = forced_run(workspace, hub, forced);
                 report.run_all_tests(format!("{}, {}", forced.name, hub.name), commands);
             }
-            let commands = suite(workspace, ALL, |command| long_seeds(command, hub));
+            let commands = suite(workspace, GREEN, |command| {
+                green_with_all(command, hub);
+                many_seeds(command);
+            });
             report.run_all_tests(format!("long seeds, {}", hub.name), commands);
         }
+        let of_core = suite(workspace, ALL, |command| {
+            command.args(["-p", "hub-core"]);
+            many_seeds(command);
+        });
+        report.run_all_tests("long seeds, hub-core", of_core);
         report.run_all_tests("long seeds, modes of Tokio", long_seeds_of_tokio(workspace));
         bundled_libevent(workspace, report);
         guarded_pool(workspace, report);
@@ -251,18 +259,28 @@ fn peers(workspace: &Workspace, report: &mut Report) {
     }
 }
 
-/// Selects the tests that reach a forced path: those of the core, of the backend, and the green suite.
-fn forced_run(command: &mut Command, hub: &Hub, forced: &Forced) {
-    green(command, hub);
-    in_release(command);
-    command.args(["-p", "hub-core", "-p", hub.package]).env(forced.variable, forced.value);
+/// Returns the commands that run the tests which reach a forced path: the green suite, and those of the core and of the
+/// backend, which choose their hubs themselves.
+fn forced_run(workspace: &Workspace, hub: &Hub, forced: &Forced) -> Vec<Command> {
+    let force = |command: &mut Command| {
+        in_release(command);
+        command.env(forced.variable, forced.value);
+    };
+    let mut commands = suite(workspace, GREEN, |command| {
+        green_with_all(command, hub);
+        force(command);
+    });
+    commands.extend(suite(workspace, ALL, |command| {
+        command.args(["-p", "hub-core", "-p", hub.package]);
+        force(command);
+    }));
+    commands
 }
 
-fn long_seeds(command: &mut Command, hub: &Hub) {
-    let (variable, value) = LONG_SEEDS;
-    green(command, hub);
+fn many_seeds(command: &mut Command) {
     in_release(command);
-    command.args(["-p", "hub-core"]).env(variable, value).env("NEXTEST_PROFILE", "long");
+    let (variable, value) = LONG_SEEDS;
+    command.env(variable, value).env("NEXTEST_PROFILE", "long");
 }
 
 /// Returns commands that run the random programs with tasks in both modes, and those over transports.
