@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::files::put;
 use crate::support::fork::{ends_well, forked};
+use crate::support::web_server::Directory;
 use crate::support::{alone, in_child, run};
 use crate::{LONG, Log, SHORT};
 use greenhub::gevent::{Async, Priority, WaitError, Waitable, Watcher, event_loop, iwait, killall, wait};
@@ -239,22 +241,23 @@ fn a_signal_that_a_killed_waiter_did_not_take_goes_to_the_next_wait() {
 #[test]
 fn a_change_of_a_file_that_a_killed_waiter_did_not_take_goes_to_the_next_wait() {
     run("a_change_of_a_file_that_a_killed_waiter_did_not_take_goes_to_the_next_wait", || {
-        let path = std::env::temp_dir().join(format!("greenhub-kept-{}", std::process::id()));
-        let mut file = std::fs::File::create(&path).unwrap();
+        let directory = Directory::new();
+        let path = directory.path().join("watched");
+        put(&directory, &path, 0);
         let watcher = Rc::new(event_loop().stat(&path, Duration::from_millis(100)));
-        for size in 1..20_u64 {
+        for size in 1..20 {
             let waits = Rc::clone(&watcher);
             let killed = Rc::new(spawn(move || waits.wait(None)));
             yield_now();
             let target = Rc::clone(&killed);
             when_pending(&watcher, move || kill(&target));
-            file.write_all(b"x").unwrap();
+            put(&directory, &path, size);
             killed.wait_for_end().unwrap();
             assert!(watcher.is_pending() && !watcher.is_active());
             let change = watcher.wait(None).unwrap();
-            assert_eq!((change.prev.unwrap().len(), change.attr.unwrap().len()), (size - 1, size));
+            let sizes = [change.prev, change.attr].map(|attr| attr.unwrap().len());
+            assert_eq!(sizes, [size as u64 - 1, size as u64]);
         }
-        std::fs::remove_file(&path).unwrap();
     });
 }
 

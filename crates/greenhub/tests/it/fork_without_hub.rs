@@ -37,6 +37,8 @@ fn a_body_sent_before_a_fork_without_a_hub_runs_in_the_parent_alone() {
             assert_eq!(in_the_child.load(Ordering::Relaxed), 0);
         });
         ends_well(child);
+        // The child may have ended before the loop of the parent had a turn.
+        sleep(SHORT);
         assert_eq!(runs.load(Ordering::Relaxed), 1);
     });
 }
