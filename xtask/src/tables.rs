@@ -419,7 +419,7 @@ pub const DEPENDENCIES: &[Dependencies] = &[
     Dependencies { package: "greenhub", normal: &["hub-core", "hub-loop", "greenstd", "*"], dev: &["hub-testkit"] },
     Dependencies {
         package: "benches",
-        normal: &["greenhub", "greenstd", "hub-core", "*"],
+        normal: &["greenhub", ADAPTERS, "greenstd", "hub-core", "*"],
         dev: &["greenhub", "greenstd", "hub-core", "*"],
     },
     Dependencies { package: "guide", normal: &["greenhub", ADAPTERS, "hub-tokio"], dev: &["hub-core", "hub-testkit"] },

@@ -110,11 +110,12 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// Returns an error if the address cannot be bound or has a listener already, if an OS thread cannot be started, if its setup
-    /// fails, or if its hub cannot be built. Nothing runs then. Returns an error if the caller cannot wait, and if the
-    /// main loop ends the wait of the main greenlet: after a signal of [`interrupt_on`](hub_core::interrupt_on), for
-    /// example. [`LoopError::from_io_error`](hub_core::LoopError::from_io_error) returns the loop's error. The OS
-    /// threads are stopped then, and may end after the call.
+    /// Returns an error if the address cannot be bound or has a listener already, if an OS thread cannot be started, if
+    /// its setup fails, or if its hub cannot be built. Nothing runs then. Returns an error if the caller cannot wait,
+    /// and if the main loop ends the wait of the main greenlet: after a signal of
+    /// [`interrupt_on`](hub_core::interrupt_on), for example.
+    /// [`LoopError::from_io_error`](hub_core::LoopError::from_io_error) returns the loop's error. The OS threads are
+    /// stopped then, and may end after the call.
     #[track_caller]
     pub fn serve<R: 'static>(
         &self,

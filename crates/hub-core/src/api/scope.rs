@@ -131,7 +131,8 @@ impl Drop for OpenScope {
 impl<'scope, 'env> Scope<'scope, 'env> {
     #[track_caller]
     fn open() -> Scope<'scope, 'env> {
-        // Refused before any child exists, since nothing could join it. In an ended OS thread the children run in place.
+        // Refused before any child exists, since nothing could join it. In an ended OS thread the children run in
+        // place.
         if let Err(error) = Park::current(WaitReason::Scope)
             && error.kind() != LoopErrorKind::ThreadEnding
         {
