@@ -188,7 +188,7 @@ impl Hub for EpollHub {
     }
 
     fn wait(&mut self, watched: &Watched, mut timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        // A full batch of dropped events may hide others. No event is dropped twice (quirk d), so this ends.
+        // No event is dropped twice (quirk d), so this ends.
         while self.wait_once(watched, timeout, ready)? {
             timeout = Some(Duration::ZERO);
         }
@@ -214,11 +214,12 @@ impl fmt::Debug for EpollHub {
 }
 
 impl EpollHub {
-    /// Waits by one system call. Returns whether all events of a full batch were dropped.
+    /// Waits by one system call. Returns whether the caller has to look again: a full batch of dropped events may hide
+    /// others, and an interrupted look would leave reports behind (clause 17).
     fn wait_once(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<bool> {
         self.events.clear();
         match self.sleep(timeout) {
-            Err(Errno::INTR) => return Ok(false),
+            Err(Errno::INTR) => return Ok(timeout == Some(Duration::ZERO)),
             other => other?,
         }
         let mut is_dropped = self.events.len() >= BATCH;

@@ -118,7 +118,7 @@ impl Hub for KqueueHub {
     }
 
     fn wait(&mut self, _watched: &Watched, mut timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        // A full batch of dropped events may hide others. No event is dropped twice (quirk g), so this ends.
+        // No event is dropped twice (quirk g), so this ends.
         while self.wait_once(timeout, ready)? {
             timeout = Some(Duration::ZERO);
         }
@@ -147,11 +147,12 @@ impl fmt::Debug for KqueueHub {
 }
 
 impl KqueueHub {
-    /// Waits by one system call. Returns whether all events of a full batch were dropped.
+    /// Waits by one system call. Returns whether the caller has to look again: a full batch of dropped events may hide
+    /// others, and an interrupted look would leave reports behind (clause 17).
     fn wait_once(&mut self, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<bool> {
-        let timeout = timeout.map(round::nanos);
-        let count = match self.system.kevent(borrowed(&self.queue)?, &[], &mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+        let limit = timeout.map(round::nanos);
+        let count = match self.system.kevent(borrowed(&self.queue)?, &[], &mut self.events, limit) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(timeout == Some(Duration::ZERO)),
             other => other?,
         };
         let mut is_dropped = count == self.events.len();

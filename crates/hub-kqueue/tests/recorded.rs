@@ -313,7 +313,20 @@ fn an_interrupted_wait_returns_no_report() {
     let recorder = Recorder::default();
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Fails(Errno::INTR));
-    assert_eq!(wait(&mut hub), []);
+    let mut ready = Ready::new();
+    hub.wait(&Watched::new(), None, &mut ready).unwrap();
+    assert_eq!(ready.reports(), []);
+    assert_eq!(recorder.changes().len(), 1, "one call");
+}
+
+#[test]
+fn an_interrupted_look_is_repeated() {
+    let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
+    let mut hub = recorder.hub();
+    watch(&mut hub, &reader, Interest::READ).unwrap();
+    recorder.will_answer(Answer::Fails(Errno::INTR));
+    recorder.will_answer(Answer::Events(vec![event(&reader, Filter::Read, 0)]));
+    assert_eq!(wait(&mut hub), [(key(&reader), Readiness::READ)]);
 }
 
 #[test]

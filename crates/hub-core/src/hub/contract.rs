@@ -46,7 +46,8 @@ use super::watched::{Key, Watched};
 /// 11. `wait` MUST NOT return before `timeout` is over, except for a report, a notice, a signal, a limit of the system
 ///     or the waker of clause 19. It rounds `timeout` up. A `timeout` of zero MUST NOT sleep. `None` and
 ///     [`Duration::MAX`] MUST NOT overflow.
-/// 12. An interrupted `wait` MUST return `Ok` without a report.
+/// 12. An interrupted `wait` MUST return `Ok` without a report. With a zero timeout a hub that is `pollable` looks
+///     again instead (clause 17).
 /// 13. A notice before or during `wait` MUST end it. Many notices MUST end only a few waits.
 /// 14. Everything that is ready MUST be reported within a bounded number of waits; a batch may be partial.
 /// 15. `wait` MUST NOT panic, or allocate once `ready` has its size. Foreign code that it runs is subject to clause 19.
