@@ -62,16 +62,26 @@ pub fn busy_poll_time() -> Option<Duration> {
 ///
 /// A restriction of this OS thread to one processor does not matter: the other OS thread may have another one.
 fn has_processors() -> bool {
-    use nix::unistd::{SysconfVar, sysconf};
     /// The answer; 0 before the first question. No lock, which a fork could leave locked.
     static ANSWER: AtomicU8 = AtomicU8::new(0);
     const ONE: u8 = 1;
     const SEVERAL: u8 = 2;
     if ANSWER.load(Ordering::Relaxed) == 0 {
-        let several = matches!(sysconf(SysconfVar::_NPROCESSORS_ONLN), Ok(Some(count)) if count > 1);
-        ANSWER.store(if several { SEVERAL } else { ONE }, Ordering::Relaxed);
+        ANSWER.store(if counts_several() { SEVERAL } else { ONE }, Ordering::Relaxed);
     }
     ANSWER.load(Ordering::Relaxed) == SEVERAL
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn counts_several() -> bool {
+    use nix::unistd::{SysconfVar, sysconf};
+    matches!(sysconf(SysconfVar::_NPROCESSORS_ONLN), Ok(Some(count)) if count > 1)
+}
+
+/// nix has the question for Linux only. std also counts the restrictions of the process.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn counts_several() -> bool {
+    std::thread::available_parallelism().is_ok_and(|count| count.get() > 1)
 }
 
 /// The success of the last looks of an OS thread.
