@@ -2,7 +2,7 @@
 //! misses by valgrind, system calls by strace.
 //!
 //! Each operation runs with two counts. The difference of their costs does not include the start and the end of the
-//! program. Where two OS threads overlap more or less, the costs of the longer run count as a whole.
+//! program. Where two OS threads overlap more or less, the system calls of the longer run count as a whole.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

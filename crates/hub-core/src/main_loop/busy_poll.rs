@@ -78,7 +78,8 @@ fn counts_several() -> bool {
     matches!(sysconf(SysconfVar::_NPROCESSORS_ONLN), Ok(Some(count)) if count > 1)
 }
 
-/// nix has the question for Linux only. std also counts the restrictions of the process.
+/// nix has no name for the number of processors on these systems. std's number may be lower: that of the processors on
+/// which the process may run.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn counts_several() -> bool {
     std::thread::available_parallelism().is_ok_and(|count| count.get() > 1)
